@@ -1,0 +1,1 @@
+//! Operators' acts: tenants, clients, revocations.

@@ -1,0 +1,1 @@
+//! Decides every request: token, revocation, route and scope, deny by default.

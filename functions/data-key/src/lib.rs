@@ -1,0 +1,1 @@
+//! Encrypts and decrypts database fields under data keys that KMS wraps.

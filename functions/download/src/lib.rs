@@ -1,0 +1,1 @@
+//! Serves file metadata and one-object URLs by id, to the owner only.

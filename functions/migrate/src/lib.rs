@@ -1,0 +1,1 @@
+//! Schema, database roles and grants.

@@ -1,0 +1,1 @@
+//! Turns object-created events into file state.

@@ -1,0 +1,1 @@
+//! Publishes the trust objects from Postgres and drives the signing keys.

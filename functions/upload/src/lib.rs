@@ -1,0 +1,1 @@
+//! Creates pending files and signs one exact PUT for each.

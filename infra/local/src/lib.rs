@@ -1,0 +1,1 @@
+//! The local stack: strict stand-ins for AWS around the real function binaries, on loopback only.

@@ -1,0 +1,1 @@
+//! Postgres behind RDS Proxy: IAM tokens, verify-full TLS, typed statements.

@@ -1,0 +1,1 @@
+//! STS behind the ports of shared.

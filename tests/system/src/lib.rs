@@ -1,0 +1,1 @@
+//! Whole-house tests: floors, journeys, outside clients.

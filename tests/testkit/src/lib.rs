@@ -1,0 +1,1 @@
+//! Small honest fakes for the ports of shared.
