@@ -132,6 +132,10 @@ impl Request {
         if self.media_type() != Some("application/json") {
             return Err(Code::UnsupportedType.into());
         }
+        // Serde would also read a structure from an array of its members in order.
+        if self.body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(Code::MalformedRequest.into());
+        }
         serde_json::from_slice(&self.body).map_err(|_| Code::MalformedRequest.into())
     }
 

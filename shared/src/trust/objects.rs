@@ -83,6 +83,10 @@ impl TrustObject for Revocations {
     const LAST_GOOD: i64 = 300 * SECOND;
 
     fn parse(body: &Value) -> Result<Self, Malformed> {
+        // Serde would read `[]` as a structure with every member at its default, that is: nothing revoked.
+        if !body.is_object() || !body.get("epochs").is_none_or(Value::is_object) {
+            return Err(Malformed("revocations"));
+        }
         Self::deserialize(body).map_err(|_| Malformed("revocations"))
     }
 }
@@ -148,6 +152,9 @@ impl TrustObject for SigningState {
     const LAST_GOOD: i64 = 3_600 * SECOND;
 
     fn parse(body: &Value) -> Result<Self, Malformed> {
+        if !body.is_object() {
+            return Err(Malformed("signing state"));
+        }
         Self::deserialize(body).map_err(|_| Malformed("signing state"))
     }
 }

@@ -138,6 +138,7 @@ async fn an_older_or_malformed_object_leaves_what_is_held() {
         Box::new(|b| b.put(4, START + 10_000_000, json!({"jti":{}}))),
         Box::new(|b| b.put(6, START + 10_000_000, json!({"unknown":{}}))),
         Box::new(|b| b.put(6, START + 10_000_000, json!([]))),
+        Box::new(|b| b.put(6, START + 10_000_000, json!({"epochs":[]}))),
         Box::new(|b| b.put_raw(b"not json at all".to_vec())),
         Box::new(|b| b.put_raw(br#"{"version":6,"version":7,"issued_at":1,"not_after":9,"body":{}}"#.to_vec())),
     ];
