@@ -54,7 +54,7 @@ CREATE TABLE public.tenants (
 
 -- client_id is unique across tenants: a client proves itself before anybody knows whose it is.
 CREATE TABLE public.clients (
-    client_id   text    PRIMARY KEY CHECK (client_id ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'),
+    client_id   text    PRIMARY KEY CHECK (client_id ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
     tenant      text    NOT NULL REFERENCES public.tenants,
     name        text    NOT NULL CHECK (length(name) <= 200),
     jwks        jsonb   NOT NULL CHECK (jsonb_typeof(jwks -> 'keys') = 'array'),
@@ -225,7 +225,7 @@ BEGIN
     DELETE FROM assertion_ids
      WHERE (client_id, jti_hash) IN (
            SELECT a.client_id, a.jti_hash FROM assertion_ids a
-            WHERE a.tenant = p_tenant AND a.expires_ms < p_now_ms
+            WHERE a.tenant = p_tenant AND a.expires_ms < p_now_ms AND a.jti_hash <> p_jti_hash
             ORDER BY a.expires_ms LIMIT 8 FOR UPDATE SKIP LOCKED);
     RETURN jsonb_build_object('outcome', 'ok');
 END
