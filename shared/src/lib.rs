@@ -8,6 +8,7 @@ pub mod boot;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod digest;
 pub mod encoding;
 pub mod entropy;
 pub mod gate;

@@ -82,7 +82,7 @@ fn rsa(key: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
 
 fn positive(integer: &[u8]) -> Result<&[u8], Malformed> {
     match integer {
-        [0, rest @ [0x80.., ..]] => Ok(rest),
+        [0, rest @ ..] if rest.first().is_some_and(|first| *first >= 0x80) => Ok(rest),
         [1..=0x7f, ..] => Ok(integer),
         _ => Err(BAD),
     }
@@ -99,8 +99,8 @@ fn uncompressed_point(key: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
 fn element(der: &[u8], tag: u8) -> Result<(&[u8], &[u8]), Malformed> {
     let (length, rest) = match der {
         [t, length @ 0..=0x7f, rest @ ..] if *t == tag => (usize::from(*length), rest),
-        [t, 0x81, length @ 0x80.., rest @ ..] if *t == tag => (usize::from(*length), rest),
-        [t, 0x82, high @ 1.., low, rest @ ..] if *t == tag => (usize::from(*high) << 8 | usize::from(*low), rest),
+        [t, 0x81, length @ 0x80..=0xff, rest @ ..] if *t == tag => (usize::from(*length), rest),
+        [t, 0x82, high @ 1..=0xff, low, rest @ ..] if *t == tag => (usize::from(*high) << 8 | usize::from(*low), rest),
         _ => return Err(BAD),
     };
     rest.split_at_checked(length).ok_or(BAD)

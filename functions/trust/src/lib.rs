@@ -58,7 +58,7 @@ pub struct Publisher<D, O, K, C> {
 }
 
 /// What one run did.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The objects written.
     pub published: Vec<&'static str>,
