@@ -1,1 +1,2 @@
 //! The local stack: strict stand-ins for AWS around the real function binaries, on loopback only.
+pub mod postgres;
