@@ -14,12 +14,15 @@ pub use self::trust::{Malformed, Trust};
 pub use aws_credential_types::Credentials;
 pub use aws_types::SdkConfig;
 
+/// Clocks for [`Connector::with_time_source`].
+pub use aws_smithy_async::time::{StaticTimeSource, TimeSource};
+
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
-use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource, TimeSource};
+use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
 use aws_smithy_runtime_api::client::http::{HttpClient, SharedHttpClient, http_client_fn};
@@ -144,7 +147,6 @@ fn refusing(reason: String) -> SharedHttpClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_smithy_async::time::StaticTimeSource;
 
     fn settings(pairs: &[(&str, &str)]) -> AwsSettings {
         let find = |name: &str| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned());
