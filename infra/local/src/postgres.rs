@@ -173,7 +173,7 @@ impl Postgres {
         postgres.run().await?;
         if !ready {
             postgres.seed().await?;
-            if let Some(kept) = kept {
+            if let Some(kept) = kept.filter(|kept| !kept.join("PG_VERSION").is_file()) {
                 postgres.halt();
                 postgres.home.copy_out(&kept)?;
                 postgres.run().await?;
@@ -442,7 +442,8 @@ impl Home {
         let copy = draft.path().join("data");
         succeed(Command::new("cp").args(["-R", "--reflink=auto"]).arg(&self.data).arg(&copy))?;
         if kept.exists() {
-            fs::remove_dir_all(kept)?;
+            // Out of the way at once: somebody else may be about to copy from there.
+            fs::rename(kept, draft.path().join("former"))?;
         }
         // Whoever else was faster has left the same thing there.
         match fs::rename(&copy, kept) {

@@ -7,7 +7,7 @@
 mod settings;
 mod trust;
 
-pub use self::settings::{AwsSettings, Fault, Service};
+pub use self::settings::{AwsSettings, Service};
 pub use self::trust::{Malformed, Trust};
 
 /// What adapters need to build a service client from an [`SdkConfig`].
@@ -147,10 +147,14 @@ fn refusing(reason: String) -> SharedHttpClient {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::config::{Environment, Reader};
 
     fn settings(pairs: &[(&str, &str)]) -> AwsSettings {
-        let find = |name: &str| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned());
-        AwsSettings::read(find).expect("settings are complete")
+        let environment = Environment::from_pairs(pairs.iter().copied());
+        let reader = Reader::new(&environment);
+        let settings = AwsSettings::read(&reader);
+        reader.finish().expect("settings are complete");
+        settings
     }
 
     const COMPLETE: &[(&str, &str)] = &[

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use aws_credential_types::Credentials;
+use shared::config::Reader;
 
 use crate::trust::Trust;
+
+const CA_FILE: &str = "PORTCULLIS_CA_FILE";
 
 /// The services that adapters call over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,21 +35,6 @@ impl Service {
     }
 }
 
-/// A variable that is missing or unusable. Carries the name, never the value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Name of the variable.
-    pub name: &'static str,
-    /// What is wrong with it.
-    pub problem: &'static str,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.name, self.problem)
-    }
-}
-
 /// Region, credentials, endpoints and trust of a process.
 #[derive(Clone)]
 pub struct AwsSettings {
@@ -62,56 +50,40 @@ pub struct AwsSettings {
 
 impl AwsSettings {
     /// Reads `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_ENDPOINT_URL`,
-    /// `AWS_ENDPOINT_URL_<SERVICE>` and `PORTCULLIS_CA_FILE`. The file, where one is named, is read at once.
+    /// `AWS_ENDPOINT_URL_<SERVICE>` and `PORTCULLIS_CA_FILE`; the file, where one is named, at once.
     ///
-    /// # Errors
-    /// All faults together.
-    pub fn read(find: impl Fn(&str) -> Option<String>) -> Result<Self, Vec<Fault>> {
-        let mut faults = Vec::new();
-        let present = |name: &str| find(name).filter(|value| !value.is_empty());
-        let mut need = |name: &'static str| {
-            present(name).unwrap_or_else(|| {
-                faults.push(Fault { name, problem: "missing" });
-                String::new()
-            })
+    /// Meaningful only if [`Reader::finish`] succeeds.
+    #[must_use]
+    pub fn read(reader: &Reader<'_>) -> Self {
+        let is_region = |value: &str| {
+            let plain = value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            plain.then(|| value.to_owned())
         };
-        let region = need("AWS_REGION");
-        let access_key_id = need("AWS_ACCESS_KEY_ID");
-        let secret_access_key = need("AWS_SECRET_ACCESS_KEY");
-        if !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-            faults.push(Fault { name: "AWS_REGION", problem: "not a region name" });
-        }
-
-        let mut url = |name: &'static str| {
-            let value = present(name)?;
-            if value.starts_with("http://") || value.starts_with("https://") {
-                return Some(value.trim_end_matches('/').to_owned());
+        let region = reader.parsed("AWS_REGION", "a region name", is_region, String::new());
+        let credentials = Credentials::new(
+            reader.text("AWS_ACCESS_KEY_ID"),
+            reader.text("AWS_SECRET_ACCESS_KEY"),
+            reader.optional("AWS_SESSION_TOKEN"),
+            None,
+            "environment",
+        );
+        let url = |name: &'static str| {
+            let value = reader.optional(name)?;
+            if !value.starts_with("http://") && !value.starts_with("https://") {
+                reader.fault(name, "must be an http or https URL");
             }
-            faults.push(Fault { name, problem: "not an http or https URL" });
-            None
+            Some(value.trim_end_matches('/').to_owned())
         };
         let global = url("AWS_ENDPOINT_URL");
         let endpoints = Service::ALL.into_iter().filter_map(|s| Some((s, url(s.variable())?))).collect();
-
-        let trust = match present("PORTCULLIS_CA_FILE") {
+        let trust = match reader.optional_file(CA_FILE) {
             None => Trust::amazon(),
-            Some(path) => match std::fs::read(path) {
-                Err(_) => {
-                    faults.push(Fault { name: "PORTCULLIS_CA_FILE", problem: "cannot be read" });
-                    Trust::amazon()
-                }
-                Ok(pem) => Trust::custom(pem).unwrap_or_else(|_| {
-                    faults.push(Fault { name: "PORTCULLIS_CA_FILE", problem: "holds no usable certificate" });
-                    Trust::amazon()
-                }),
-            },
+            Some(pem) => Trust::custom(pem).unwrap_or_else(|_| {
+                reader.fault(CA_FILE, "must hold a usable certificate");
+                Trust::amazon()
+            }),
         };
-        if !faults.is_empty() {
-            return Err(faults);
-        }
-        let credentials =
-            Credentials::new(access_key_id, secret_access_key, present("AWS_SESSION_TOKEN"), None, "environment");
-        Ok(Self { region, credentials, trust, global, endpoints })
+        Self { region, credentials, trust, global, endpoints }
     }
 
     /// The configured endpoint of a service; `None` means AWS's own.
@@ -138,9 +110,13 @@ impl fmt::Debug for AwsSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::config::{Environment, Faults};
 
-    fn read(pairs: &[(&str, &str)]) -> Result<AwsSettings, Vec<Fault>> {
-        AwsSettings::read(|name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()))
+    fn read(pairs: &[(&str, &str)]) -> Result<AwsSettings, Faults> {
+        let environment = Environment::from_pairs(pairs.iter().copied());
+        let reader = Reader::new(&environment);
+        let settings = AwsSettings::read(&reader);
+        reader.finish().map(|()| settings)
     }
 
     const LEAST: [(&str, &str); 3] =
@@ -153,14 +129,14 @@ mod tests {
             ("AWS_ENDPOINT_URL_KMS", "canary://x"),
             ("PORTCULLIS_CA_FILE", "/does/not/exist/canary"),
         ])
-        .expect_err("four things are wrong");
-        let shown: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        .expect_err("five things are wrong");
+        let shown = faults.lines();
         for name in
             ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_KMS", "PORTCULLIS_CA_FILE"]
         {
             assert!(shown.iter().any(|s| s.starts_with(name)), "{name} in {shown:?}");
         }
-        assert!(!shown.concat().contains("canary"));
+        assert!(!faults.to_string().contains("canary"));
     }
 
     #[test]
@@ -191,6 +167,6 @@ mod tests {
         pairs.push(("PORTCULLIS_CA_FILE", &path));
         let faults = read(&pairs).expect_err("no certificate inside");
         std::fs::remove_file(&file).expect("temporary file");
-        assert_eq!(faults, [Fault { name: "PORTCULLIS_CA_FILE", problem: "holds no usable certificate" }]);
+        assert_eq!(faults.lines(), ["PORTCULLIS_CA_FILE must hold a usable certificate"]);
     }
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use aws_sdk_rds::auth_token::{AuthTokenGenerator, Config as TokenConfig};
 use aws_types::region::Region;
 use rustls::ClientConfig;
+use shared::config::Reader;
+use shared::port::{Fault, FaultKind};
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::fault::{SERVICE, fault};
-use crate::port::{Fault, FaultKind};
 
 const RDS_ROOTS: &str = include_str!("../roots/rds.pem");
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,6 +50,20 @@ pub struct RdsSettings {
 }
 
 impl RdsSettings {
+    /// Reads `PORTCULLIS_DB_HOST`, `_PORT`, `_NAME`, `_USER` and `_MODE` (`proxy` or `direct`).
+    #[must_use]
+    pub fn read(reader: &Reader<'_>) -> Self {
+        let mode = reader.choice("PORTCULLIS_DB_MODE", &[("proxy", Mode::Proxy), ("direct", Mode::Direct)], Mode::Proxy);
+        let text = |name: &str, expected: &str, fits: fn(&str) -> bool| {
+            reader.parsed(name, expected, |value| fits(value).then(|| value.to_owned()), String::new())
+        };
+        let host = text("PORTCULLIS_DB_HOST", "a host name", is_host);
+        let port = reader.port("PORTCULLIS_DB_PORT");
+        let database = text("PORTCULLIS_DB_NAME", "a plain name", is_plain);
+        let user = text("PORTCULLIS_DB_USER", "a plain name", is_plain);
+        Self::new(&host, port, &database, &user, mode)
+    }
+
     /// Settings with the house's timeouts.
     #[must_use]
     pub fn new(host: &str, port: u16, database: &str, user: &str, mode: Mode) -> Self {
@@ -115,10 +130,7 @@ impl Dialer {
 
     async fn token(&self) -> Result<Token, Fault> {
         let user = &self.settings.user;
-        let plain = user.len() <= 63
-            && user.starts_with(|c: char| c.is_ascii_lowercase())
-            && user.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        if !plain {
+        if !is_plain(user) {
             return Err(Fault::new(FaultKind::Invalid, SERVICE, "token").caused_by("not a plain user name"));
         }
         let config = TokenConfig::builder()
@@ -158,6 +170,17 @@ impl fmt::Debug for Dialer {
     }
 }
 
+/// What the token generator would otherwise leave unescaped.
+fn is_plain(name: &str) -> bool {
+    name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+fn is_host(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-'))
+}
+
 /// An authentication token: a password for 900 seconds.
 struct Token(String);
 
@@ -184,24 +207,38 @@ fn unavailable(reason: &'static str) -> Fault {
 mod tests {
     use super::*;
 
-    use aws::{AwsSettings, Connector};
+    use aws::{AwsSettings, Connector, StaticTimeSource};
+    use shared::config::Environment;
 
     fn aws_at(seconds: u64, region: &str) -> Connector {
-        let settings = AwsSettings::read(|name| {
-            let value = match name {
-                "AWS_REGION" => region,
-                "AWS_ACCESS_KEY_ID" => "akid",
-                "AWS_SECRET_ACCESS_KEY" => "secret",
-                _ => return None,
-            };
-            Some(value.to_owned())
-        })
-        .expect("settings are complete");
-        Connector::with_time_source(settings, aws_smithy_time(seconds))
+        let pairs = [("AWS_REGION", region), ("AWS_ACCESS_KEY_ID", "akid"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+        let environment = Environment::from_pairs(pairs);
+        let reader = Reader::new(&environment);
+        let settings = AwsSettings::read(&reader);
+        reader.finish().expect("settings are complete");
+        Connector::with_time_source(settings, StaticTimeSource::from_secs(seconds))
     }
 
-    fn aws_smithy_time(seconds: u64) -> impl aws::TimeSource + 'static {
-        aws::StaticTimeSource::from_secs(seconds)
+    #[test]
+    fn settings_are_read_by_name_and_every_fault_is_reported() {
+        let pairs = [
+            ("PORTCULLIS_DB_HOST", "proxy.example"),
+            ("PORTCULLIS_DB_PORT", "5432"),
+            ("PORTCULLIS_DB_NAME", "portcullis"),
+            ("PORTCULLIS_DB_USER", "data_key_encrypt"),
+            ("PORTCULLIS_DB_MODE", "direct"),
+        ];
+        let environment = Environment::from_pairs(pairs);
+        let reader = Reader::new(&environment);
+        let settings = RdsSettings::read(&reader);
+        reader.finish().expect("settings are complete");
+        assert_eq!((settings.host.as_str(), settings.port, settings.mode), ("proxy.example", 5432, Mode::Direct));
+
+        let wrong = [("PORTCULLIS_DB_HOST", "a b"), ("PORTCULLIS_DB_USER", "x&y"), ("PORTCULLIS_DB_MODE", "any")];
+        let environment = Environment::from_pairs(wrong);
+        let reader = Reader::new(&environment);
+        let _ = RdsSettings::read(&reader);
+        assert_eq!(reader.finish().expect_err("all five").lines().len(), 5);
     }
 
     #[tokio::test]

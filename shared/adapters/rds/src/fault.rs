@@ -5,7 +5,7 @@ use std::error::Error as _;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-use crate::port::{Fault, FaultKind};
+use shared::port::{Fault, FaultKind};
 
 pub(crate) const SERVICE: &str = "postgres";
 

@@ -9,7 +9,6 @@
 mod connect;
 mod fault;
 mod owner;
-mod port;
 mod statement;
 
 pub use self::connect::{Mode, RdsSettings};
@@ -19,12 +18,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use shared::port::{Database, Fault, FaultKind, Parameter};
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
 use self::connect::Dialer;
 use self::fault::{SERVICE, fault};
-use self::port::{Database, Fault, FaultKind, Parameter};
 use self::statement::Statement;
 
 /// An idle connection older than this is probed before use: a thawed sandbox cannot know what died meanwhile.
@@ -55,8 +54,8 @@ impl Rds {
 
     /// The same database for statements that may run twice: a lost answer is asked for once more.
     #[must_use]
-    pub const fn idempotent(&self) -> Idempotent<'_> {
-        Idempotent(self)
+    pub fn idempotent(self: &Arc<Self>) -> Idempotent {
+        Idempotent(Arc::clone(self))
     }
 
     /// A connection that was alive a moment ago.
@@ -125,10 +124,10 @@ impl Database for Rds {
 }
 
 /// [`Rds`] for statements that may run twice.
-#[derive(Clone, Copy, Debug)]
-pub struct Idempotent<'a>(&'a Rds);
+#[derive(Clone, Debug)]
+pub struct Idempotent(Arc<Rds>);
 
-impl Database for Idempotent<'_> {
+impl Database for Idempotent {
     async fn call(&self, function: &'static str, parameters: Vec<Parameter>) -> Result<Value, Fault> {
         self.0.run(Statement::new(function, parameters)?, true).await
     }
@@ -142,7 +141,7 @@ struct Lost {
 }
 
 impl Lost {
-    const fn before(fault: Fault) -> Self {
+    fn before(fault: Fault) -> Self {
         Self { fault, unknown: false }
     }
 }

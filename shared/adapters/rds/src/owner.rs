@@ -6,7 +6,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::connect::{Dialer, RdsSettings};
 use crate::fault::{SERVICE, fault};
-use crate::port::{Fault, FaultKind};
+use shared::port::{Fault, FaultKind};
 
 /// A direct connection that may run statements of any kind.
 ///

@@ -5,7 +5,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
 use crate::fault::SERVICE;
-use crate::port::{Fault, FaultKind, Parameter};
+use shared::port::{Fault, FaultKind, Parameter};
 
 /// `SELECT schema.function($1, …)` with its parameters.
 pub(crate) struct Statement {
