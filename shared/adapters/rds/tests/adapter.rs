@@ -1,5 +1,7 @@
 //! The adapter against a real Postgres behind the stand-in for RDS Proxy.
 
+#![allow(clippy::expect_used, reason = "a test whose world cannot be made has failed")]
+
 mod world;
 
 use std::sync::Arc;
@@ -171,8 +173,7 @@ async fn what_cannot_be_reached_is_unavailable_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("port");
     let silent_port = silent.local_addr().expect("address").port();
     for port in [closed, silent_port] {
-        let settings =
-            RdsSettings { port, connect_timeout: Duration::from_millis(300), ..world.settings("token") };
+        let settings = RdsSettings { port, connect_timeout: Duration::from_millis(300), ..world.settings("token") };
         let started = Instant::now();
         assert_eq!(kind(&Rds::new(settings, &aws)).await, Some(FaultKind::Unavailable));
         assert!(started.elapsed() < Duration::from_secs(5));

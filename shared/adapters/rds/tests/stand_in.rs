@@ -1,5 +1,7 @@
 //! Whom the stand-in for RDS Proxy lets in, asked by a plain client with tokens from the AWS SDK.
 
+#![allow(clippy::expect_used, reason = "a test whose world cannot be made has failed")]
+
 mod world;
 
 use std::sync::Arc;
@@ -68,7 +70,9 @@ async fn token(aws: &Connector, mint: Mint<'_>) -> String {
 }
 
 fn refused(user: &str) -> String {
-    format!("FATAL 28P01: The IAM authentication failed for the role {user}. Check the IAM token for this role and try again.")
+    format!(
+        "FATAL 28P01: The IAM authentication failed for the role {user}. Check the IAM token for this role and try again."
+    )
 }
 
 #[tokio::test]
@@ -219,7 +223,7 @@ async fn without_tls_nothing_is_asked() {
         config.ssl_mode(SslMode::Disable);
         config
     };
-    let told = world.try_config(&config).await.err().expect("refused");
+    let told = world.try_config(&config).await.expect_err("refused");
     assert!(told.ends_with("This RDS Proxy requires TLS connections."), "{told}");
     assert!(world.proxy.trail().is_empty());
 }
@@ -230,7 +234,7 @@ async fn what_the_proxy_does_not_support_is_refused_before_the_password() {
     let token = token(&world.aws("token"), world.mint()).await;
     let mut options = world.config("token", &token);
     options.options("-c search_path=x");
-    let told = world.try_config(&options).await.err().expect("refused");
+    let told = world.try_config(&options).await.expect_err("refused");
     assert!(told.contains("command-line options"), "{told}");
     assert!(world.attempt("", &token).await.is_err());
     assert!(world.proxy.trail().is_empty());
@@ -271,8 +275,5 @@ async fn what_would_pin_a_session_is_listed() {
     assert_eq!(world.proxy.pins(), Vec::<String>::new());
     client.batch_execute("SET application_name = 'x'").await.expect("answers");
     client.prepare("SELECT 2").await.expect("answers");
-    assert_eq!(
-        world.proxy.pins(),
-        ["token: setting: SET application_name = 'x'", "token: named statement: SELECT 2"]
-    );
+    assert_eq!(world.proxy.pins(), ["token: setting: SET application_name = 'x'", "token: named statement: SELECT 2"]);
 }

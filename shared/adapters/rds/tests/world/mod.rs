@@ -91,7 +91,8 @@ impl World {
         std::fs::write(dir.path().join("ca.pem"), ca.pem()).expect("CA file");
         let mut servers = Vec::new();
         let mut open = async |resource_id: &str| {
-            let endpoint = RdsEndpoint::new(Arc::clone(&account), &ca, resource_id, postgres.socket_dir()).expect("endpoint");
+            let endpoint =
+                RdsEndpoint::new(Arc::clone(&account), &ca, resource_id, postgres.socket_dir()).expect("endpoint");
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
             let server = endpoint.serve(listener).await.expect("serves");
             let port = server.addr.port();
@@ -161,7 +162,8 @@ fn role(name: &str, connects: &[(&str, &str)]) -> RoleSpec {
         })
         .into_iter()
         .collect();
-    let service = json!({"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"});
+    let service =
+        json!({"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"});
     RoleSpec {
         name: name.to_owned(),
         arn: format!("arn:aws:iam::111122223333:role/{name}"),
