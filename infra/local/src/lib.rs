@@ -8,5 +8,7 @@ pub mod ca;
 pub mod clock;
 pub mod http;
 pub mod policy;
+pub mod postgres;
+pub mod rds;
 pub mod sigv4;
 pub mod template;
