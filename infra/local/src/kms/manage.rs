@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::{
     blob::random,
@@ -375,9 +374,4 @@ fn page(call: &Call<'_>, name: &str, entries: Vec<Value>, usual: i64, most: i64)
         }
     }
     Ok(answer)
-}
-
-/// The id at the end of a key ARN.
-pub(crate) fn id_of(arn: &str) -> Option<Uuid> {
-    arn.rsplit_once("key/").and_then(|(_, id)| Uuid::parse_str(id).ok())
 }
