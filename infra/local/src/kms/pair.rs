@@ -4,7 +4,6 @@ use aws_lc_rs::{
     digest::{self, Digest},
     encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
     error::Unspecified,
-    rand::SystemRandom,
     rsa::KeySize,
     signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaEncoding, RsaKeyPair, UnparsedPublicKey},
 };

@@ -24,7 +24,7 @@ const SKEW: Duration = Duration::from_secs(300);
 impl Kms {
     /// Answers one request; every answer carries a request id.
     pub(super) async fn answer(self: Arc<Self>, request: Request) -> Response {
-        let (status, body) = match self.respond(request).await {
+        let (status, body) = match self.respond(&request).await {
             Ok(output) => (StatusCode::OK, output),
             Err(error) => self.refusal(&error),
         };
@@ -33,8 +33,8 @@ impl Kms {
         answer(status, &headers, body.to_string())
     }
 
-    async fn respond(self: Arc<Self>, request: Request) -> Result<Value, KmsError> {
-        let operation = operation(&request);
+    async fn respond(self: &Arc<Self>, request: &Request) -> Result<Value, KmsError> {
+        let operation = operation(request);
         if let Some(operation) = operation.as_deref().filter(|operation| Keyring::knows(operation)) {
             self.count(operation);
         }
@@ -43,11 +43,11 @@ impl Kms {
             Some(Strike::Unavailable) => return Err(KmsError::internal()),
             None => {}
         }
-        let caller = self.authenticate(&request)?;
+        let caller = self.authenticate(request)?;
         let Some(operation) = operation else { return Err(KmsError::unknown_operation()) };
-        let input = input(&request)?;
+        let input = input(request)?;
         // RSA keys take their time to make, and signatures some: not on a thread that others wait for.
-        let kms = Arc::clone(&self);
+        let kms = Arc::clone(self);
         let name = operation.clone();
         let outcome = tokio::task::spawn_blocking(move || kms.perform(&caller, None, &name, &input))
             .await
