@@ -6,9 +6,13 @@
 pub mod account;
 pub mod ca;
 pub mod clock;
+pub mod faults;
 pub mod http;
+pub mod kms;
 pub mod policy;
 pub mod postgres;
 pub mod rds;
+pub mod request_id;
 pub mod sigv4;
+pub mod sts;
 pub mod template;
