@@ -6,7 +6,9 @@
 pub mod account;
 pub mod ca;
 pub mod clock;
+pub mod faults;
 pub mod http;
 pub mod policy;
+pub mod s3;
 pub mod sigv4;
 pub mod template;
