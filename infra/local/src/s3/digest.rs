@@ -31,7 +31,12 @@ pub(crate) struct Digests {
 /// # Errors
 /// `InvalidDigest` and `InvalidRequest` for values that are no digest or contradict each other, `BadDigest` for a value
 /// that is not the body's.
-pub(crate) fn verify(input: &PutObjectInput, trailers: Option<&HeaderMap>, body: &[u8]) -> S3Result<Digests> {
+pub(crate) fn verify(
+    input: &PutObjectInput,
+    headers: &HeaderMap,
+    trailers: Option<&HeaderMap>,
+    body: &[u8],
+) -> S3Result<Digests> {
     let mut md5 = Md5::new();
     md5.update(body);
     let md5 = md5.finalize();
@@ -51,9 +56,10 @@ pub(crate) fn verify(input: &PutObjectInput, trailers: Option<&HeaderMap>, body:
             return Err(refuse(S3ErrorCode::InvalidRequest, message));
         }
     }
-    if let Some(wanted) = &input.checksum_algorithm {
-        let found = declared.as_ref().map(|((name, _, _), _)| *name);
-        if found != Some(wanted.as_str()) {
+    // s3s takes this one from forms only.
+    if let Some(wanted) = headers.get("x-amz-sdk-checksum-algorithm") {
+        let found = declared.as_ref().map(|((name, _, _), _)| name.as_bytes());
+        if found != Some(wanted.as_bytes()) {
             let message = "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.";
             return Err(refuse(S3ErrorCode::InvalidRequest, message));
         }
@@ -102,7 +108,8 @@ fn declared_checksums(input: &PutObjectInput, trailers: Option<&HeaderMap>) -> S
         };
         found.extend(in_header.clone().map(|value| (algorithm, value)));
         if let Some(value) = trailers.and_then(|trailers| trailers.get(header)) {
-            let invalid = || refuse(S3ErrorCode::InvalidRequest, format!("Value for {header} trailing header is invalid."));
+            let invalid =
+                || refuse(S3ErrorCode::InvalidRequest, format!("Value for {header} trailing header is invalid."));
             found.push((algorithm, value.to_str().map_err(|_| invalid())?.trim().to_owned()));
         }
     }

@@ -29,8 +29,7 @@ const SKEW: Duration = Duration::from_secs(15 * 60);
 pub(crate) fn admit(mut request: Request, account: &Account) -> Result<(Authenticated, Request), Refusal> {
     let query = sigv4::query_pairs(request.uri.query().unwrap_or_default());
     let authorization = request.headers.contains_key(http::header::AUTHORIZATION);
-    let presigned =
-        query.iter().any(|(name, _)| QUERY_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name)));
+    let presigned = query.iter().any(|(name, _)| QUERY_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name)));
     refuse_version_2(&request, &query)?;
     if presigned && authorization {
         let message = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified";
@@ -76,8 +75,7 @@ fn refuse_version_2(request: &Request, query: &[(String, String)]) -> Result<(),
         .any(|value| !value.as_bytes().starts_with(sigv4::ALGORITHM.as_bytes()));
     let in_query = query.iter().any(|(name, _)| name == "Signature" || name == "AWSAccessKeyId");
     if in_header || in_query {
-        let message =
-            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";
+        let message = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";
         return Err(Refusal::bad_request("InvalidRequest", message));
     }
     Ok(())
@@ -112,7 +110,11 @@ fn check_payload(request: &Request, presigned: bool) -> Result<(), Refusal> {
         "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
         | "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
         | "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => {
-            if presigned { Err(Refusal::not_implemented()) } else { Ok(()) }
+            if presigned {
+                Err(Refusal::not_implemented())
+            } else {
+                Ok(())
+            }
         }
         hash if hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
             if digest::is_sha256_of(hash, &request.body) {
@@ -158,9 +160,8 @@ fn unwrap_query(request: &mut Request, query: &[(String, String)]) -> Result<(),
         .collect();
     let path = request.uri.path();
     let target = if raw.is_empty() { path.to_owned() } else { format!("{path}?{}", raw.join("&")) };
-    request.uri = target
-        .parse::<Uri>()
-        .map_err(|_| Refusal::bad_request("InvalidURI", "Couldn't parse the specified URI."))?;
+    request.uri =
+        target.parse::<Uri>().map_err(|_| Refusal::bad_request("InvalidURI", "Couldn't parse the specified URI."))?;
     Ok(())
 }
 
@@ -221,7 +222,9 @@ fn refusal(
             Refusal::forbidden("AccessDenied", "There were headers present in the request which were not signed")
                 .with("HeadersNotSigned", headers.join(", "))
         }
-        Rejection::TooLongExpiry => Refusal::bad_request(malformed, "X-Amz-Expires must be less than a week (in seconds)"),
+        Rejection::TooLongExpiry => {
+            Refusal::bad_request(malformed, "X-Amz-Expires must be less than a week (in seconds)")
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl s3s::S3 for Operations {
             return Err(error(S3ErrorCode::Custom("MalformedTrailerError".into()), message))
                 .map_err(|error| with_status(error, http::StatusCode::BAD_REQUEST));
         }
-        let digests = digest::verify(&input, trailers.as_ref(), &body)?;
+        let digests = digest::verify(&input, &request.headers, trailers.as_ref(), &body)?;
 
         let spooled = self.store.spool(body).await.map_err(S3Error::internal_error)?;
         let (version_id, size) = (spooled.version_id.clone(), spooled.size);
@@ -403,7 +403,8 @@ impl Operations {
     fn page(&self, listing: &Listing<'_>) -> S3Result<Page> {
         let max_keys = listing.max_keys.unwrap_or(LONGEST_LISTING);
         if max_keys < 0 {
-            let refused = error(S3ErrorCode::InvalidArgument, "Argument maxKeys must be an integer between 0 and 2147483647");
+            let refused =
+                error(S3ErrorCode::InvalidArgument, "Argument maxKeys must be an integer between 0 and 2147483647");
             return Err(with_element(refused, "ArgumentName", "maxKeys"));
         }
         let max_keys = max_keys.min(LONGEST_LISTING);
@@ -514,7 +515,8 @@ fn encryption(input: &PutObjectInput, account: &Account) -> S3Result<Encryption>
             let prefix = format!("arn:aws:kms:{}:{}:key/", account.region, account.id);
             let id = key_id.strip_prefix(&prefix).unwrap_or(key_id);
             if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-                let refused = error(S3ErrorCode::Custom("KMS.NotFoundException".into()), format!("Invalid keyId '{key_id}'"));
+                let refused =
+                    error(S3ErrorCode::Custom("KMS.NotFoundException".into()), format!("Invalid keyId '{key_id}'"));
                 return Err(with_status(refused, http::StatusCode::BAD_REQUEST));
             }
             Ok(Encryption::Kms {
@@ -523,9 +525,9 @@ fn encryption(input: &PutObjectInput, account: &Account) -> S3Result<Encryption>
             })
         }
         Some(ServerSideEncryption::AWS_KMS_DSSE) => Err(not_implemented()),
-        Some(ServerSideEncryption::AES256) | None => {
-            Err(invalid("Server Side Encryption with AWS KMS managed key requires HTTP header x-amz-server-side-encryption : aws:kms"))
-        }
+        Some(ServerSideEncryption::AES256) | None => Err(invalid(
+            "Server Side Encryption with AWS KMS managed key requires HTTP header x-amz-server-side-encryption : aws:kms",
+        )),
         Some(_) => Err(invalid("The encryption method specified is not supported")),
     }
 }
@@ -537,9 +539,7 @@ fn encryption_context(bucket: &str, key: &str, bucket_key: bool) -> String {
 
 fn echo(encryption: &Encryption) -> (Option<ServerSideEncryption>, Option<String>, Option<bool>) {
     match encryption {
-        Encryption::Managed => {
-            (Some(ServerSideEncryption::from_static(ServerSideEncryption::AES256)), None, None)
-        }
+        Encryption::Managed => (Some(ServerSideEncryption::from_static(ServerSideEncryption::AES256)), None, None),
         Encryption::Kms { key_arn, bucket_key } => (
             Some(ServerSideEncryption::from_static(ServerSideEncryption::AWS_KMS)),
             Some(key_arn.clone()),
@@ -550,8 +550,11 @@ fn echo(encryption: &Encryption) -> (Option<ServerSideEncryption>, Option<String
 
 /// `aws-chunked` is how the body travelled, not what it is.
 fn without_transfer_coding(content_encoding: String) -> Option<String> {
-    let kept: Vec<&str> =
-        content_encoding.split(',').map(str::trim).filter(|coding| !coding.is_empty() && *coding != "aws-chunked").collect();
+    let kept: Vec<&str> = content_encoding
+        .split(',')
+        .map(str::trim)
+        .filter(|coding| !coding.is_empty() && *coding != "aws-chunked")
+        .collect();
     (!kept.is_empty()).then(|| kept.join(","))
 }
 
@@ -567,7 +570,10 @@ async fn collect(mut body: StreamingBlob) -> S3Result<Bytes> {
 fn broken_body(cause: s3s::StdError) -> S3Error {
     let signature = format!("{cause:?} {cause}").contains("SignatureMismatch");
     let (code, message) = if signature {
-        (S3ErrorCode::SignatureDoesNotMatch, "The request signature we calculated does not match the signature you provided. Check your key and signing method.")
+        (
+            S3ErrorCode::SignatureDoesNotMatch,
+            "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
+        )
     } else {
         (S3ErrorCode::IncompleteBody, "The request body terminated unexpectedly")
     };

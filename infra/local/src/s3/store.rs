@@ -82,7 +82,9 @@ pub(crate) enum WriteCondition {
 /// How a commit ended.
 #[derive(Debug)]
 pub(crate) enum Committed {
-    Stored { sequencer: String },
+    Stored {
+        sequencer: String,
+    },
     /// The condition with this header name did not hold.
     PreconditionFailed(&'static str),
     /// `If-Match` on a key that has no current object.
@@ -92,7 +94,10 @@ pub(crate) enum Committed {
 /// How a read ended.
 #[derive(Debug)]
 pub(crate) enum Found {
-    Object { version: Version, object: Arc<Object> },
+    Object {
+        version: Version,
+        object: Arc<Object>,
+    },
     Missing,
     /// The current version, or the named one, is a delete marker.
     DeleteMarker(Version),
