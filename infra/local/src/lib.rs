@@ -13,6 +13,7 @@ pub mod policy;
 pub mod postgres;
 pub mod rds;
 pub mod request_id;
+pub mod s3;
 pub mod sigv4;
 pub mod sts;
 pub mod template;
