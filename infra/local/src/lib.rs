@@ -6,7 +6,11 @@
 pub mod account;
 pub mod ca;
 pub mod clock;
+pub mod events;
+pub mod gateway;
 pub mod http;
+pub mod lambda;
 pub mod policy;
+mod runtime_api;
 pub mod sigv4;
 pub mod template;
