@@ -411,8 +411,8 @@ async fn the_authorizers_verdict_decides() {
     let cases: Vec<(&str, Answer, u16, Option<&str>)> = vec![
         ("allow", Answer::Payload(policy("Allow", "*")), 200, None),
         ("exact", Answer::Payload(policy("Allow", "arn:aws:execute-api:us-east-1:*:*/local/GET/files/a")), 200, None),
-        ("star crosses", Answer::Payload(policy("Allow", "arn:aws:execute-api:*/files/*")), 200, None),
-        ("other", Answer::Payload(policy("Allow", "arn:aws:execute-api:*/GET/other")), 403, Some(refused)),
+        ("star crosses", Answer::Payload(policy("Allow", "arn:aws:execute-api:*:*:*/files/*")), 200, None),
+        ("other", Answer::Payload(policy("Allow", "arn:aws:execute-api:*:*:*/GET/other")), 403, Some(refused)),
         ("deny", Answer::Payload(policy("Deny", "*")), 403, Some(denied)),
         ("deny wins", Answer::Payload(both), 403, Some(denied)),
         ("other action", Answer::Payload(other_action), 403, Some(refused)),
