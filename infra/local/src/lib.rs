@@ -6,13 +6,17 @@
 pub mod account;
 pub mod ca;
 pub mod clock;
+pub mod events;
 pub mod faults;
+pub mod gateway;
 pub mod http;
 pub mod kms;
+pub mod lambda;
 pub mod policy;
 pub mod postgres;
 pub mod rds;
 pub mod request_id;
+pub mod runtime_api;
 pub mod s3;
 pub mod sigv4;
 pub mod sts;
