@@ -180,7 +180,7 @@ BEGIN
            version_id = v_created.version_id,
            etag = v_created.etag,
            verdict = CASE WHEN v_threat THEN 'THREATS_FOUND'
-                          WHEN v_verdict IS NULL AND v_created.scan_off THEN 'unscanned'
+                          WHEN v_status = 'clean' AND v_verdict IS NULL THEN 'unscanned'
                           ELSE v_verdict END
      WHERE id = p_id;
     RETURN v_status;
