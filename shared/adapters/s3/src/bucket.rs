@@ -10,7 +10,7 @@ use shared::port::{Fault, FaultKind, ObjectReader, ObjectWriter, Precondition, R
 use crate::fault::{fault, status};
 
 /// The largest object that is read whole, in bytes.
-const LARGEST: i64 = 16 * 1024 * 1024;
+const LARGEST: i64 = 32 * 1024 * 1024;
 
 /// One bucket, reached with the function's own role.
 #[derive(Clone, Debug)]
