@@ -94,7 +94,7 @@ $$;
 
 -- download -------------------------------------------------------------------------------------------------------------
 
--- {"outcome":"found","file":{id,name,content_type,size,sha256,status,version_id,created_ms}} | {"outcome":"unknown"}
+-- {"outcome":"found","file":{id,name,content_type,size,sha256,status,version_id,verdict,created_ms}} | {"outcome":"unknown"}
 -- Somebody else's file is as unknown as one that never was. `p_of_tenant` opens the whole tenant, never another one.
 CREATE FUNCTION api.file_for_download(p_tenant text, p_subject text, p_id uuid, p_of_tenant boolean) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
@@ -104,7 +104,7 @@ BEGIN
     PERFORM internal.enter_tenant(p_tenant);
     SELECT jsonb_build_object(
                'id', id, 'name', name, 'content_type', content_type, 'size', size, 'sha256', encode(sha256, 'hex'),
-               'status', status, 'version_id', version_id, 'created_ms', created_ms)
+               'status', status, 'version_id', version_id, 'verdict', verdict, 'created_ms', created_ms)
       INTO v_file
       FROM files
      WHERE id = p_id AND tenant = p_tenant AND (p_of_tenant OR subject = p_subject);

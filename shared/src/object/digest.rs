@@ -29,6 +29,12 @@ impl Sha256Digest {
         bytes.try_into().map(Sha256Digest).map_err(|_| Malformed("sha256"))
     }
 
+    /// Reads hexadecimal, as the database answers it.
+    pub fn from_hex(text: &str) -> Result<Sha256Digest, Malformed> {
+        let bytes = crate::encoding::from_hex(text).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Sha256Digest).ok_or(Malformed("sha256"))
+    }
+
     /// The digest itself.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -30,9 +30,9 @@ impl UrlLife {
         self.0
     }
 
-    /// The moment at which a URL signed at `now` dies.
+    /// The moment at which a URL signed at `now` dies. URLs carry whole seconds, so it counts from the one that has begun.
     pub fn ends(self, now: Timestamp) -> Timestamp {
-        now.plus_seconds(i64::from(self.0))
+        Timestamp::from_seconds(now.seconds()).plus_seconds(i64::from(self.0))
     }
 }
 
