@@ -1,0 +1,358 @@
+//! IAM: identity policies of the template's roles, narrowed by session policies, with a readable trail of decisions.
+//!
+//! An explicit deny wins, then an allow, otherwise nothing is allowed. What is not understood (element, operator,
+//! condition key) is an error when the stack starts, never skipped.
+
+mod condition;
+mod context;
+mod document;
+mod pattern;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+pub use self::context::Context;
+pub use self::document::{Effect, Policy, Verdict};
+
+use crate::account::{Principal, PrincipalKind};
+use crate::clock::Clock;
+use crate::sigv4::Authenticated;
+use crate::template::RoleSpec;
+
+/// What IAM says about one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Every policy that has a say allows it.
+    Allow,
+    /// Not allowed.
+    Deny {
+        /// The end of AWS's sentence, e.g. `because no identity-based policy allows the kms:Decrypt action`.
+        reason: String,
+    },
+}
+
+impl Decision {
+    /// True for [`Decision::Allow`].
+    pub fn allowed(&self) -> bool {
+        matches!(self, Decision::Allow)
+    }
+}
+
+/// One decision as it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrailEntry {
+    /// The part before the colon of the action, e.g. `kms`.
+    pub service: String,
+    /// The action, e.g. `kms:Decrypt`.
+    pub action: String,
+    /// The caller's ARN.
+    pub principal: String,
+    /// The resource's ARN, or `*`.
+    pub resource: String,
+    /// The outcome.
+    pub allowed: bool,
+    /// `role/policy number/statement id` of the statement that decided, if one did.
+    pub statement: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Somebody whose rights are asked for.
+pub trait Caller {
+    /// Who.
+    fn principal(&self) -> &Principal;
+    /// When the caller's keys were issued, if that is known.
+    fn issued_at(&self) -> Option<SystemTime> {
+        None
+    }
+}
+
+impl Caller for Principal {
+    fn principal(&self) -> &Principal {
+        self
+    }
+}
+
+impl Caller for Authenticated {
+    fn principal(&self) -> &Principal {
+        &self.principal
+    }
+    fn issued_at(&self) -> Option<SystemTime> {
+        Some(self.issued_at)
+    }
+}
+
+#[derive(Debug)]
+struct Role {
+    arn: String,
+    policies: Vec<Policy>,
+    trust: Policy,
+}
+
+/// The policies of one account.
+#[derive(Debug)]
+pub struct Iam {
+    account: String,
+    region: String,
+    clock: Clock,
+    roles: BTreeMap<String, Role>,
+    trail: Mutex<Vec<TrailEntry>>,
+}
+
+impl Iam {
+    /// Reads all policies of the roles.
+    ///
+    /// # Errors
+    /// All faults of all policies, each with the role's name: unknown elements, operators, condition keys, values.
+    pub fn new(account: &str, region: &str, clock: Clock, roles: &[RoleSpec]) -> Result<Iam, Vec<String>> {
+        let (mut known, mut faults) = (BTreeMap::new(), Vec::new());
+        for role in roles {
+            let mut policies = Vec::new();
+            for (index, document) in role.policies.iter().enumerate() {
+                match Policy::identity(document) {
+                    Ok(policy) => policies.push(policy),
+                    Err(found) => {
+                        faults.extend(found.into_iter().map(|fault| format!("{} policy {index}: {fault}", role.name)));
+                    }
+                }
+            }
+            match Policy::trust(&role.trust) {
+                Ok(trust) => {
+                    let role_entry = Role { arn: role.arn.clone(), policies, trust };
+                    if known.insert(role.name.clone(), role_entry).is_some() {
+                        faults.push(format!("{}: defined twice", role.name));
+                    }
+                }
+                Err(found) => {
+                    faults.extend(found.into_iter().map(|fault| format!("{} trust policy: {fault}", role.name)));
+                }
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let (account, region) = (account.to_owned(), region.to_owned());
+        Ok(Iam { account, region, clock, roles: known, trail: Mutex::default() })
+    }
+
+    /// The account id.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// The region.
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Whether a role of this name exists.
+    pub fn has_role(&self, name: &str) -> bool {
+        self.roles.contains_key(name)
+    }
+
+    /// Decides one call and writes it to the trail. `resource` is an ARN, or `*` for actions without resource.
+    ///
+    /// The global keys (`aws:PrincipalArn`, `aws:SourceIp`, …) are supplied here unless `context` holds them.
+    pub fn authorize(&self, caller: &impl Caller, action: &str, resource: &str, context: &Context) -> Decision {
+        let principal = caller.principal();
+        let context = self.complete(caller, context);
+        let (allowed, statement, reason) = self.decide(principal, action, resource, &context);
+        self.record(principal, action, resource, allowed, statement, &reason);
+        if allowed { Decision::Allow } else { Decision::Deny { reason } }
+    }
+
+    /// Decides `sts:AssumeRole`: the caller's own policies must allow it and the role's trust policy must name the caller.
+    pub fn assume(&self, caller: &impl Caller, role_arn: &str, context: &Context) -> Decision {
+        const ACTION: &str = "sts:AssumeRole";
+        let principal = caller.principal();
+        let context = self.complete(caller, context);
+        let (allowed, statement, reason) = match principal.kind {
+            PrincipalKind::Operator => (true, None, "the operator may do everything".to_owned()),
+            PrincipalKind::Role { .. }
+                if !self.trust_holds(role_arn, TrustedBy::Arn(&principal.arn), ACTION, &context) =>
+            {
+                (false, None, format!("because no trust policy allows the {ACTION} action"))
+            }
+            PrincipalKind::Role { .. } => self.decide(principal, ACTION, role_arn, &context),
+        };
+        self.record(principal, ACTION, role_arn, allowed, statement, &reason);
+        if allowed { Decision::Allow } else { Decision::Deny { reason } }
+    }
+
+    /// Whether the role's trust policy lets this principal (role, session or account root ARN) assume it.
+    pub fn trusts(&self, role_arn: &str, principal_arn: &str) -> bool {
+        let context = Context::new().with("aws:PrincipalArn", role_of(principal_arn));
+        self.trust_holds(role_arn, TrustedBy::Arn(principal_arn), "sts:AssumeRole", &context)
+    }
+
+    /// Whether the role's trust policy lets this service (`lambda.amazonaws.com`) assume it.
+    pub fn trusts_service(&self, role_arn: &str, service: &str) -> bool {
+        let context = Context::new().with("aws:SourceAccount", &self.account);
+        self.trust_holds(role_arn, TrustedBy::Service(service), "sts:AssumeRole", &context)
+    }
+
+    /// All decisions so far, oldest first.
+    pub fn trail(&self) -> Vec<TrailEntry> {
+        self.trail.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds a decision that another part made (a bucket policy, a database proxy).
+    pub fn note(&self, entry: TrailEntry) {
+        self.trail.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+
+    /// The allow statements of all roles that no decision so far has used: the measure of a minimal policy.
+    pub fn unused(&self) -> Vec<String> {
+        let trail = self.trail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unused = Vec::new();
+        for (name, role) in &self.roles {
+            for (index, policy) in role.policies.iter().enumerate() {
+                for sid in policy.allow_statements() {
+                    let label = format!("{name}/{index}/{sid}");
+                    if !trail.iter().any(|entry| entry.statement.as_deref() == Some(label.as_str())) {
+                        unused.push(label);
+                    }
+                }
+            }
+        }
+        unused
+    }
+
+    fn decide(
+        &self,
+        principal: &Principal,
+        action: &str,
+        resource: &str,
+        context: &Context,
+    ) -> (bool, Option<String>, String) {
+        let PrincipalKind::Role { role_name, session_policy, .. } = &principal.kind else {
+            return (true, None, "the operator may do everything".to_owned());
+        };
+        let nobody = |kind: &str| format!("because no {kind} policy allows the {action} action");
+        let Some(role) = self.roles.get(role_name) else {
+            return (false, None, nobody("identity-based"));
+        };
+        let mut allow = None;
+        for (index, policy) in role.policies.iter().enumerate() {
+            match policy.evaluate(action, resource, context) {
+                Verdict::Deny(sid) => {
+                    let reason = "with an explicit deny in an identity-based policy".to_owned();
+                    return (false, Some(format!("{role_name}/{index}/{sid}")), reason);
+                }
+                Verdict::Allow(sid) => {
+                    allow.get_or_insert_with(|| format!("{role_name}/{index}/{sid}"));
+                }
+                Verdict::Silent => {}
+            }
+        }
+        let session = match session_policy.as_ref().map(Policy::identity) {
+            None => Verdict::Allow(String::new()),
+            Some(Ok(policy)) => policy.evaluate(action, resource, context),
+            Some(Err(_)) => Verdict::Silent,
+        };
+        match (session, allow) {
+            (Verdict::Deny(_), _) => (false, None, "with an explicit deny in a session policy".to_owned()),
+            (_, None) => (false, None, nobody("identity-based")),
+            (Verdict::Silent, Some(_)) => (false, None, nobody("session")),
+            (Verdict::Allow(_), Some(label)) => (true, Some(label), "allowed".to_owned()),
+        }
+    }
+
+    fn trust_holds(&self, role_arn: &str, by: TrustedBy<'_>, action: &str, context: &Context) -> bool {
+        self.roles
+            .values()
+            .find(|role| role.arn == role_arn)
+            .is_some_and(|role| matches!(role.trust.trusts(by, action, context), Verdict::Allow(_)))
+    }
+
+    fn complete(&self, caller: &impl Caller, context: &Context) -> Context {
+        let principal = caller.principal();
+        let now = self.clock.now();
+        let mut full = Context::new()
+            .with("aws:PrincipalArn", role_of(&principal.arn))
+            .with("aws:PrincipalAccount", &self.account)
+            .with("aws:RequestedRegion", &self.region)
+            .with("aws:SourceIp", "127.0.0.1")
+            .with("aws:SecureTransport", "true")
+            .with("aws:CurrentTime", rfc3339(now))
+            .with("aws:EpochTime", epoch(now).to_string());
+        if let Some(issued) = caller.issued_at() {
+            full = full.with("aws:TokenIssueTime", rfc3339(issued));
+        }
+        if let PrincipalKind::Role { function_arn: Some(function), .. } = &principal.kind {
+            full = full.with("lambda:SourceFunctionArn", function);
+        }
+        full.overlaid(context)
+    }
+
+    fn record(
+        &self,
+        principal: &Principal,
+        action: &str,
+        resource: &str,
+        allowed: bool,
+        statement: Option<String>,
+        reason: &str,
+    ) {
+        self.note(TrailEntry {
+            service: action.split(':').next().unwrap_or_default().to_owned(),
+            action: action.to_owned(),
+            principal: principal.arn.clone(),
+            resource: resource.to_owned(),
+            allowed,
+            statement,
+            reason: reason.to_owned(),
+        });
+    }
+}
+
+/// Whom a trust policy is asked about.
+#[derive(Clone, Copy, Debug)]
+pub enum TrustedBy<'a> {
+    /// A role, session, user or account-root ARN.
+    Arn(&'a str),
+    /// A service principal.
+    Service(&'a str),
+}
+
+/// AWS's sentence for a denial.
+pub fn denial(principal: &Principal, action: &str, resource: &str, reason: &str) -> String {
+    format!("User: {} is not authorized to perform: {action} on resource: {resource} {reason}", principal.arn)
+}
+
+/// Checks a policy handed to `AssumeRole`.
+///
+/// # Errors
+/// All faults found.
+pub fn check_session_policy(document: &Value) -> Result<(), Vec<String>> {
+    Policy::identity(document).map(|_| ())
+}
+
+/// The role ARN behind a session ARN; any other ARN as it is.
+fn role_of(arn: &str) -> String {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    if let ["arn", partition, "sts", _, account, rest] = parts.as_slice()
+        && let Some(role) = rest.strip_prefix("assumed-role/").and_then(|rest| rest.split('/').next())
+    {
+        return format!("arn:{partition}:iam::{account}:role/{role}");
+    }
+    arn.to_owned()
+}
+
+fn rfc3339(at: SystemTime) -> String {
+    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
+}
+
+fn epoch(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map(|passed| passed.as_secs()).unwrap_or_default()
+}
