@@ -36,16 +36,37 @@ pub enum Scan {
 impl Config {
     /// Reads the variables; meaningful only if the reader's `finish` succeeds.
     pub fn read(reader: &Reader<'_>) -> Self {
-        let arn = |name| reader.parsed(name, "an ARN", |text| text.starts_with("arn:").then(|| text.to_owned()), String::new());
+        let arn = |name| {
+            reader.parsed(name, "an ARN", |text| text.starts_with("arn:").then(|| text.to_owned()), String::new())
+        };
         Self {
             env: reader.text("PORTCULLIS_ENV"),
-            accepts: Accepts { issuer: reader.issuer("PORTCULLIS_ISSUER"), audience: reader.text("PORTCULLIS_AUDIENCE") },
+            accepts: Accepts {
+                issuer: reader.issuer("PORTCULLIS_ISSUER"),
+                audience: reader.text("PORTCULLIS_AUDIENCE"),
+            },
             trust_bucket: reader.text("PORTCULLIS_TRUST_BUCKET"),
             object_bucket: reader.text("PORTCULLIS_OBJECT_BUCKET"),
             bucket_key: arn("PORTCULLIS_BUCKET_KEY_ARN"),
-            signing_host: reader.text("PORTCULLIS_SIGNING_HOST"),
+            signing_host: reader.parsed(
+                "PORTCULLIS_SIGNING_HOST",
+                "an http or https URL without path",
+                |text| is_base_url(text).then(|| text.to_owned()),
+                String::new(),
+            ),
             signer_role: arn("PORTCULLIS_DOWNLOAD_SIGNER_ROLE"),
-            scan: reader.choice("PORTCULLIS_SCAN", &[("guardduty", Scan::GuardDuty), ("off", Scan::Off)], Scan::GuardDuty),
+            scan: reader.choice(
+                "PORTCULLIS_SCAN",
+                &[("guardduty", Scan::GuardDuty), ("off", Scan::Off)],
+                Scan::GuardDuty,
+            ),
         }
     }
+}
+
+fn is_base_url(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
+    })
 }

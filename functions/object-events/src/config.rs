@@ -32,7 +32,11 @@ impl Config {
             env: reader.text("PORTCULLIS_ENV"),
             object_bucket: reader.text("PORTCULLIS_OBJECT_BUCKET"),
             bucket_key: reader.parsed("PORTCULLIS_BUCKET_KEY_ARN", "an ARN", arn, String::new()),
-            scan: reader.choice("PORTCULLIS_SCAN", &[("guardduty", Scan::GuardDuty), ("off", Scan::Off)], Scan::GuardDuty),
+            scan: reader.choice(
+                "PORTCULLIS_SCAN",
+                &[("guardduty", Scan::GuardDuty), ("off", Scan::Off)],
+                Scan::GuardDuty,
+            ),
         }
     }
 }

@@ -46,7 +46,10 @@ impl<D: Database, O: ObjectStore, C: Clock> Handler for ObjectEvents<D, O, C> {
             match self.judge(&happening).await {
                 Ok(Judged::Recorded { key, finding, status }) => {
                     let decision = if finding == Finding::AsDeclared { "allow" } else { "deny" };
-                    line.decision(decision, finding.as_str()).text("key", &key.to_string()).text("status", status.as_str()).emit();
+                    line.decision(decision, finding.as_str())
+                        .text("key", &key.to_string())
+                        .text("status", status.as_str())
+                        .emit();
                 }
                 // The key of what is not ours may be anybody's text; it is not repeated.
                 Ok(Judged::Ignored(reason)) => line.decision("deny", reason).emit(),
@@ -70,9 +73,8 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
         };
         // A bucket without versions is a fault of the deployment, and loud: nothing checked there stays checked.
         let version = happening.version.as_deref().unwrap_or_default();
-        let version = VersionId::parse(version).map_err(|malformed| {
-            Fault::new(FaultKind::Invalid, "s3", "Event").caused_by(malformed)
-        })?;
+        let version = VersionId::parse(version)
+            .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "Event").caused_by(malformed))?;
 
         let file = vec![Parameter::Text(key.tenant().as_str().to_owned()), Parameter::Uuid(key.file().uuid())];
         let Some(declared) = Declared::read(self.database.call("api.file_for_event", file.clone()).await?)? else {

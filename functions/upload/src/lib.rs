@@ -137,7 +137,10 @@ where
             }
             // The object is there already, so there is nothing left to sign for.
             Outcome::Replayed { id, status } => Ok(Created {
-                response: Response::json(200, &json!({ "id": id.to_string(), "mode": "put", "status": status.as_str() })),
+                response: Response::json(
+                    200,
+                    &json!({ "id": id.to_string(), "mode": "put", "status": status.as_str() }),
+                ),
                 file: id,
                 outcome: "replayed",
             }),

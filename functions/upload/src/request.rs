@@ -52,8 +52,13 @@ impl NewFile {
 
     /// What makes two requests the same one: their meaning, not their spelling.
     pub(crate) fn fingerprint(&self) -> Sha256Digest {
-        let parts =
-            json!(["put", self.name.as_str(), self.content_type.declared(), self.size.bytes(), self.sha256.to_string()]);
+        let parts = json!([
+            "put",
+            self.name.as_str(),
+            self.content_type.declared(),
+            self.size.bytes(),
+            self.sha256.to_string()
+        ]);
         Sha256Digest::of(parts.to_string().as_bytes())
     }
 }

@@ -74,14 +74,32 @@ mod tests {
 
     #[test]
     fn only_types_of_the_list_are_accepted() {
-        for text in ["", "text", "text/plain; charset=utf-8", "TEXT/PLAIN", "image/png ", "image/bmp", "text/*", "*/*", "application/x-msdownload"] {
+        for text in [
+            "",
+            "text",
+            "text/plain; charset=utf-8",
+            "TEXT/PLAIN",
+            "image/png ",
+            "image/bmp",
+            "text/*",
+            "*/*",
+            "application/x-msdownload",
+        ] {
             assert!(ContentType::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn active_content_is_served_as_bytes() {
-        for text in ["text/html", "image/svg+xml", "text/xml", "application/xml", "application/xhtml+xml", "text/javascript", "application/javascript"] {
+        for text in [
+            "text/html",
+            "image/svg+xml",
+            "text/xml",
+            "application/xml",
+            "application/xhtml+xml",
+            "text/javascript",
+            "application/javascript",
+        ] {
             let parsed = ContentType::parse(text).unwrap();
             assert_eq!((parsed.declared(), parsed.served()), (text, "application/octet-stream"));
         }

@@ -60,7 +60,8 @@ impl ObjectKey {
 
     /// Reads a key as it stands in the bucket, already decoded.
     pub fn parse(text: &str) -> Result<ObjectKey, Malformed> {
-        let (tenant, file) = text.strip_prefix("t/").and_then(|rest| rest.split_once('/')).ok_or(Malformed("object key"))?;
+        let (tenant, file) =
+            text.strip_prefix("t/").and_then(|rest| rest.split_once('/')).ok_or(Malformed("object key"))?;
         let tenant = Tenant::parse(tenant).map_err(|_| Malformed("object key"))?;
         let file = FileId::parse(file).map_err(|_| Malformed("object key"))?;
         Ok(ObjectKey { tenant, file })
@@ -91,7 +92,8 @@ pub struct VersionId(String);
 impl VersionId {
     /// Reads a version id.
     pub fn parse(text: &str) -> Result<VersionId, Malformed> {
-        let fits = (1..=1024).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) && text != "null";
+        let fits =
+            (1..=1024).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) && text != "null";
         if fits { Ok(VersionId(text.to_owned())) } else { Err(Malformed("version id")) }
     }
 

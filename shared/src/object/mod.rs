@@ -18,6 +18,9 @@ pub use digest::Sha256Digest;
 pub use key::{FileId, ObjectKey, VersionId};
 pub use life::{TooShort, UrlLife};
 pub use name::FileName;
-pub use port::{Head, ObjectHead, ObjectStore, Presign, ReadTerms, SignedRequest, SignedUrl, SignerSession, SignerSessions, WriteTerms};
+pub use port::{
+    Head, ObjectHead, ObjectStore, Presign, ReadTerms, SignedRequest, SignedUrl, SignerSession, SignerSessions,
+    WriteTerms,
+};
 pub use size::{MAX_PUT, Size, SizeFault};
 pub use status::FileStatus;

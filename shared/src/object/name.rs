@@ -30,7 +30,8 @@ impl FileName {
     pub fn clean(text: &str) -> FileName {
         let composed: String = text.nfc().collect();
         let segment = composed.rsplit(['/', '\\']).next().unwrap_or_default();
-        let visible: String = segment.chars().filter(|c| !dropped(*c)).map(|c| if reserved(c) { '_' } else { c }).nfc().collect();
+        let visible: String =
+            segment.chars().filter(|c| !dropped(*c)).map(|c| if reserved(c) { '_' } else { c }).nfc().collect();
         let trimmed = visible.trim_start_matches('.').trim_end_matches(['.', ' ']);
         let name = shortened(trimmed);
         FileName(if name.is_empty() { "download".to_owned() } else { name })

@@ -151,8 +151,11 @@ mod tests {
 
     #[test]
     fn a_signed_request_prints_no_url() {
-        let request =
-            SignedRequest { method: "PUT", url: SignedUrl::new(format!("https://b/k?X-Amz-Signature={CANARY}")), headers: Vec::new() };
+        let request = SignedRequest {
+            method: "PUT",
+            url: SignedUrl::new(format!("https://b/k?X-Amz-Signature={CANARY}")),
+            headers: Vec::new(),
+        };
         assert!(!format!("{request:?} {request:#?}").contains(CANARY));
         assert!(request.url.expose().contains(CANARY));
     }

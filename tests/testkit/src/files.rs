@@ -274,7 +274,8 @@ impl State {
 
     fn for_download(&self, parameters: Vec<Parameter>) -> Option<Value> {
         use Parameter::{Bool, Text, Uuid};
-        let [Text(tenant), Text(subject), Uuid(id), Bool(of_tenant)]: [Parameter; 4] = parameters.try_into().ok()? else {
+        let [Text(tenant), Text(subject), Uuid(id), Bool(of_tenant)]: [Parameter; 4] = parameters.try_into().ok()?
+        else {
             return None;
         };
         let row = self.rows.get(&id).filter(|row| row.tenant == tenant && (of_tenant || row.subject == subject));

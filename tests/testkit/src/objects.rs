@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shared::clock::{Clock, Timestamp};
 use shared::name::Tenant;
 use shared::object::{
-    Head, ObjectHead, ObjectKey, ObjectStore, Presign, ReadTerms, Sha256Digest, SignedRequest, SignedUrl, SignerSession,
-    SignerSessions, UrlLife, VersionId, WriteTerms,
+    Head, ObjectHead, ObjectKey, ObjectStore, Presign, ReadTerms, Sha256Digest, SignedRequest, SignedUrl,
+    SignerSession, SignerSessions, UrlLife, VersionId, WriteTerms,
 };
 use shared::port::{Fault, FaultKind};
 use shared::secret::SecretString;
@@ -170,10 +170,17 @@ impl Presign for Signing {
         })
     }
 
-    async fn get(&self, _: &SignerSession, terms: &ReadTerms, _: Timestamp, life: UrlLife) -> Result<SignedRequest, Fault> {
+    async fn get(
+        &self,
+        _: &SignerSession,
+        terms: &ReadTerms,
+        _: Timestamp,
+        life: UrlLife,
+    ) -> Result<SignedRequest, Fault> {
         self.seen().reads.push((terms.clone(), life));
         let version = terms.version.as_str();
-        let url = SignedUrl::new(format!("https://objects.test/{}?versionId={version}&X-Amz-Signature={CANARY}", terms.key));
+        let url =
+            SignedUrl::new(format!("https://objects.test/{}?versionId={version}&X-Amz-Signature={CANARY}", terms.key));
         Ok(SignedRequest { method: "GET", url, headers: Vec::new() })
     }
 }

@@ -97,6 +97,7 @@ impl ObjectStore for Bucket {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use aws_sdk_s3::config::retry::RetryConfig;
     use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
     use aws_smithy_runtime_api::client::http::{
         HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
@@ -136,6 +137,7 @@ mod tests {
         let client = wire.clone();
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
+            .retry_config(RetryConfig::disabled())
             .region(Region::new("us-east-1"))
             .endpoint_url("http://127.0.0.1:9")
             .credentials_provider(SharedCredentialsProvider::new(Credentials::new(

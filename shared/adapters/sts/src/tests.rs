@@ -1,6 +1,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
+use aws_sdk_sts::config::retry::RetryConfig;
 use aws_sdk_sts::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse as RawResponse};
@@ -71,6 +72,7 @@ fn sessions(permission: Permission) -> (Sessions<Arc<Manual>>, Service) {
     let wire = service.clone();
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
+        .retry_config(RetryConfig::disabled())
         .region(Region::new("us-east-1"))
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new("AKIAEXAMPLE", "s", None, None, "test")))
         .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(wire.clone())))
