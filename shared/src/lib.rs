@@ -17,6 +17,7 @@ pub mod json;
 pub mod jwks;
 pub mod jwt;
 pub mod name;
+pub mod object;
 pub mod port;
 pub mod problem;
 pub mod scope;

@@ -3,10 +3,14 @@
 
 pub mod clients;
 pub mod clock;
+pub mod files;
 pub mod issuer;
+pub mod objects;
 pub mod trust_bucket;
 
 pub use clients::Registry;
 pub use clock::FixedClock;
+pub use files::Files;
 pub use issuer::Issuer;
+pub use objects::{Objects, Signing};
 pub use trust_bucket::TrustBucket;
