@@ -53,11 +53,11 @@ CREATE TRIGGER moves_forward BEFORE UPDATE ON public.data_keys
 
 -- Takes `p_messages` messages of a scope's active key, or closes the key when its day or its messages have ended.
 -- Answers null when the scope has no usable key.
-CREATE FUNCTION internal.take_data_key(p_tenant text, p_scope text, p_messages bigint, p_now bigint) RETURNS jsonb
+CREATE FUNCTION internal.take_data_key(p_tenant text, p_scope text, p_messages bigint, p_now_ms bigint) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     c_cap  CONSTANT bigint := 4294967296;
-    v_now  CONSTANT timestamptz := to_timestamp(p_now / 1000.0);
+    v_now  CONSTANT timestamptz := to_timestamp(p_now_ms / 1000.0);
     v_key  public.data_keys;
 BEGIN
     IF p_messages > 0 THEN
@@ -87,7 +87,7 @@ $$;
 
 -- The active field keys of some scopes, with messages reserved as asked: `[{"scope", "messages"}]`. A scope without a usable
 -- key is absent from the answer.
-CREATE FUNCTION api.current_data_keys(p_tenant text, p_wanted jsonb, p_now bigint) RETURNS jsonb
+CREATE FUNCTION api.current_data_keys(p_tenant text, p_wanted jsonb, p_now_ms bigint) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_wanted record;
@@ -105,7 +105,7 @@ BEGIN
         IF v_wanted.messages IS NULL OR v_wanted.messages NOT BETWEEN 0 AND 100000 THEN
             RAISE EXCEPTION 'a reservation out of range' USING ERRCODE = 'invalid_parameter_value';
         END IF;
-        v_key := internal.take_data_key(p_tenant, v_wanted.scope, v_wanted.messages, p_now);
+        v_key := internal.take_data_key(p_tenant, v_wanted.scope, v_wanted.messages, p_now_ms);
         IF v_key IS NOT NULL THEN
             v_keys := v_keys || v_key;
         END IF;
@@ -118,12 +118,12 @@ $$;
 -- with `p_messages` messages reserved.
 CREATE FUNCTION api.insert_data_key(
     p_tenant text, p_id uuid, p_scope text, p_kms_key_arn text, p_key_material_id text,
-    p_wrapped bytea, p_writer_wrapped bytea, p_messages bigint, p_now bigint
+    p_wrapped bytea, p_writer_wrapped bytea, p_messages bigint, p_now_ms bigint
 ) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     c_day CONSTANT interval := '24 hours';
-    v_now CONSTANT timestamptz := to_timestamp(p_now / 1000.0);
+    v_now CONSTANT timestamptz := to_timestamp(p_now_ms / 1000.0);
     v_key jsonb;
 BEGIN
     PERFORM internal.enter_tenant(p_tenant);
@@ -139,10 +139,10 @@ BEGIN
                 v_now, v_now + c_day, 0, 'active')
         ON CONFLICT (tenant, scope, purpose) WHERE state = 'active' DO NOTHING;
         IF FOUND THEN
-            v_key := internal.take_data_key(p_tenant, p_scope, p_messages, p_now);
+            v_key := internal.take_data_key(p_tenant, p_scope, p_messages, p_now_ms);
             RETURN jsonb_build_object('outcome', 'inserted', 'key', v_key);
         END IF;
-        v_key := internal.take_data_key(p_tenant, p_scope, p_messages, p_now);
+        v_key := internal.take_data_key(p_tenant, p_scope, p_messages, p_now_ms);
         IF v_key IS NOT NULL THEN
             RETURN jsonb_build_object('outcome', 'lost', 'key', v_key);
         END IF;
@@ -153,7 +153,7 @@ $$;
 
 -- What opens records: the keys among `p_ids` that are the tenant's own. Any other id is absent, whoever it belongs to.
 CREATE FUNCTION api.data_keys_for_decrypt(p_tenant text, p_ids uuid[]) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_keys jsonb;
 BEGIN
