@@ -50,10 +50,7 @@ mod tests {
         let zeros = |count: usize| "00".repeat(count);
         for (der, expected) in [
             ("3006020101020101".to_owned(), format!("{0}01{0}01", zeros(31))),
-            (
-                format!("304502210080{}02200080{}", zeros(31), zeros(30)),
-                format!("80{}0080{}", zeros(31), zeros(30)),
-            ),
+            (format!("304502210080{}02200080{}", zeros(31), zeros(30)), format!("80{}0080{}", zeros(31), zeros(30))),
             (
                 format!("3046022100{}022100{}", "ff".repeat(32), "80".repeat(32)),
                 format!("{}{}", "ff".repeat(32), "80".repeat(32)),

@@ -34,14 +34,24 @@ pub(crate) fn broken(operation: &'static str, what: &'static str) -> Fault {
 
 fn kind_of(code: &str) -> Option<FaultKind> {
     Some(match code {
-        "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded"
+        "ThrottlingException"
+        | "Throttling"
+        | "TooManyRequestsException"
+        | "RequestLimitExceeded"
         | "LimitExceededException" => FaultKind::Throttled,
-        "DependencyTimeoutException" | "KeyUnavailableException" | "KMSInternalException"
-        | "ServiceUnavailableException" | "InternalFailure" => FaultKind::Unavailable,
+        "DependencyTimeoutException"
+        | "KeyUnavailableException"
+        | "KMSInternalException"
+        | "ServiceUnavailableException"
+        | "InternalFailure" => FaultKind::Unavailable,
         "NotFoundException" => FaultKind::NotFound,
         // A key that somebody disabled or scheduled for deletion refuses like a policy does: only people can change it.
-        "AccessDeniedException" | "DisabledException" | "KMSInvalidStateException" | "ExpiredTokenException"
-        | "UnrecognizedClientException" | "InvalidSignatureException" => FaultKind::Denied,
+        "AccessDeniedException"
+        | "DisabledException"
+        | "KMSInvalidStateException"
+        | "ExpiredTokenException"
+        | "UnrecognizedClientException"
+        | "InvalidSignatureException" => FaultKind::Denied,
         "InvalidCiphertextException" | "IncorrectKeyException" | "InvalidKeyUsageException" | "ValidationException" => {
             FaultKind::Invalid
         }

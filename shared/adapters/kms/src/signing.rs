@@ -93,13 +93,8 @@ impl SigningKeys for KmsSigningKeys {
             .map_err(|error| fault::of(CREATE, error))?;
         let key = created.key_metadata.and_then(|metadata| metadata.arn);
         let key = key.ok_or_else(|| fault::broken(CREATE, "no key ARN"))?;
-        let answer = self
-            .client
-            .get_public_key()
-            .key_id(&key)
-            .send()
-            .await
-            .map_err(|error| fault::of(PUBLIC, error))?;
+        let answer =
+            self.client.get_public_key().key_id(&key).send().await.map_err(|error| fault::of(PUBLIC, error))?;
         if answer.key_id.as_deref() != Some(key.as_str()) || answer.key_spec.as_ref() != Some(&plan.key) {
             return Err(fault::broken(PUBLIC, "the answer names another key"));
         }
@@ -153,10 +148,7 @@ mod tests {
         ] {
             let (signature, sent) = sign(algorithm, ARN, &answer).await;
             assert!(matches!(signature.unwrap().len(), 64 | 256));
-            assert_eq!(
-                sent,
-                json!({"KeyId": ARN, "Message": message, "MessageType": kind, "SigningAlgorithm": spec})
-            );
+            assert_eq!(sent, json!({"KeyId": ARN, "Message": message, "MessageType": kind, "SigningAlgorithm": spec}));
         }
     }
 
@@ -208,8 +200,10 @@ mod tests {
             assert_eq!(
                 answers.calls(),
                 [
-                    ("TrentService.CreateKey".to_owned(),
-                        json!({"KeySpec": spec, "KeyUsage": "SIGN_VERIFY", "Tags": tags})),
+                    (
+                        "TrentService.CreateKey".to_owned(),
+                        json!({"KeySpec": spec, "KeyUsage": "SIGN_VERIFY", "Tags": tags})
+                    ),
                     ("TrentService.GetPublicKey".to_owned(), json!({"KeyId": ARN})),
                 ]
             );

@@ -126,7 +126,10 @@ mod tests {
     #[tokio::test]
     async fn every_call_names_the_key_and_the_whole_context() {
         let answers = Answers::new([
-            (200, json!({"KeyId": ARN, "Plaintext": base64(&[7; 32]), "CiphertextBlob": base64(b"one"), "KeyMaterialId": "m1"})),
+            (
+                200,
+                json!({"KeyId": ARN, "Plaintext": base64(&[7; 32]), "CiphertextBlob": base64(b"one"), "KeyMaterialId": "m1"}),
+            ),
             (200, json!({"KeyId": ARN, "CiphertextBlob": base64(b"two")})),
             (200, json!({"KeyId": ARN, "Plaintext": base64(&[7; 32]), "KeyMaterialId": "m1"})),
         ]);
@@ -139,12 +142,18 @@ mod tests {
         assert_eq!(
             answers.calls(),
             [
-                ("TrentService.GenerateDataKey".to_owned(),
-                    json!({"KeyId": ARN, "KeySpec": "AES_256", "EncryptionContext": pairs_sent()})),
-                ("TrentService.Encrypt".to_owned(),
-                    json!({"KeyId": ARN, "Plaintext": base64(&[7; 32]), "EncryptionContext": pairs_sent()})),
-                ("TrentService.Decrypt".to_owned(),
-                    json!({"KeyId": ARN, "CiphertextBlob": base64(b"one"), "EncryptionContext": pairs_sent()})),
+                (
+                    "TrentService.GenerateDataKey".to_owned(),
+                    json!({"KeyId": ARN, "KeySpec": "AES_256", "EncryptionContext": pairs_sent()})
+                ),
+                (
+                    "TrentService.Encrypt".to_owned(),
+                    json!({"KeyId": ARN, "Plaintext": base64(&[7; 32]), "EncryptionContext": pairs_sent()})
+                ),
+                (
+                    "TrentService.Decrypt".to_owned(),
+                    json!({"KeyId": ARN, "CiphertextBlob": base64(b"one"), "EncryptionContext": pairs_sent()})
+                ),
             ]
         );
     }
