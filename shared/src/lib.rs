@@ -18,6 +18,7 @@ pub mod jwks;
 pub mod jwt;
 pub mod name;
 pub mod object;
+pub mod pc1;
 pub mod port;
 pub mod problem;
 pub mod scope;

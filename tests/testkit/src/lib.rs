@@ -3,10 +3,12 @@
 
 pub mod clients;
 pub mod clock;
+pub mod data_keys;
 pub mod files;
 pub mod issuer;
 pub mod objects;
 pub mod trust_bucket;
+pub mod wrapping;
 
 pub use clients::Registry;
 pub use clock::FixedClock;
