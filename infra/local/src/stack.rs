@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -153,7 +151,6 @@ impl Stack {
     /// # Errors
     /// What could not be started, by name. Nothing is left running.
     pub async fn start(options: Options) -> io::Result<Stack> {
-        let started = Instant::now();
         std::fs::create_dir_all(&options.root)?;
         let directory = tempfile::Builder::new().prefix("stack-").tempdir_in(&options.root)?;
         let root = directory.path().to_path_buf();
@@ -174,16 +171,19 @@ impl Stack {
         let (proxy_port, instance_port) =
             (listeners.proxy.local_addr()?.port(), listeners.instance.local_addr()?.port());
 
-        let key_arn = |id: &str| format!("arn:aws:kms:{REGION}:{ACCOUNT}:key/{id}");
-        let (data_key_id, bucket_key_id) = (uuid(), uuid());
+        // The template names the keys and the keys' account enforces the template: so the keys come first, in a draft.
+        let draft = Account::new(Iam::new(ACCOUNT, REGION, options.clock.clone(), &[]).map_err(all)?);
+        let draft = Kms::new(Arc::new(draft));
+        let symmetric = || draft.create_key(KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt, &[]).map_err(shown);
+        let (data_key, bucket_key) = (symmetric()?, symmetric()?);
         let parameters: BTreeMap<String, String> = [
             ("Env", ENV),
             ("Issuer", &gateway),
             ("Audience", AUDIENCE),
             ("TrustBucket", TRUST_BUCKET),
             ("ObjectBucket", OBJECT_BUCKET),
-            ("DataKeyArn", &key_arn(&data_key_id)),
-            ("BucketKeyArn", &key_arn(&bucket_key_id)),
+            ("DataKeyArn", &data_key),
+            ("BucketKeyArn", &bucket_key),
             ("SigningHost", &endpoints["s3"]),
             ("DbHost", "localhost"),
             ("DbPort", &proxy_port.to_string()),
@@ -206,14 +206,12 @@ impl Stack {
         let account = Arc::new(Account::new(iam));
         let operator = account.credentials.issue(account.operator(), None);
 
-        let kms = Kms::new(Arc::clone(&account));
-        for id in [&data_key_id, &bucket_key_id] {
-            kms.create_key_with_id(id, KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt, &[]).map_err(shown)?;
-        }
+        let kms = Kms::load(Arc::clone(&account), &draft.save());
+        let kms = kms.ok_or_else(|| io::Error::other("the keys of the draft do not load"))?;
         let sts = Sts::new(Arc::clone(&account));
         let (created, mut creations) = mpsc::unbounded_channel();
         let buckets = vec![TRUST_BUCKET.to_owned(), OBJECT_BUCKET.to_owned()];
-        let s3 = S3::new(Arc::clone(&account), buckets, root.join("s3"), created)?;
+        let s3 = S3::new(Arc::clone(&account), buckets, root.join("s3"), created);
 
         let (postgres_dir, binaries) = (root.join("postgres"), options.postgres.clone());
         let postgres = match &options.cache {
@@ -256,8 +254,8 @@ impl Stack {
             gateway,
             endpoints,
             proxy_port,
-            data_key: key_arn(&data_key_id),
-            bucket_key: key_arn(&bucket_key_id),
+            data_key,
+            bucket_key,
             object_bucket: OBJECT_BUCKET,
             trust_bucket: TRUST_BUCKET,
         };
@@ -281,7 +279,6 @@ impl Stack {
         stack.invoke("migrate", &json!({})).await?;
         stack.invoke("trust", &json!({})).await?;
         stack.events.start_schedules();
-        let _ = started.elapsed();
         Ok(stack)
     }
 
@@ -302,6 +299,18 @@ impl Stack {
             return Err(io::Error::other(format!("{name}: {error}: {answer}\n{log}")));
         }
         serde_json::from_slice(&outcome.payload).map_err(io::Error::other)
+    }
+
+    /// The ARN of the KMS key that signs tokens now, as the trust bucket says.
+    ///
+    /// # Errors
+    /// When there is no signing state, or no active key in it.
+    pub async fn signing_key(&self) -> io::Result<String> {
+        let bytes = self.s3.look(TRUST_BUCKET, "trust/signing-state.json").await.unwrap_or_default();
+        let state: Value = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+        let keys = state.pointer("/body/keys").and_then(Value::as_array).into_iter().flatten();
+        let mut active = keys.filter(|key| key["state"] == "active").filter_map(|key| key["key"].as_str());
+        active.next().map(str::to_owned).ok_or_else(|| io::Error::other("no active signing key"))
     }
 
     /// The URL of a service: `kms`, `s3`, `sts` or `lambda`.
@@ -332,23 +341,10 @@ pub fn unpacked_postgres(checkout: &Path) -> Option<PathBuf> {
     Some(checkout.join(".local/postgres/bin")).filter(|folder| folder.is_dir())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a key id of this stack only; nothing decides by it")]
-fn uuid() -> String {
-    uuid::Uuid::new_v4().to_string()
-}
-
 fn all(faults: Vec<String>) -> io::Error {
     io::Error::other(faults.join("\n"))
 }
 
 fn shown(error: impl std::fmt::Debug) -> io::Error {
     io::Error::other(format!("{error:?}"))
-}
-
-/// How long a stack may take before its starter gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Address of a listener on this machine.
-pub fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }
