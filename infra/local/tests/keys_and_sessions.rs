@@ -1,4 +1,5 @@
 //! KMS and STS as AWS's own clients see them, over HTTP with real signatures and the roles' policies.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,6 +20,7 @@ use local::{
     http::{self, Server},
     kms::{KeySpec, KeyUsage, Kms},
     policy::Iam,
+    sigv4,
     sts::Sts,
     template::RoleSpec,
 };
@@ -327,6 +329,113 @@ async fn a_request_without_signature_is_refused_before_anything_is_looked_at() {
         assert!(answer.status().is_client_error());
         assert_eq!(answer.headers()["x-amzn-requestid"].len(), 36);
         assert!(String::from_utf8_lossy(answer.body()).contains("MissingAuthenticationToken"));
+    }
+}
+
+/// Sends a body that no SDK would build, with a right signature.
+async fn send_signed(
+    server: &Server,
+    keys: &Keys,
+    service: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> (u16, String) {
+    let now = time::OffsetDateTime::from(Clock::system().now());
+    let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
+    let timestamp = now.format(&format).unwrap();
+    let date = timestamp.split('T').next().unwrap();
+    let scope = format!("{date}/{REGION}/{service}/aws4_request");
+    let mut sent: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    sent.extend([("host".to_owned(), server.addr.to_string()), ("x-amz-date".to_owned(), timestamp.clone())]);
+    sent.sort();
+    let signed: Vec<_> = sent.iter().map(|(name, _)| name.clone()).collect();
+    let canonical = sigv4::canonical_request("POST", "/", "", &sent, &signed, &sigv4::sha256_hex(body));
+    let key = sigv4::signing_key(&keys.secret_access_key, date, REGION, service);
+    let signature = sigv4::signature(&key, &sigv4::string_to_sign(&timestamp, &scope, &canonical));
+    let names = signed.join(";");
+    let authorization = format!(
+        "{} Credential={}/{scope}, SignedHeaders={names}, Signature={signature}",
+        sigv4::ALGORITHM,
+        keys.access_key_id
+    );
+    let mut request = ::http::Request::post(format!("http://{}/", server.addr)).header("authorization", authorization);
+    for (name, value) in &sent {
+        request = request.header(name, value);
+    }
+    let body = http_body_util::Full::from(body.to_vec());
+    let answer = http::send(request.body(body).unwrap(), None).await.unwrap();
+    assert!(answer.headers().contains_key("x-amzn-requestid"));
+    (answer.status().as_u16(), String::from_utf8(answer.body().to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_signed_body_that_is_no_request_is_refused_in_kms() {
+    let stack = Stack::start().await;
+    let keys = stack.operator();
+    let json = ("content-type", "application/x-amz-json-1.1");
+    let target = ("x-amz-target", "TrentService.GenerateRandom");
+    let good: &[u8] = b"{\"NumberOfBytes\":8}";
+    for (headers, body, wanted) in [
+        (vec![json, target], good, None),
+        (vec![json, target], b"" as &[u8], Some("SerializationException")),
+        (vec![json, target], b"{", Some("SerializationException")),
+        (vec![json, target], b"\xff\xfe", Some("SerializationException")),
+        (vec![json, target], b"[8]", Some("SerializationException")),
+        (vec![json, target], b"{\"NumberOfBytes\":\"8\"}", Some("SerializationException")),
+        (vec![json, target], b"{\"NumberOfBytes\":8.5}", Some("SerializationException")),
+        (vec![json, target], b"{\"NumberOfBytes\":8,\"Other\":1}", Some("ValidationException")),
+        (vec![("content-type", "application/json"), target], good, Some("SerializationException")),
+        (vec![json], good, Some("UnknownOperationException")),
+        (vec![json, ("x-amz-target", "AmazonSSM.GenerateRandom")], good, Some("UnknownOperationException")),
+        (vec![json, ("x-amz-target", "TrentService.generaterandom")], good, Some("UnknownOperationException")),
+    ] {
+        let (status, answer) = send_signed(&stack.kms_server, &keys, "kms", &headers, body).await;
+        let shown = String::from_utf8_lossy(body);
+        match wanted {
+            None => assert_eq!(status, 200, "{shown}: {answer}"),
+            Some(code) => assert!(status == 400 && answer.contains(code), "{shown}: {answer}"),
+        }
+    }
+    let other = send_signed(&stack.kms_server, &keys, "s3", &[json, target], good).await;
+    assert!(other.0 == 400 && other.1.contains("InvalidSignatureException"), "{other:?}");
+}
+
+#[tokio::test]
+async fn a_signed_body_that_is_no_request_is_refused_in_sts() {
+    let stack = Stack::start().await;
+    let keys = stack.operator();
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    for (kind, body, wanted) in [
+        (form, "Action=GetCallerIdentity&Version=2011-06-15", None),
+        (form, "", Some("InvalidAction")),
+        (form, "Action=GetCallerIdentity", Some("InvalidAction")),
+        (form, "Action=GetCallerIdentity&Version=2010-05-08", Some("InvalidAction")),
+        (form, "Version=2011-06-15", Some("InvalidAction")),
+        (form, "Action=A%26B%3C%01&Version=2011-06-15", Some("A&amp;B&lt;\u{fffd}")),
+        (form, "Action=GetCallerIdentity&Action=AssumeRole&Version=2011-06-15", Some("MalformedInput")),
+        (form, "Action=GetCallerIdentity&Version=2011-06-15&Other=1", Some("ValidationError")),
+        (form, "Action=AssumeRole&Version=2011-06-15", Some("ValidationError")),
+        (("content-type", "application/json"), "Action=GetCallerIdentity&Version=2011-06-15", Some("MalformedInput")),
+    ] {
+        let (status, answer) = send_signed(&stack.sts_server, &keys, "sts", &[kind], body.as_bytes()).await;
+        match wanted {
+            None => assert_eq!(status, 200, "{body}: {answer}"),
+            Some(code) => assert!(status == 400 && answer.contains(code), "{body}: {answer}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_made_ahead_are_used_and_differ() {
+    let stack = Stack::start().await;
+    stack.kms.stock_up(KeySpec::EccNistP256, 2);
+    let client = stack.kms(&stack.operator());
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..4 {
+        let create = client.create_key().key_spec(SdkKeySpec::EccNistP256).key_usage(KeyUsageType::SignVerify);
+        let key = create.send().await.unwrap().key_metadata.unwrap().arn.unwrap();
+        let public = client.get_public_key().key_id(key).send().await.unwrap().public_key.unwrap();
+        assert!(seen.insert(public.into_inner()));
     }
 }
 
