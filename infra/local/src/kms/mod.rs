@@ -126,6 +126,16 @@ impl Kms {
         arn.map(str::to_owned).ok_or_else(KmsError::internal)
     }
 
+    /// Begins to make `count` future keys of a specification on other threads, so that `CreateKey` finds them ready: RSA
+    /// would cost a starting stack a quarter of a second each. Must be called within a runtime.
+    pub fn stock_up(self: &Arc<Self>, spec: KeySpec, count: usize) {
+        for _ in 0..count {
+            let kms = Arc::clone(self);
+            // Without stock a key is made when it is asked for, and a failure shows there.
+            tokio::task::spawn_blocking(move || kms.ring.stock_up(spec, kms.now()));
+        }
+    }
+
     /// Gives a key an alias (`alias/…`) on behalf of the stack.
     ///
     /// # Errors
