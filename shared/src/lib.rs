@@ -1,1 +1,23 @@
-//! The pure core of Portcullis: decisions, formats and ports, without an SDK or a database driver.
+//! The pure core of Portcullis: decisions, formats and ports.
+//!
+//! Nothing here links an AWS SDK or a database driver, and nothing reads the clock, the environment or randomness except
+//! through [`clock`], [`config`] and [`entropy`].
+
+pub mod audit;
+pub mod boot;
+pub mod clock;
+pub mod config;
+pub mod credential;
+pub mod encoding;
+pub mod entropy;
+pub mod gate;
+pub mod http;
+pub mod json;
+pub mod jwks;
+pub mod jwt;
+pub mod name;
+pub mod port;
+pub mod problem;
+pub mod scope;
+pub mod secret;
+pub mod trust;

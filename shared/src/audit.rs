@@ -1,0 +1,85 @@
+//! One JSON line per decision. A line is built from names and codes; there is no way to put a token, key or plaintext into
+//! it by accident, because it takes no `Debug`.
+
+use std::io::Write as _;
+
+use serde_json::{Map, Value};
+
+use crate::port::Fault;
+
+/// A line on its way to the log.
+#[derive(Clone, Debug)]
+#[must_use = "a line that is not emitted is a decision nobody sees"]
+pub struct Line(Map<String, Value>);
+
+impl Line {
+    /// A line of `function` about `event` (an action such as `files:create`, or a happening such as `genesis`).
+    pub fn new(function: &'static str, event: &'static str) -> Self {
+        Self(Map::new()).text("level", "INFO").text("function", function).text("event", event)
+    }
+
+    /// The request it belongs to.
+    pub fn request(self, id: &str) -> Self {
+        self.text("request_id", id)
+    }
+
+    /// Who, by the verified token's tenant, subject and id.
+    pub fn who(self, tenant: &str, subject: &str, jti: &str) -> Self {
+        self.text("tenant", tenant).text("subject", subject).text("jti", jti)
+    }
+
+    /// `allow`, `deny` or `fault`, and the reason code.
+    pub fn decision(self, decision: &'static str, reason: &str) -> Self {
+        self.text("decision", decision).text("reason", reason)
+    }
+
+    /// Any further name or code. The value is cut at 256 characters.
+    pub fn text(mut self, name: &'static str, value: &str) -> Self {
+        self.0.insert(name.to_owned(), Value::String(value.chars().take(256).collect()));
+        self
+    }
+
+    /// A count, size or duration.
+    pub fn number(mut self, name: &'static str, value: i64) -> Self {
+        self.0.insert(name.to_owned(), Value::from(value));
+        self
+    }
+
+    /// A fault with its chain of causes, at level `ERROR`. The one place where a cause is printed.
+    pub fn fault(self, fault: &Fault) -> Self {
+        let mut text = fault.to_string();
+        let mut cause = std::error::Error::source(fault);
+        while let Some(source) = cause {
+            text.push_str(": ");
+            text.push_str(&source.to_string());
+            cause = source.source();
+        }
+        self.text("level", "ERROR").text("fault", &text)
+    }
+
+    /// The line's JSON text.
+    pub fn render(&self) -> String {
+        Value::Object(self.0.clone()).to_string()
+    }
+
+    /// Writes the line to standard output, which Lambda carries to the log group.
+    pub fn emit(self) {
+        let mut line = self.render();
+        line.push('\n');
+        // A log that cannot be written must not fail the decision.
+        let _ = std::io::stdout().lock().write_all(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line_whatever_is_put_in() {
+        let line = Line::new("token", "issue").text("client_id", "a\nb\"}").number("items", 3).render();
+        assert!(!line.contains('\n'));
+        let back: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((back["client_id"].as_str(), back["items"].as_i64()), (Some("a\nb\"}"), Some(3)));
+    }
+}

@@ -1,0 +1,115 @@
+//! The second look: every function behind the gate verifies the token again and demands that the authorizer saw the same.
+
+use crate::audit::Line;
+use crate::clock::{Clock, Timestamp};
+use crate::credential::bearer;
+use crate::http::{Headers, Request};
+use crate::jwt::{AccessToken, Kind, Reason};
+use crate::name::Tenant;
+use crate::port::ObjectReader;
+use crate::problem::{Code, Problem};
+use crate::scope::Scopes;
+use crate::trust::{Accepts, Refusal, Trust};
+
+/// Who calls, from the verified token and from nowhere else.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// The tenant that every statement is bound to.
+    pub tenant: Tenant,
+    /// `sub`
+    pub subject: String,
+    /// `client_id`
+    pub client_id: String,
+    /// `jti`
+    pub jti: String,
+    /// What the token may do.
+    pub scopes: Scopes,
+    /// Machine or human.
+    pub kind: Kind,
+    /// When the token ends.
+    pub expires_at: Timestamp,
+}
+
+impl From<AccessToken> for Caller {
+    fn from(token: AccessToken) -> Self {
+        Self {
+            tenant: token.tenant,
+            subject: token.subject,
+            client_id: token.client_id,
+            jti: token.jti,
+            scopes: token.scopes,
+            kind: token.kind,
+            expires_at: token.expires_at,
+        }
+    }
+}
+
+/// The gate of one function.
+pub struct Gate<R, C> {
+    function: &'static str,
+    accepts: Accepts,
+    trust: Trust<R, C>,
+}
+
+impl<R: ObjectReader, C: Clock> Gate<R, C> {
+    /// A gate for `function` that reads the trust objects through `reader`.
+    pub fn new(function: &'static str, accepts: Accepts, reader: R, clock: C) -> Self {
+        Self { function, accepts, trust: Trust::new(reader, clock) }
+    }
+
+    /// Admits a request that came through API Gateway: a valid token, an authorizer context for the same `jti` and `sub`,
+    /// and one of the `accepted` scopes (none named: not checked here).
+    pub async fn admit(&self, request: &Request, accepted: &[&str]) -> Result<Caller, Problem> {
+        let caller = match self.token_of(&request.headers).await {
+            Ok(token) => Caller::from(token),
+            Err(refusal) => return Err(self.refuse(&request.request_id, refusal)),
+        };
+        let same =
+            |context: &crate::http::AuthorizerContext| context.jti == caller.jti && context.subject == caller.subject;
+        if !request.authorizer.as_ref().is_some_and(same) {
+            return Err(self.deny(&request.request_id, &caller, Code::AuthorizerMissing));
+        }
+        if !accepted.is_empty() && !accepted.iter().any(|scope| caller.scopes.allows(scope)) {
+            return Err(self.deny(&request.request_id, &caller, Code::InsufficientScope));
+        }
+        Ok(caller)
+    }
+
+    /// Admits a direct invocation by the `access_token` it carries: Lambda passes no identity of the invoker.
+    pub async fn admit_direct(&self, token: &str, request_id: &str) -> Result<Caller, Problem> {
+        match self.verify(token).await {
+            Ok(token) => Ok(token.into()),
+            Err(refusal) => Err(self.refuse(request_id, refusal)),
+        }
+    }
+
+    async fn token_of(&self, headers: &Headers) -> Result<AccessToken, Refusal> {
+        self.verify(bearer(headers).map_err(Refusal::Credential)?).await
+    }
+
+    async fn verify(&self, token: &str) -> Result<AccessToken, Refusal> {
+        let token = self.trust.admit(token, &self.accepts).await?;
+        // A proof of possession cannot be checked yet: a bound token must not pass as an unbound one.
+        if token.thumbprint.is_some() {
+            return Err(Refusal::Credential(Reason::UnsupportedBinding));
+        }
+        Ok(token)
+    }
+
+    fn refuse(&self, request_id: &str, refusal: Refusal) -> Problem {
+        Line::new(self.function, "gate").request(request_id).decision("deny", refusal.as_str()).emit();
+        match refusal {
+            Refusal::Credential(_) => Code::Unauthorized.into(),
+            Refusal::Stale(_) => Code::TrustStale.into(),
+        }
+    }
+
+    fn deny(&self, request_id: &str, caller: &Caller, code: Code) -> Problem {
+        Line::new(self.function, "gate")
+            .request(request_id)
+            .who(caller.tenant.as_str(), &caller.subject, &caller.jti)
+            .decision("deny", code.as_str())
+            .emit();
+        code.into()
+    }
+}

@@ -1,0 +1,287 @@
+//! REST proxy events and answers (API Gateway payload format 1.0), as types that a decision can read.
+
+use std::collections::BTreeMap;
+
+use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
+use aws_lambda_events::encodings::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::name::Malformed;
+use crate::problem::{Code, Problem};
+
+/// Header fields; names compare without regard to case, repeats are kept.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    /// From a JSON object of `multiValueHeaders` (name → array), or of `headers` where the first is absent.
+    pub fn from_event(event: &Value) -> Result<Self, Malformed> {
+        let mut fields = Vec::new();
+        match (event.get("multiValueHeaders"), event.get("headers")) {
+            (Some(Value::Object(multi)), _) => {
+                for (name, values) in multi {
+                    for value in values.as_array().ok_or(Malformed("event"))? {
+                        fields.push((name.clone(), value.as_str().ok_or(Malformed("event"))?.to_owned()));
+                    }
+                }
+            }
+            (_, Some(Value::Object(single))) => {
+                for (name, value) in single {
+                    fields.push((name.clone(), value.as_str().ok_or(Malformed("event"))?.to_owned()));
+                }
+            }
+            (None | Some(Value::Null), None | Some(Value::Null)) => {}
+            _ => return Err(Malformed("event")),
+        }
+        Ok(Self(fields))
+    }
+
+    /// All values of a field, in order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(held, _)| held.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a field that was sent exactly once.
+    pub fn single<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        let mut values = self.all(name);
+        values.next().filter(|_| values.next().is_none())
+    }
+
+    /// The field names as sent.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+impl FromIterator<(String, String)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(fields: I) -> Self {
+        Self(fields.into_iter().collect())
+    }
+}
+
+/// What the authorizer handed on. It proves that the gate was passed, and nothing else.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuthorizerContext {
+    /// `jti` of the token it admitted.
+    pub jti: String,
+    /// `sub` of the token it admitted.
+    pub subject: String,
+}
+
+/// A request as API Gateway passed it on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// `POST`, …
+    pub method: String,
+    /// The route's template, e.g. `/files/{id}`.
+    pub resource: String,
+    /// The path as sent, percent-encoded.
+    pub path: String,
+    /// The template's parameters, percent-encoded.
+    pub path_parameters: BTreeMap<String, String>,
+    /// Query parameters in no particular order, decoded.
+    pub query: Vec<(String, String)>,
+    /// Header fields.
+    pub headers: Headers,
+    /// The body's bytes.
+    pub body: Vec<u8>,
+    /// The authorizer's context; absent on open routes.
+    pub authorizer: Option<AuthorizerContext>,
+    /// API Gateway's request id.
+    pub request_id: String,
+}
+
+impl Request {
+    /// Reads a REST proxy event. The error says nothing of the event's content.
+    pub fn parse(event: Value) -> Result<Self, Malformed> {
+        let headers = Headers::from_event(&event)?;
+        // API Gateway hands numbers and booleans over as text, so only text counts.
+        let authorizer = event.pointer("/requestContext/authorizer").and_then(|context| {
+            let text = |name: &str| context.get(name).and_then(Value::as_str).map(str::to_owned);
+            Some(AuthorizerContext { jti: text("jti")?, subject: text("sub")? })
+        });
+        let event: ApiGatewayProxyRequest = serde_json::from_value(event).map_err(|_| Malformed("event"))?;
+        let body = match (event.body, event.is_base64_encoded) {
+            (None, _) => Vec::new(),
+            (Some(text), false) => text.into_bytes(),
+            (Some(text), true) => STANDARD.decode(text).map_err(|_| Malformed("event"))?,
+        };
+        let query = event.multi_value_query_string_parameters;
+        Ok(Self {
+            method: event.http_method.as_str().to_owned(),
+            resource: event.resource.ok_or(Malformed("event"))?,
+            path: event.path.ok_or(Malformed("event"))?,
+            path_parameters: event.path_parameters.into_iter().collect(),
+            query: query.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            headers,
+            body,
+            authorizer,
+            request_id: event.request_context.request_id.unwrap_or_default(),
+        })
+    }
+
+    /// The body as `T`: at most `limit` bytes of `application/json`. Types derive `deny_unknown_fields`.
+    pub fn json<T: DeserializeOwned>(&self, limit: usize) -> Result<T, Problem> {
+        if self.body.len() > limit {
+            return Err(Code::PayloadTooLarge.into());
+        }
+        if self.media_type() != Some("application/json") {
+            return Err(Code::UnsupportedType.into());
+        }
+        // Serde would also read a structure from an array of its members in order.
+        if self.body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(Code::MalformedRequest.into());
+        }
+        serde_json::from_slice(&self.body).map_err(|_| Code::MalformedRequest.into())
+    }
+
+    /// The media type of the body, without parameters.
+    pub fn media_type(&self) -> Option<&str> {
+        Some(self.headers.single("content-type")?.split(';').next().unwrap_or_default().trim())
+    }
+}
+
+/// An answer on its way to API Gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Response {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+}
+
+impl Response {
+    /// A JSON answer. `Cache-Control: no-store` unless another is set.
+    pub fn json(status: u16, body: &impl Serialize) -> Self {
+        let body = serde_json::to_string(body).unwrap_or_default();
+        Self { status, headers: Vec::new(), body }
+            .header("content-type", "application/json")
+            .header("cache-control", "no-store")
+    }
+
+    /// A redirect that nobody may keep: 302 with `Cache-Control: no-store` and `Referrer-Policy: no-referrer`.
+    pub fn redirect(location: String) -> Self {
+        Self { status: 302, headers: Vec::new(), body: String::new() }
+            .header("location", location)
+            .header("cache-control", "no-store")
+            .header("referrer-policy", "no-referrer")
+    }
+
+    /// A problem with the request id it belongs to.
+    pub fn problem(problem: Problem, request_id: &str) -> Self {
+        let mut answer = Self::json(problem.code.status(), &problem.body(request_id))
+            .header("content-type", "application/problem+json");
+        if let Some(seconds) = problem.retry_after {
+            answer = answer.header("retry-after", seconds.to_string());
+        }
+        answer
+    }
+
+    /// Sets a header field, replacing one of the same name.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.retain(|(held, _)| *held != name);
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The status code.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The body's text.
+    pub fn body(&self) -> &str {
+        &self.body
+    }
+
+    /// A header field's value.
+    pub fn find(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(held, _)| *held == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The answer in the form that API Gateway reads.
+    pub fn into_event(self) -> Value {
+        let mut answer = ApiGatewayProxyResponse::default();
+        answer.status_code = i64::from(self.status);
+        for (name, value) in &self.headers {
+            if let Ok(value) = value.parse() {
+                answer.headers.insert(*name, value);
+            }
+        }
+        answer.body = Some(Body::Text(self.body));
+        serde_json::to_value(answer).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event() -> Value {
+        json!({"resource":"/files/{id}","path":"/files/a%20b","httpMethod":"GET",
+            "headers":{"Accept":"b"},"multiValueHeaders":{"Accept":["a","b"],"X-One":["1"]},
+            "queryStringParameters":{"q":"2"},"multiValueQueryStringParameters":{"q":["1","2"]},
+            "pathParameters":{"id":"a%20b"},"stageVariables":null,
+            "requestContext":{"requestId":"r-1","httpMethod":"GET","authorizer":{"jti":"j","sub":"s","principalId":"s"},"identity":{}},
+            "body":"aGk=","isBase64Encoded":true})
+    }
+
+    #[test]
+    fn a_rest_event_is_read_whole() {
+        let request = Request::parse(event()).unwrap();
+        assert_eq!((request.method.as_str(), request.resource.as_str()), ("GET", "/files/{id}"));
+        assert_eq!(request.path_parameters["id"], "a%20b");
+        assert_eq!(request.headers.all("accept").collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!((request.headers.single("accept"), request.headers.single("x-one")), (None, Some("1")));
+        assert_eq!(request.body, b"hi");
+        assert_eq!(request.query, [("q".to_owned(), "1".to_owned()), ("q".to_owned(), "2".to_owned())]);
+        assert_eq!(request.authorizer, Some(AuthorizerContext { jti: "j".into(), subject: "s".into() }));
+    }
+
+    #[test]
+    fn an_event_of_another_shape_is_refused_without_echo() {
+        for (member, value) in [
+            ("httpMethod", json!("canary method")),
+            ("httpMethod", json!(7)),
+            ("resource", json!(null)),
+            ("multiValueHeaders", json!({"canary": "text"})),
+            ("multiValueHeaders", json!("canary")),
+            ("body", json!("canary%%")),
+            ("requestContext", json!("canary")),
+        ] {
+            let mut event = event();
+            event[member] = value;
+            let error = Request::parse(event).unwrap_err();
+            assert!(!error.to_string().contains("canary"), "{member}");
+        }
+        assert!(Request::parse(json!([])).is_err() && Request::parse(json!({})).is_err());
+    }
+
+    #[test]
+    fn an_authorizer_context_without_text_is_none() {
+        for context in [json!(null), json!({}), json!({"jti":"j"}), json!({"jti":1,"sub":"s"})] {
+            let mut event = event();
+            event["requestContext"]["authorizer"] = context;
+            assert_eq!(Request::parse(event).unwrap().authorizer, None);
+        }
+    }
+
+    #[test]
+    fn a_problem_becomes_an_answer_api_gateway_accepts() {
+        let answer = Response::problem(Problem::new(Code::ServiceUnavailable), "r-1").into_event();
+        let members: Vec<_> = answer.as_object().unwrap().keys().map(String::as_str).collect();
+        for member in members {
+            assert!(["statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"].contains(&member));
+        }
+        assert_eq!(answer["headers"]["retry-after"], "1");
+        assert_eq!(answer["headers"]["content-type"], "application/problem+json");
+        let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+        assert_eq!((body["code"].as_str(), body["request_id"].as_str()), (Some("service_unavailable"), Some("r-1")));
+    }
+}

@@ -1,0 +1,342 @@
+//! Strict JSON Web Tokens: who signed this, with which key, and for what (RFC 7515, 7519, 8725, 9068, 7523).
+//!
+//! Only [`access_token`] and [`client_assertion`] turn text into something a decision may read. Before the signature holds
+//! nothing but `kid`, `alg` and `iss` is looked at, and only to choose the key.
+
+use serde_json::{Map, Value};
+
+use crate::clock::Timestamp;
+use crate::encoding::from_base64url;
+use crate::json;
+use crate::jwks::{Algorithm, Key, KeySet};
+use crate::name::{ClientId, Tenant};
+use crate::scope::Scopes;
+
+/// The longest token that is read, in bytes.
+pub const MAX_LENGTH: usize = 8192;
+/// How far in the future `iat` and `nbf` may lie, in seconds.
+pub const FUTURE_SKEW: i64 = 10;
+/// The longest life an access token may have, in seconds.
+pub const MAX_ACCESS_LIFE: i64 = 900;
+/// The longest life a client assertion may have, in seconds.
+pub const MAX_ASSERTION_LIFE: i64 = 300;
+const MAX_DATE: i64 = 253_402_300_799;
+
+/// Why a credential was refused. Goes to the log, never to the caller.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Reason {
+    /// No credential was sent.
+    Missing,
+    /// More than one credential, or one in a place where none may be.
+    Ambiguous,
+    /// Not a compact JWS in canonical form.
+    Malformed,
+    /// `typ` is not the one of this kind of token.
+    WrongType,
+    /// `alg` is unknown or not the one bound to the key.
+    WrongAlgorithm,
+    /// The header asks for something that must be understood or must not be there (`crit`, `jwk`, `jku`, `x5u`, `x5c`, `zip`).
+    ForbiddenHeader,
+    /// No key with this `kid`.
+    UnknownKey,
+    /// The signature does not hold.
+    BadSignature,
+    /// `iss` is not the issuer.
+    WrongIssuer,
+    /// `aud` is not this API.
+    WrongAudience,
+    /// A claim is missing or has another type than it must have.
+    BadClaims,
+    /// `exp` has passed.
+    Expired,
+    /// `iat` or `nbf` lies in the future.
+    NotYetValid,
+    /// The token lives longer than any may.
+    TooLongLived,
+    /// Revoked by its id, key, subject, session, client, tenant or device.
+    Revoked,
+    /// Bound to a key, but no proof that this build could check.
+    UnsupportedBinding,
+    /// A human's token without the Access assertion that must come with it.
+    AssertionRequired,
+}
+
+impl Reason {
+    /// The stable name in logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "credential_missing",
+            Self::Ambiguous => "credential_ambiguous",
+            Self::Malformed => "token_malformed",
+            Self::WrongType => "token_wrong_type",
+            Self::WrongAlgorithm => "token_wrong_algorithm",
+            Self::ForbiddenHeader => "token_forbidden_header",
+            Self::UnknownKey => "token_unknown_key",
+            Self::BadSignature => "token_bad_signature",
+            Self::WrongIssuer => "token_wrong_issuer",
+            Self::WrongAudience => "token_wrong_audience",
+            Self::BadClaims => "token_bad_claims",
+            Self::Expired => "token_expired",
+            Self::NotYetValid => "token_not_yet_valid",
+            Self::TooLongLived => "token_too_long_lived",
+            Self::Revoked => "token_revoked",
+            Self::UnsupportedBinding => "token_unsupported_binding",
+            Self::AssertionRequired => "assertion_required",
+        }
+    }
+}
+
+/// Machine or human: the claim `kind`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A registered client acting for itself.
+    Machine,
+    /// A person.
+    Human,
+}
+
+/// A verified access token (RFC 9068). There is no other way to get one than [`access_token`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AccessToken {
+    /// The key that signed it.
+    pub kid: String,
+    /// `sub`
+    pub subject: String,
+    /// `client_id`
+    pub client_id: String,
+    /// `jti`
+    pub jti: String,
+    /// `iat`
+    pub issued_at: Timestamp,
+    /// `exp`
+    pub expires_at: Timestamp,
+    /// `scope`
+    pub scopes: Scopes,
+    /// `tenant`
+    pub tenant: Tenant,
+    /// `kind`
+    pub kind: Kind,
+    /// `sid`, humans only
+    pub session: Option<String>,
+    /// `cnf.jkt`, when bound
+    pub thumbprint: Option<String>,
+    /// `device.id`
+    pub device: Option<String>,
+}
+
+/// Verifies an access token of our own issuer.
+///
+/// `typ` must be `at+jwt`, every claim of the profile present with its type, `now < exp` without leeway,
+/// `exp − iat ≤ 900 s`, `iat` at most 10 s ahead, `aud` one string equal to `audience`.
+pub fn access_token(
+    token: &str,
+    issuer: &str,
+    audience: &str,
+    keys: &KeySet,
+    now: Timestamp,
+) -> Result<AccessToken, Reason> {
+    let parsed = Parsed::parse(token)?;
+    if parsed.header_text("typ")? != Some("at+jwt") {
+        return Err(Reason::WrongType);
+    }
+    if parsed.header.keys().any(|name| !matches!(name.as_str(), "alg" | "typ" | "kid")) {
+        return Err(Reason::ForbiddenHeader);
+    }
+    if parsed.claims.get("iss").and_then(Value::as_str) != Some(issuer) {
+        return Err(Reason::WrongIssuer);
+    }
+    let key = parsed.verify(keys)?;
+    let claims = &parsed.claims;
+    if text(claims, "aud")? != audience {
+        return Err(Reason::WrongAudience);
+    }
+    let (issued_at, expires_at) = lifetime(claims, now, &ACCESS)?;
+    let kind = match text(claims, "kind")? {
+        "machine" => Kind::Machine,
+        "human" => Kind::Human,
+        _ => return Err(Reason::BadClaims),
+    };
+    Ok(AccessToken {
+        kid: key.kid.clone(),
+        subject: bounded(claims, "sub", 256)?.to_owned(),
+        client_id: ClientId::parse(text(claims, "client_id")?).map_err(|_| Reason::BadClaims)?.as_str().to_owned(),
+        jti: bounded(claims, "jti", 128)?.to_owned(),
+        issued_at,
+        expires_at,
+        scopes: Scopes::parse(text(claims, "scope")?).map_err(|_| Reason::BadClaims)?,
+        tenant: Tenant::parse(text(claims, "tenant")?).map_err(|_| Reason::BadClaims)?,
+        kind,
+        session: optional(claims, "sid")?,
+        thumbprint: confirmation(claims)?,
+        device: device_id(claims)?,
+    })
+}
+
+/// A verified client assertion (RFC 7523 §3): who, and the id that may be used once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientAssertion {
+    /// `jti`
+    pub jti: String,
+    /// `exp`
+    pub expires_at: Timestamp,
+    /// The client's key that signed it.
+    pub kid: String,
+}
+
+/// Reads `iss` of an assertion before anything is verified, to look its client up. It proves nothing.
+pub fn unverified_issuer(token: &str) -> Result<String, Reason> {
+    let parsed = Parsed::parse(token)?;
+    Ok(text(&parsed.claims, "iss")?.to_owned())
+}
+
+/// Verifies a client assertion under the client's registered keys.
+///
+/// `iss == sub == client_id`; `aud` is our issuer identifier as one string (RFC 7523bis, FAPI 2.0 §5.3.2.1); `typ` absent,
+/// `JWT` or `client-authentication+jwt`; `exp − iat ≤ 300 s`, or `exp` at most 300 s ahead where `iat` is absent.
+pub fn client_assertion(
+    token: &str,
+    client_id: &str,
+    issuer: &str,
+    keys: &KeySet,
+    now: Timestamp,
+) -> Result<ClientAssertion, Reason> {
+    let parsed = Parsed::parse(token)?;
+    if !matches!(parsed.header_text("typ")?, None | Some("JWT" | "client-authentication+jwt")) {
+        return Err(Reason::WrongType);
+    }
+    let key = parsed.verify(keys)?;
+    let claims = &parsed.claims;
+    if text(claims, "iss")? != client_id || text(claims, "sub")? != client_id {
+        return Err(Reason::WrongIssuer);
+    }
+    if text(claims, "aud")? != issuer {
+        return Err(Reason::WrongAudience);
+    }
+    let (_, expires_at) = lifetime(claims, now, &ASSERTION)?;
+    Ok(ClientAssertion { jti: bounded(claims, "jti", 128)?.to_owned(), expires_at, kid: key.kid.clone() })
+}
+
+/// A compact JWS in canonical form, its signature not yet checked.
+struct Parsed<'a> {
+    header: Map<String, Value>,
+    claims: Map<String, Value>,
+    signed: &'a str,
+    signature: &'a str,
+}
+
+impl<'a> Parsed<'a> {
+    fn parse(token: &'a str) -> Result<Self, Reason> {
+        if token.len() > MAX_LENGTH || !token.is_ascii() {
+            return Err(Reason::Malformed);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(Reason::Malformed)?;
+        let (header, claims) = signed.split_once('.').ok_or(Reason::Malformed)?;
+        if [header, claims, signature].iter().any(|part| part.is_empty() || part.contains('.')) {
+            return Err(Reason::Malformed);
+        }
+        let decode = |part: &str, depth| {
+            let bytes = from_base64url(part).ok_or(Reason::Malformed)?;
+            json::object(&bytes, depth).map_err(|_| Reason::Malformed)
+        };
+        from_base64url(signature).ok_or(Reason::Malformed)?;
+        let parsed = Self { header: decode(header, 4)?, claims: decode(claims, 8)?, signed, signature };
+        let forbidden = ["crit", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256", "zip", "b64", "enc", "cty"];
+        if forbidden.iter().any(|name| parsed.header.contains_key(*name)) {
+            return Err(Reason::ForbiddenHeader);
+        }
+        Ok(parsed)
+    }
+
+    fn header_text(&self, name: &str) -> Result<Option<&str>, Reason> {
+        match self.header.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Reason::Malformed),
+        }
+    }
+
+    fn verify<'k>(&self, keys: &'k KeySet) -> Result<&'k Key, Reason> {
+        let algorithm = self.header_text("alg")?.and_then(Algorithm::parse).ok_or(Reason::WrongAlgorithm)?;
+        let kid = self.header_text("kid")?.ok_or(Reason::UnknownKey)?;
+        let key = keys.find(kid).ok_or(Reason::UnknownKey)?;
+        if key.algorithm != algorithm {
+            return Err(Reason::WrongAlgorithm);
+        }
+        // `Ok(false)` is what a bad signature answers: `.is_ok()` would be a hole.
+        match jsonwebtoken::crypto::verify(self.signature, self.signed.as_bytes(), &key.decoding, algorithm.jose()) {
+            Ok(true) => Ok(key),
+            Ok(false) | Err(_) => Err(Reason::BadSignature),
+        }
+    }
+}
+
+/// How long a kind of token may live, and whether it must say since when.
+struct Life {
+    longest: i64,
+    issued_required: bool,
+}
+
+const ACCESS: Life = Life { longest: MAX_ACCESS_LIFE, issued_required: true };
+const ASSERTION: Life = Life { longest: MAX_ASSERTION_LIFE, issued_required: false };
+
+/// `iat` and `exp`, checked without leeway; where `iat` may be absent the life is counted from now.
+fn lifetime(claims: &Map<String, Value>, now: Timestamp, life: &Life) -> Result<(Timestamp, Timestamp), Reason> {
+    let expires = date(claims, "exp")?.ok_or(Reason::BadClaims)?;
+    let issued = date(claims, "iat")?;
+    if issued.is_none() && life.issued_required || issued.is_some_and(|issued| expires <= issued) {
+        return Err(Reason::BadClaims);
+    }
+    if now >= Timestamp::from_seconds(expires) {
+        return Err(Reason::Expired);
+    }
+    let soonest = now.plus_seconds(FUTURE_SKEW);
+    if [issued, date(claims, "nbf")?].into_iter().flatten().any(|start| Timestamp::from_seconds(start) > soonest) {
+        return Err(Reason::NotYetValid);
+    }
+    let from = issued.unwrap_or(now.seconds());
+    if expires - from > life.longest {
+        return Err(Reason::TooLongLived);
+    }
+    Ok((Timestamp::from_seconds(from), Timestamp::from_seconds(expires)))
+}
+
+fn date(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, Reason> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(value) => value.as_i64().filter(|date| (0..=MAX_DATE).contains(date)).map(Some).ok_or(Reason::BadClaims),
+    }
+}
+
+fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<&'a str, Reason> {
+    claims.get(name).and_then(Value::as_str).ok_or(Reason::BadClaims)
+}
+
+fn bounded<'a>(claims: &'a Map<String, Value>, name: &str, longest: usize) -> Result<&'a str, Reason> {
+    text(claims, name).and_then(|value| {
+        let printable = value.chars().all(|c| !c.is_control());
+        if value.is_empty() || value.len() > longest || !printable { Err(Reason::BadClaims) } else { Ok(value) }
+    })
+}
+
+fn optional(claims: &Map<String, Value>, name: &str) -> Result<Option<String>, Reason> {
+    if claims.contains_key(name) { bounded(claims, name, 128).map(|value| Some(value.to_owned())) } else { Ok(None) }
+}
+
+/// `cnf` with exactly the member `jkt`; a confirmation we do not understand must not pass as none.
+fn confirmation(claims: &Map<String, Value>) -> Result<Option<String>, Reason> {
+    let Some(cnf) = claims.get("cnf") else { return Ok(None) };
+    let cnf = cnf.as_object().ok_or(Reason::BadClaims)?;
+    match cnf.get("jkt").and_then(Value::as_str) {
+        Some(jkt) if cnf.len() == 1 => Ok(Some(jkt.to_owned())),
+        _ => Err(Reason::UnsupportedBinding),
+    }
+}
+
+fn device_id(claims: &Map<String, Value>) -> Result<Option<String>, Reason> {
+    let Some(device) = claims.get("device") else { return Ok(None) };
+    let device = device.as_object().ok_or(Reason::BadClaims)?;
+    optional(device, "id")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! One trust object, kept in memory.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{Envelope, TrustObject};
+use crate::clock::{Clock, Timestamp};
+use crate::port::{ObjectReader, Read};
+
+/// How long a decision waits for a re-read while it could go on with what it holds.
+const WINDOW: Duration = Duration::from_millis(100);
+/// How long the first decision of a sandbox waits: without the object it cannot decide at all.
+const FIRST_WINDOW: Duration = Duration::from_secs(2);
+/// After a failed re-read the next one waits this long, so that an outage costs one window a second and not one a request.
+const PAUSE: i64 = 1_000;
+
+/// The object is older than it may be, or was never loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stale(
+    /// The object's key.
+    pub &'static str,
+);
+
+/// A trust object and when it was last known to be current.
+pub struct Cached<T> {
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    held: Option<Held<T>>,
+    not_before: Timestamp,
+}
+
+struct Held<T> {
+    value: Arc<T>,
+    etag: String,
+    version: i64,
+    not_after: Timestamp,
+    read_at: Timestamp,
+}
+
+impl<T> Default for Cached<T> {
+    fn default() -> Self {
+        Self { state: Mutex::new(State { held: None, not_before: Timestamp::from_millis(i64::MIN) }) }
+    }
+}
+
+impl<T: TrustObject> Cached<T> {
+    /// The object, read again first if it is due. Costs nothing while it is fresh.
+    pub async fn current<R: ObjectReader, C: Clock>(&self, reader: &R, clock: &C) -> Result<Arc<T>, Stale> {
+        let started = clock.now();
+        let (known, usable) = {
+            let state = self.lock();
+            let held = state.held.as_ref();
+            let usable = held.filter(|held| held.serves::<T>(started));
+            if let Some(held) = usable
+                && (started.millis_since(held.read_at) < T::FRESH || started < state.not_before)
+            {
+                return Ok(Arc::clone(&held.value));
+            }
+            (held.map(|held| held.etag.clone()), usable.is_some())
+        };
+        let window = if usable { WINDOW } else { FIRST_WINDOW };
+        let read = tokio::time::timeout(window, reader.read(T::KEY, known.as_deref())).await;
+        let mut state = self.lock();
+        let renewed = match read {
+            Ok(Ok(Read::Unchanged)) => state.held.as_mut().map(|held| held.read_at = held.read_at.max(started)),
+            Ok(Ok(Read::Found { body, etag })) => state.replace(&body, etag, started),
+            Ok(Ok(Read::Missing) | Err(_)) | Err(_) => None,
+        };
+        if renewed.is_none() {
+            state.not_before = started.plus_millis(PAUSE);
+        }
+        let now = clock.now();
+        state
+            .held
+            .as_ref()
+            .filter(|held| held.serves::<T>(now))
+            .map(|held| Arc::clone(&held.value))
+            .ok_or(Stale(T::KEY))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: TrustObject> State<T> {
+    /// Takes a newer object over; anything malformed or older leaves what is held.
+    fn replace(&mut self, body: &[u8], etag: String, read_at: Timestamp) -> Option<()> {
+        let envelope = Envelope::open(body).ok()?;
+        if self.held.as_ref().is_some_and(|held| envelope.version < held.version) {
+            return None;
+        }
+        let value = Arc::new(T::parse(&envelope.body).ok()?);
+        let not_after = Timestamp::from_millis(envelope.not_after);
+        self.held = Some(Held { value, etag, version: envelope.version, not_after, read_at });
+        Some(())
+    }
+}
+
+impl<T> Held<T> {
+    fn serves<O: TrustObject>(&self, now: Timestamp) -> bool {
+        now.millis_since(self.read_at) <= O::LAST_GOOD && now < self.not_after
+    }
+}

@@ -1,0 +1,160 @@
+//! The bodies of the trust objects that verifiers and the signer read.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::TrustObject;
+use crate::jwks::{Algorithm, KeySet};
+use crate::jwt::AccessToken;
+use crate::name::Malformed;
+
+const SECOND: i64 = 1_000;
+
+/// `trust/keys.json`: the public keys that verify our own tokens, a JWK Set.
+#[derive(Clone, Debug)]
+pub struct OwnKeys(pub KeySet);
+
+impl OwnKeys {
+    /// The algorithms that our own tokens may be signed with.
+    pub const ALGORITHMS: [Algorithm; 3] = [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa];
+}
+
+impl TrustObject for OwnKeys {
+    const KEY: &'static str = "trust/keys.json";
+    const FRESH: i64 = 60 * SECOND;
+    const LAST_GOOD: i64 = 3_600 * SECOND;
+
+    fn parse(body: &Value) -> Result<Self, Malformed> {
+        KeySet::parse(body, &Self::ALGORITHMS).map(Self)
+    }
+}
+
+/// `trust/revocations.json`: what is no longer accepted although its signature holds. Times are seconds.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revocations {
+    /// Tokens issued at or before the time are refused.
+    #[serde(default)]
+    pub epochs: Epochs,
+    /// Single tokens, with the time they expire anyway.
+    #[serde(default)]
+    pub jti: HashMap<String, i64>,
+    /// Keys whose tokens are all refused.
+    #[serde(default)]
+    pub kid: HashSet<String>,
+}
+
+/// Revocation times by what they hit.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Epochs {
+    /// By subject.
+    pub sub: HashMap<String, i64>,
+    /// By session.
+    pub sid: HashMap<String, i64>,
+    /// By client.
+    pub client_id: HashMap<String, i64>,
+    /// By tenant.
+    pub tenant: HashMap<String, i64>,
+    /// By device.
+    pub device: HashMap<String, i64>,
+}
+
+impl Revocations {
+    /// Whether the token is revoked.
+    pub fn hits(&self, token: &AccessToken) -> bool {
+        let issued = token.issued_at.seconds();
+        let before = |epochs: &HashMap<String, i64>, value: &str| epochs.get(value).is_some_and(|t| issued <= *t);
+        self.jti.contains_key(&token.jti)
+            || self.kid.contains(&token.kid)
+            || before(&self.epochs.sub, &token.subject)
+            || before(&self.epochs.client_id, &token.client_id)
+            || before(&self.epochs.tenant, token.tenant.as_str())
+            || token.session.as_deref().is_some_and(|sid| before(&self.epochs.sid, sid))
+            || token.device.as_deref().is_some_and(|device| before(&self.epochs.device, device))
+    }
+}
+
+impl TrustObject for Revocations {
+    const KEY: &'static str = "trust/revocations.json";
+    const FRESH: i64 = 5 * SECOND;
+    const LAST_GOOD: i64 = 300 * SECOND;
+
+    fn parse(body: &Value) -> Result<Self, Malformed> {
+        // Serde would read `[]` as a structure with every member at its default, that is: nothing revoked.
+        if !body.is_object() || !body.get("epochs").is_none_or(Value::is_object) {
+            return Err(Malformed("revocations"));
+        }
+        Self::deserialize(body).map_err(|_| Malformed("revocations"))
+    }
+}
+
+/// Where a signing key is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyState {
+    /// Verifiers know it; nobody signs with it yet.
+    Published,
+    /// The one that signs.
+    Active,
+    /// Nobody signs with it any more; its tokens still verify.
+    Retiring,
+    /// No token of it can be alive.
+    Removed,
+}
+
+/// A signing key as the signer needs to know it. Times are milliseconds since the epoch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigningKey {
+    /// RFC 7638 thumbprint of the public key.
+    pub kid: String,
+    /// The JOSE name of its algorithm.
+    pub alg: String,
+    /// How the signer addresses it: the KMS key ARN.
+    pub key: String,
+    /// Its state.
+    pub state: KeyState,
+    /// When it was made and published.
+    pub created_at: i64,
+    /// When it became active.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub activated_at: Option<i64>,
+    /// When it stopped signing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retired_at: Option<i64>,
+    /// When it was removed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub removed_at: Option<i64>,
+}
+
+/// `trust/signing-state.json`: which key signs.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigningState {
+    /// All keys, the newest last.
+    pub keys: Vec<SigningKey>,
+}
+
+impl SigningState {
+    /// The one active key for `algorithm`; none when there are two, because then the state is wrong.
+    pub fn active(&self, algorithm: Algorithm) -> Option<&SigningKey> {
+        let mut active = self.keys.iter().filter(|key| key.state == KeyState::Active && key.alg == algorithm.as_str());
+        active.next().filter(|_| active.next().is_none())
+    }
+}
+
+impl TrustObject for SigningState {
+    const KEY: &'static str = "trust/signing-state.json";
+    const FRESH: i64 = 60 * SECOND;
+    const LAST_GOOD: i64 = 3_600 * SECOND;
+
+    fn parse(body: &Value) -> Result<Self, Malformed> {
+        if !body.is_object() {
+            return Err(Malformed("signing state"));
+        }
+        Self::deserialize(body).map_err(|_| Malformed("signing state"))
+    }
+}

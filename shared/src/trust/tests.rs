@@ -1,0 +1,193 @@
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use super::*;
+use crate::jwt::Kind;
+use crate::name::Tenant;
+use crate::port::{Fault, FaultKind, Read};
+use crate::scope::Scopes;
+
+struct TestClock(AtomicI64);
+
+impl Clock for Arc<TestClock> {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[derive(Default)]
+struct Bucket {
+    objects: Mutex<HashMap<String, (Vec<u8>, String)>>,
+    down: std::sync::atomic::AtomicBool,
+    reads: AtomicUsize,
+}
+
+impl Bucket {
+    fn put(&self, version: i64, not_after: i64, body: Value) {
+        let envelope = Envelope { version, issued_at: version, not_after, body };
+        self.put_raw(envelope.seal());
+    }
+
+    fn put_raw(&self, bytes: Vec<u8>) {
+        let etag = format!("\"{}\"", self.objects.lock().unwrap().len() + bytes.len() * 7 + bytes[12] as usize);
+        self.objects.lock().unwrap().insert(Revocations::KEY.to_owned(), (bytes, etag));
+    }
+}
+
+impl ObjectReader for Arc<Bucket> {
+    async fn read(&self, key: &str, known: Option<&str>) -> Result<Read, Fault> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Fault::new(FaultKind::Unavailable, "s3", "GetObject"));
+        }
+        Ok(match self.objects.lock().unwrap().get(key) {
+            None => Read::Missing,
+            Some((_, etag)) if known == Some(etag) => Read::Unchanged,
+            Some((body, etag)) => Read::Found { body: body.clone(), etag: etag.clone() },
+        })
+    }
+}
+
+struct World {
+    bucket: Arc<Bucket>,
+    clock: Arc<TestClock>,
+    cached: Cached<Revocations>,
+}
+
+const START: i64 = 1_800_000_000_000;
+
+impl World {
+    fn new() -> Self {
+        let bucket = Arc::new(Bucket::default());
+        bucket.put(1, START + 10_000_000, json!({"jti":{"a":1}}));
+        let clock = Arc::new(TestClock(AtomicI64::new(START)));
+        Self { bucket, clock, cached: Cached::default() }
+    }
+
+    fn at(&self, millis: i64) {
+        self.clock.0.store(START + millis, Ordering::SeqCst);
+    }
+
+    async fn holds(&self, jti: &str) -> Result<bool, Stale> {
+        self.cached.current(&self.bucket, &self.clock).await.map(|r| r.jti.contains_key(jti))
+    }
+
+    fn reads(&self) -> usize {
+        self.bucket.reads.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn within_five_seconds_nothing_is_read_and_after_that_the_change_is_seen() {
+    let world = World::new();
+    assert_eq!(world.holds("a").await, Ok(true));
+    world.bucket.put(2, START + 10_000_000, json!({"jti":{"bb":1}}));
+    world.at(4_999);
+    assert_eq!((world.holds("bb").await, world.reads()), (Ok(false), 1));
+    world.at(5_000);
+    assert_eq!((world.holds("bb").await, world.reads()), (Ok(true), 2));
+}
+
+#[tokio::test]
+async fn last_good_serves_for_its_time_and_then_nobody_passes() {
+    let world = World::new();
+    assert_eq!(world.holds("a").await, Ok(true));
+    world.bucket.down.store(true, Ordering::SeqCst);
+    world.at(300_000);
+    assert_eq!(world.holds("a").await, Ok(true));
+    world.at(300_001);
+    assert_eq!(world.holds("a").await, Err(Stale("trust/revocations.json")));
+    world.bucket.down.store(false, Ordering::SeqCst);
+    assert_eq!(world.holds("a").await, Ok(true), "and it comes back by itself");
+}
+
+#[tokio::test]
+async fn an_outage_costs_one_attempt_a_second() {
+    let world = World::new();
+    assert_eq!(world.holds("a").await, Ok(true));
+    world.bucket.down.store(true, Ordering::SeqCst);
+    for millis in [5_000, 5_100, 5_999] {
+        world.at(millis);
+        assert_eq!(world.holds("a").await, Ok(true));
+    }
+    assert_eq!(world.reads(), 2);
+    world.at(6_000);
+    assert_eq!((world.holds("a").await, world.reads()), (Ok(true), 3));
+}
+
+#[tokio::test]
+async fn unchanged_counts_as_read_but_never_past_not_after() {
+    let world = World::new();
+    world.bucket.put(1, START + 20_000, json!({"jti":{"a":1}}));
+    assert_eq!(world.holds("a").await, Ok(true));
+    world.at(19_999);
+    assert_eq!(world.holds("a").await, Ok(true));
+    world.at(20_000);
+    assert!(world.holds("a").await.is_err());
+}
+
+#[tokio::test]
+async fn an_older_or_malformed_object_leaves_what_is_held() {
+    let world = World::new();
+    world.bucket.put(5, START + 10_000_000, json!({"jti":{"a":1}}));
+    assert_eq!(world.holds("a").await, Ok(true));
+    let refused: Vec<Box<dyn Fn(&Bucket)>> = vec![
+        Box::new(|b| b.put(4, START + 10_000_000, json!({"jti":{}}))),
+        Box::new(|b| b.put(6, START + 10_000_000, json!({"unknown":{}}))),
+        Box::new(|b| b.put(6, START + 10_000_000, json!([]))),
+        Box::new(|b| b.put(6, START + 10_000_000, json!({"epochs":[]}))),
+        Box::new(|b| b.put_raw(b"not json at all".to_vec())),
+        Box::new(|b| b.put_raw(br#"{"version":6,"version":7,"issued_at":1,"not_after":9,"body":{}}"#.to_vec())),
+    ];
+    for (round, put) in refused.iter().enumerate() {
+        put(&world.bucket);
+        world.at(10_000 * (i64::try_from(round).unwrap() + 1));
+        assert_eq!(world.holds("a").await, Ok(true), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_first_read_nobody_passes() {
+    let world = World::new();
+    world.bucket.down.store(true, Ordering::SeqCst);
+    assert!(world.holds("a").await.is_err());
+    world.bucket.down.store(false, Ordering::SeqCst);
+    world.bucket.objects.lock().unwrap().clear();
+    assert!(world.holds("a").await.is_err());
+}
+
+#[test]
+fn a_token_is_hit_by_any_of_its_values_at_or_before_the_epoch() {
+    let token = AccessToken {
+        kid: "k".into(),
+        subject: "s".into(),
+        client_id: "c".into(),
+        jti: "j".into(),
+        issued_at: Timestamp::from_seconds(100),
+        expires_at: Timestamp::from_seconds(400),
+        scopes: Scopes::default(),
+        tenant: Tenant::parse("acme").unwrap(),
+        kind: Kind::Machine,
+        session: Some("sid".into()),
+        thumbprint: None,
+        device: Some("d".into()),
+    };
+    for (body, hit) in [
+        (json!({}), false),
+        (json!({"jti":{"j":400}}), true),
+        (json!({"jti":{"other":400}}), false),
+        (json!({"kid":["k"]}), true),
+        (json!({"epochs":{"sub":{"s":100}}}), true),
+        (json!({"epochs":{"sub":{"s":99}}}), false),
+        (json!({"epochs":{"client_id":{"c":100}}}), true),
+        (json!({"epochs":{"tenant":{"acme":101}}}), true),
+        (json!({"epochs":{"sid":{"sid":100}}}), true),
+        (json!({"epochs":{"device":{"d":100}}}), true),
+        (json!({"epochs":{"sid":{"s":999},"device":{"sid":999}}}), false),
+    ] {
+        assert_eq!(Revocations::parse(&body).unwrap().hits(&token), hit, "{body}");
+    }
+}
