@@ -617,6 +617,28 @@ async fn a_request_without_a_good_signature_is_refused() {
 }
 
 #[tokio::test]
+async fn the_header_form_needs_the_sessions_token_and_a_signed_host() {
+    let stage = stage().await;
+    stage.store("t/acme/1", BODY).await;
+    let (keys, now) = (stage.session("download-signer"), stage.account.clock.now());
+    let get = Plain::of(&keys, now).sign(&stage, "GET", "/objects/t/acme/1", &[], b"");
+    get.send().await.is(200, "");
+    get.clone().without("x-amz-security-token").send().await.is(403, "InvalidAccessKeyId");
+    get.clone().header("x-amz-security-token", "forged").send().await.is(400, "InvalidToken");
+    let operator = stage.operator();
+    let plain = Plain { unsigned: &[("x-amz-security-token", "unasked")], ..Plain::of(&operator, now) };
+    let unasked = plain.sign(&stage, "GET", "/objects/t/acme/1", &[], b"").send().await;
+    assert!([400, 403].contains(&unasked.status.as_u16()), "{unasked:?}");
+
+    let authorization = get.headers.iter().find(|(name, _)| name == "authorization").unwrap().1.clone();
+    let hostless = get.clone().header("authorization", &authorization.replace("host;", ""));
+    assert_eq!(hostless.send().await.status, 403);
+    stage.account.clock.advance(Duration::from_secs(901));
+    let late = Plain::of(&keys, stage.account.clock.now()).sign(&stage, "GET", "/objects/t/acme/1", &[], b"");
+    late.send().await.is(400, "ExpiredToken");
+}
+
+#[tokio::test]
 async fn a_presigned_request_has_all_its_parameters_once_and_no_second_credential() {
     let stage = stage().await;
     stage.store("t/acme/1", BODY).await;
@@ -923,6 +945,23 @@ async fn a_read_gives_back_what_the_write_declared() {
 
     let head = client.head_object().bucket(BUCKET).key("t/acme/ü b+c").send().await.unwrap();
     assert_eq!((head.content_length(), head.checksum_sha256()), (Some(11), None));
+}
+
+#[tokio::test]
+async fn keys_are_taken_literally() {
+    let stage = stage().await;
+    let client = stage.client(&stage.operator());
+    let keys =
+        ["a", "a/b", "a//b", "a/../b", "./a", "a+b", "a b", "a%2Fb", "a%252Fb", "ü", "a&b=c?d#e", "a/", "~'()*!"];
+    for key in keys {
+        let body = ByteStream::from(key.as_bytes().to_vec());
+        client.put_object().bucket(BUCKET).key(key).if_none_match("*").body(body).send().await.expect(key);
+    }
+    for key in keys {
+        assert_eq!(stage.stored(key).await.as_deref(), Some(key.as_bytes()), "{key}");
+    }
+    let long = client.put_object().bucket(BUCKET).key("k".repeat(1025)).send().await;
+    assert_eq!(long.unwrap_err().raw_response().unwrap().status().as_u16(), 400);
 }
 
 #[tokio::test]
