@@ -13,6 +13,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -171,6 +172,7 @@ fn account() -> Arc<Account> {
 
 fn settings() -> Settings {
     let mut settings = Settings::new("api1234567", &Deployment::default());
+    settings.authorizer_limit = Duration::from_millis(50);
     for name in ["echo", "gate"] {
         settings.deployments.insert(name.to_owned(), name.to_owned());
         settings.permissions.push(PermissionSpec {
@@ -462,7 +464,7 @@ async fn the_authorizers_verdict_decides() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_authorizer_that_does_not_answer_lets_nobody_in() {
     let api = Api::new();
     api.set("gate", Answer::Never);

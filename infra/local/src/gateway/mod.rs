@@ -13,7 +13,7 @@ mod extension;
 mod response;
 mod route;
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -52,6 +52,8 @@ pub struct Settings {
     pub deployments: BTreeMap<String, String>,
     /// Who may invoke which function.
     pub permissions: Vec<PermissionSpec>,
+    /// Longest wait for an authorizer.
+    pub authorizer_limit: Duration,
     /// `CF-Connecting-IP` for requests that come without one.
     pub connecting_ip: Option<String>,
     /// `CF-IPCountry` for requests that come without one.
@@ -69,6 +71,7 @@ impl Settings {
             stage: "local".to_owned(),
             deployments: deployments.collect(),
             permissions: deployment.permissions.clone(),
+            authorizer_limit: Duration::from_secs(29),
             connecting_ip: Some("127.0.0.1".to_owned()),
             country: None,
         }
@@ -191,7 +194,7 @@ impl Inner {
     async fn function(
         &self,
         name: &str,
-        limit: std::time::Duration,
+        limit: Duration,
         incoming: &Incoming<'_>,
         authorized: Option<&Authorized>,
     ) -> Result<Response, Refusal> {
