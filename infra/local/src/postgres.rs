@@ -33,10 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What RDS has prepared when `migrate` arrives.
 const SEED: &[(&str, &str)] = &[
     ("postgres", "CREATE ROLE rds_iam NOLOGIN"),
-    (
-        "postgres",
-        "CREATE ROLE portcullis_owner LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOBYPASSRLS NOREPLICATION",
-    ),
+    ("postgres", "CREATE ROLE portcullis_owner LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOBYPASSRLS NOREPLICATION"),
     ("postgres", "GRANT rds_iam TO portcullis_owner WITH ADMIN OPTION"),
     ("postgres", "CREATE DATABASE portcullis OWNER portcullis_owner"),
 ];
@@ -82,9 +79,8 @@ impl Binaries {
             entries(Path::new("/usr/lib/postgresql")).into_iter().map(|major| major.join("bin")).collect();
         installed.extend(search.split(':').filter(|part| part.starts_with('/')).map(PathBuf::from));
 
-        let newest = |places: &[PathBuf]| {
-            places.iter().filter_map(|place| Self::at(place)).max_by_key(|found| found.version)
-        };
+        let newest =
+            |places: &[PathBuf]| places.iter().filter_map(|place| Self::at(place)).max_by_key(|found| found.version);
         newest(&given).or_else(|| newest(&installed)).ok_or_else(|| {
             let mut text = format!("no Postgres {OLDEST} or later; looked in");
             for place in given.iter().chain(&installed) {
@@ -102,8 +98,7 @@ impl Binaries {
         }
         let output = Command::new(directory.join("postgres")).arg("--version").output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let digits: String =
-            text.split_whitespace().nth(2)?.chars().take_while(char::is_ascii_digit).collect();
+        let digits: String = text.split_whitespace().nth(2)?.chars().take_while(char::is_ascii_digit).collect();
         let version = digits.parse().ok().filter(|version| *version >= OLDEST)?;
         Some(Self { directory, version })
     }

@@ -1,5 +1,7 @@
 //! The server that the stack finds, makes and stops.
 
+#![allow(clippy::expect_used, reason = "a test whose world cannot be made has failed")]
+
 use std::path::PathBuf;
 use std::time::Instant;
 

@@ -338,6 +338,11 @@ pub fn check_session_policy(document: &Value) -> Result<(), Vec<String>> {
     Policy::identity(document).map(|_| ())
 }
 
+/// Whether `text` fits a pattern with `*` and `?`, case counting.
+pub fn wildcard_matches(pattern: &str, text: &str) -> bool {
+    pattern::wildcard_matches(pattern, text)
+}
+
 /// The role ARN behind a session ARN; any other ARN as it is.
 fn role_of(arn: &str) -> String {
     let parts: Vec<&str> = arn.splitn(6, ':').collect();

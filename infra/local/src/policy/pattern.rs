@@ -45,11 +45,8 @@ impl Template {
         let mut tokens = Vec::new();
         for part in &self.0 {
             match part {
-                Part::Text(text) => tokens.extend(text.chars().map(|letter| match letter {
-                    '*' if wildcards => Token::Any,
-                    '?' if wildcards => Token::One,
-                    other => Token::Literal(other),
-                })),
+                Part::Text(text) if wildcards => tokens.extend(text.chars().map(token)),
+                Part::Text(text) => tokens.extend(text.chars().map(Token::Literal)),
                 Part::Literal(letter) => tokens.push(Token::Literal(*letter)),
                 Part::Variable { key, default } => {
                     let value = match (context.values(key), default) {
@@ -90,16 +87,21 @@ fn variable(name: &str) -> Option<Part> {
 
 /// Wildcard match without regard to case, for actions.
 pub(super) fn action_matches(pattern: &str, action: &str) -> bool {
-    let tokens: Vec<Token> = pattern
-        .to_ascii_lowercase()
-        .chars()
-        .map(|letter| match letter {
-            '*' => Token::Any,
-            '?' => Token::One,
-            other => Token::Literal(other),
-        })
-        .collect();
-    matches(&tokens, &action.to_ascii_lowercase())
+    wildcard_matches(&pattern.to_ascii_lowercase(), &action.to_ascii_lowercase())
+}
+
+/// Wildcard match, case counting.
+pub(super) fn wildcard_matches(pattern: &str, text: &str) -> bool {
+    let tokens: Vec<Token> = pattern.chars().map(token).collect();
+    matches(&tokens, text)
+}
+
+fn token(letter: char) -> Token {
+    match letter {
+        '*' => Token::Any,
+        '?' => Token::One,
+        other => Token::Literal(other),
+    }
 }
 
 /// Whether the whole text fits the pattern. Linear in practice: only the last `*` is ever retried.

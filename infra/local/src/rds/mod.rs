@@ -291,7 +291,8 @@ impl RdsEndpoint {
         match wire::read_opening(&mut client).await? {
             Opening::Startup(startup) => Ok(Some((client, startup))),
             Opening::Version(..) => {
-                let text = "Feature not supported: RDS Proxy supports only version 3.0 of the PostgreSQL messaging protocol.";
+                let text =
+                    "Feature not supported: RDS Proxy supports only version 3.0 of the PostgreSQL messaging protocol.";
                 wire::fatal(&mut client, FEATURE_NOT_SUPPORTED, text).await?;
                 Ok(None)
             }
@@ -308,7 +309,8 @@ impl RdsEndpoint {
     /// What the proxy says to a startup message that it does not serve.
     fn unsupported(&self, startup: &Startup) -> Option<(&'static str, String)> {
         if startup.parameter("user").is_none_or(str::is_empty) {
-            let text = "The user name is missing from the connection startup packet. Provide a user name for this connection.";
+            let text =
+                "The user name is missing from the connection startup packet. Provide a user name for this connection.";
             return Some((INVALID_AUTHORIZATION, text.to_owned()));
         }
         if startup.parameter("replication").is_some() {

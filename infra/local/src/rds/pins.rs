@@ -31,7 +31,8 @@ impl Detector {
                 bytes = rest;
                 if let &[kind, a, b, c, d] = self.header.as_slice() {
                     self.kind = kind;
-                    self.left = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX).saturating_sub(4);
+                    self.left =
+                        usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX).saturating_sub(4);
                     self.header.clear();
                     self.body.clear();
                     if self.left == 0 {

@@ -90,10 +90,7 @@ impl Connector {
     /// As [`Connector::service`], signing as somebody else: for the sessions that STS hands out.
     #[must_use]
     pub fn service_as(&self, service: Service, credentials: Credentials) -> SdkConfig {
-        self.service(service)
-            .into_builder()
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .build()
+        self.service(service).into_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
     }
 
     /// The configuration without any endpoint, for what is signed locally and sent elsewhere.
@@ -111,9 +108,7 @@ impl Connector {
 
 fn http_client(trust: Trust) -> SharedHttpClient {
     let inner: OnceLock<SharedHttpClient> = OnceLock::new();
-    http_client_fn(move |settings, components| {
-        inner.get_or_init(|| open(&trust)).http_connector(settings, components)
-    })
+    http_client_fn(move |settings, components| inner.get_or_init(|| open(&trust)).http_connector(settings, components))
 }
 
 fn open(trust: &Trust) -> SharedHttpClient {

@@ -95,7 +95,8 @@ mod tests {
         let subjects: Vec<String> =
             store.roots.iter().map(|root| String::from_utf8_lossy(root.subject.as_ref()).into_owned()).collect();
         assert_eq!(subjects.len(), 5);
-        for name in ["Amazon Root CA 1", "Amazon Root CA 2", "Amazon Root CA 3", "Amazon Root CA 4", "Starfield Services Root"]
+        for name in
+            ["Amazon Root CA 1", "Amazon Root CA 2", "Amazon Root CA 3", "Amazon Root CA 4", "Starfield Services Root"]
         {
             assert!(subjects.iter().any(|s| s.contains(name)), "{name}");
         }

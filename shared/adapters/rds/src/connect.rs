@@ -53,7 +53,8 @@ impl RdsSettings {
     /// Reads `PORTCULLIS_DB_HOST`, `_PORT`, `_NAME`, `_USER` and `_MODE` (`proxy` or `direct`).
     #[must_use]
     pub fn read(reader: &Reader<'_>) -> Self {
-        let mode = reader.choice("PORTCULLIS_DB_MODE", &[("proxy", Mode::Proxy), ("direct", Mode::Direct)], Mode::Proxy);
+        let mode =
+            reader.choice("PORTCULLIS_DB_MODE", &[("proxy", Mode::Proxy), ("direct", Mode::Direct)], Mode::Proxy);
         let text = |name: &str, expected: &str, fits: fn(&str) -> bool| {
             reader.parsed(name, expected, |value| fits(value).then(|| value.to_owned()), String::new())
         };

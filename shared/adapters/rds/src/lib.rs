@@ -96,7 +96,8 @@ impl Rds {
             Ok(Err(error)) => error,
             Err(_) => {
                 self.discard(&client).await;
-                let fault = Fault::new(FaultKind::Unavailable, SERVICE, statement.name()).caused_by("statement timeout");
+                let fault =
+                    Fault::new(FaultKind::Unavailable, SERVICE, statement.name()).caused_by("statement timeout");
                 return Err(Lost { fault, unknown: true });
             }
         };

@@ -1,0 +1,258 @@
+//! The REST API in front of the functions, as the deployed OpenAPI document describes it.
+//!
+//! A request goes through size limits, routing, the authorizer and the integration; every refusal is one of the
+//! document's gateway responses, and nothing a function says when it fails reaches the client. Authorizer results are
+//! not cached, and a document that asks for it is refused at the start.
+
+mod answer;
+mod authorize;
+mod document;
+mod event;
+mod extension;
+mod response;
+mod route;
+
+use std::{collections::BTreeMap, io, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use tokio::{net::TcpListener, time::timeout};
+
+use self::{
+    document::{Document, Integration, Mock, Operation},
+    event::{Authorized, Incoming},
+    response::Kind,
+};
+use crate::{
+    account::{Account, letters},
+    http::{Request, Response, Server, answer as respond, serve},
+    lambda::{Invoke, InvokeError, Kind as Invocation, request_id},
+    template::FunctionSpec,
+};
+
+/// Largest request body, in bytes.
+const BODY_LIMIT: usize = 10 * 1024 * 1024;
+/// Bodies up to here are read, so that one that is too large can still be answered.
+const READ_LIMIT: usize = 64 * 1024 * 1024;
+/// Largest request line and headers together, and largest headers of an answer, in bytes.
+const HEADER_LIMIT: usize = 10_240;
+
+/// What the gateway cannot read from the document.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Values for `Fn::Sub`, `Ref` and `Fn::GetAtt`: pseudo parameters, parameters, `LogicalId.Arn`.
+    pub variables: BTreeMap<String, String>,
+    /// Function name → deployment (`token`, `data-key-encrypt`, …).
+    pub deployments: BTreeMap<String, String>,
+    /// Id of the API in ARNs.
+    pub api_id: String,
+    /// Name of the stage in ARNs and in `requestContext`; the local paths do without it.
+    pub stage: String,
+    /// `CF-Connecting-IP` for requests that come without one.
+    pub connecting_ip: Option<String>,
+    /// `CF-IPCountry` for requests that come without one.
+    pub country: Option<String>,
+}
+
+impl Settings {
+    /// The settings for the functions of one template.
+    #[must_use]
+    pub fn new(account: &Account, functions: &[FunctionSpec]) -> Self {
+        let mut variables = BTreeMap::from([
+            ("AWS::AccountId".to_owned(), account.id.clone()),
+            ("AWS::Partition".to_owned(), "aws".to_owned()),
+            ("AWS::Region".to_owned(), account.region.clone()),
+            ("AWS::URLSuffix".to_owned(), "amazonaws.com".to_owned()),
+        ]);
+        let mut deployments = BTreeMap::new();
+        for function in functions {
+            variables.insert(function.logical_id.clone(), function.function_name.clone());
+            let arn = account.function_arn(&function.function_name);
+            variables.insert(format!("{}.Arn", function.logical_id), arn);
+            deployments.insert(function.function_name.clone(), function.deployment.clone());
+        }
+        Self {
+            variables,
+            deployments,
+            api_id: letters(10).to_lowercase(),
+            stage: "local".to_owned(),
+            connecting_ip: Some("127.0.0.1".to_owned()),
+            country: None,
+        }
+    }
+}
+
+/// The running API; cheap to clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    document: Document,
+    settings: Settings,
+    account: Arc<Account>,
+    lambda: Arc<dyn Invoke>,
+}
+
+impl Gateway {
+    /// Reads the document.
+    ///
+    /// # Errors
+    /// Everything in the document that this gateway does not know or that contradicts itself.
+    pub fn new(
+        document: &str,
+        settings: Settings,
+        account: Arc<Account>,
+        lambda: Arc<dyn Invoke>,
+    ) -> Result<Self, Vec<String>> {
+        let document = Document::read(document, &settings.variables, &settings.deployments)?;
+        Ok(Self(Arc::new(Inner { document, settings, account, lambda })))
+    }
+
+    /// Serves the API.
+    ///
+    /// # Errors
+    /// When the listener is not on loopback.
+    pub async fn serve(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<Server> {
+        let gateway = self.clone();
+        serve(listener, tls, READ_LIMIT, move |request| {
+            let gateway = gateway.clone();
+            async move { gateway.handle(request).await }
+        })
+        .await
+    }
+
+    /// Answers one request.
+    pub async fn handle(&self, request: Request) -> Response {
+        let inner = &self.0;
+        let mut incoming = Incoming::new(&request, &inner.account, &inner.settings, request_id());
+        let mut response = match inner.dispatch(&mut incoming).await {
+            Ok(response) => response,
+            Err(Refusal::Kind(kind, message)) => {
+                inner.document.responses.render(kind, message.as_deref(), &incoming.variables())
+            }
+            Err(Refusal::Plain(status, message)) => plain(status, message),
+        };
+        for (name, value) in
+            [("x-amzn-requestid", incoming.request_id.clone()), ("x-amz-apigw-id", incoming.extended_id())]
+        {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+enum Refusal {
+    /// A gateway response of the document.
+    Kind(Kind, Option<String>),
+    /// Refused before the API is looked at.
+    Plain(StatusCode, &'static str),
+}
+
+impl From<Kind> for Refusal {
+    fn from(kind: Kind) -> Self {
+        Self::Kind(kind, None)
+    }
+}
+
+impl Inner {
+    async fn dispatch(&self, incoming: &mut Incoming<'_>) -> Result<Response, Refusal> {
+        let request = incoming.request;
+        let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+        let size: usize = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if size + target.len() > HEADER_LIMIT {
+            return Err(Refusal::Plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"));
+        }
+        if !event::well_formed(target) {
+            return Err(Refusal::Plain(StatusCode::BAD_REQUEST, "Bad Request"));
+        }
+        if request.body.len() > BODY_LIMIT {
+            return Err(Kind::REQUEST_TOO_LARGE.into());
+        }
+        let found = self.document.root.find(request.uri.path()).ok_or(Kind::MISSING_AUTHENTICATION_TOKEN)?;
+        let operation = found.operation(request.method.as_str()).ok_or(Kind::MISSING_AUTHENTICATION_TOKEN)?;
+        let operation = Arc::clone(operation);
+        incoming.resource = operation.resource.clone();
+        incoming.parameters = found.parameters;
+        let authorized = match &operation.authorizer {
+            None => None,
+            Some(authorizer) => {
+                let verdict = authorize::authorize(authorizer, incoming, &*self.lambda).await;
+                Some(verdict.map_err(|(kind, message)| Refusal::Kind(kind, message.map(str::to_owned)))?)
+            }
+        };
+        check_parameters(&operation, incoming)?;
+        match &operation.integration {
+            Integration::Mock(mock) => mocked(mock, incoming),
+            Integration::Function { name, timeout } => {
+                self.function(name, *timeout, incoming, authorized.as_ref()).await
+            }
+        }
+    }
+
+    async fn function(
+        &self,
+        name: &str,
+        limit: std::time::Duration,
+        incoming: &Incoming<'_>,
+        authorized: Option<&Authorized>,
+    ) -> Result<Response, Refusal> {
+        let content_type = incoming.header("content-type");
+        let event = incoming.proxy_event(authorized, self.binary(content_type.unwrap_or("application/json")));
+        let invoked = self.lambda.invoke(name, Bytes::from(event.to_string()), Invocation::RequestResponse);
+        let outcome = match timeout(limit, invoked).await {
+            Err(_) => return Err(Kind::INTEGRATION_TIMEOUT.into()),
+            Ok(Err(InvokeError::TooLarge(_))) => return Err(Kind::REQUEST_TOO_LARGE.into()),
+            Ok(Err(_)) => return Err(Kind::INTEGRATION_FAILURE.into()),
+            Ok(Ok(outcome)) => outcome,
+        };
+        if outcome.function_error.is_some() {
+            return Err(Kind::DEFAULT_5XX.into());
+        }
+        let accept = incoming.header("accept").and_then(|accept| accept.split(',').next()).unwrap_or("*/*");
+        let response = answer::proxy(&outcome.payload, self.binary(accept)).ok_or(Kind::DEFAULT_5XX)?;
+        let size: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if size > HEADER_LIMIT {
+            return Err(Kind::DEFAULT_5XX.into());
+        }
+        Ok(response)
+    }
+
+    /// Whether the document calls this media type binary.
+    fn binary(&self, media: &str) -> bool {
+        let media = media.split(';').next().unwrap_or_default().trim().to_lowercase();
+        self.document.binary.iter().any(|range| match range.strip_suffix("/*") {
+            Some("*") => true,
+            Some(family) => media.split('/').next() == Some(family),
+            None => *range == media,
+        })
+    }
+}
+
+fn check_parameters(operation: &Operation, incoming: &Incoming<'_>) -> Result<(), Refusal> {
+    let queries = operation.required_query.iter().filter(|name| incoming.query(name).is_none());
+    let headers = operation.required_headers.iter().filter(|name| incoming.header(name).is_none());
+    let missing: Vec<&str> = queries.chain(headers).map(String::as_str).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let message = format!("Missing required request parameters: [{}]", missing.join(", "));
+    Err(Refusal::Kind(Kind::BAD_REQUEST_PARAMETERS, Some(message)))
+}
+
+fn mocked(mock: &Mock, incoming: &Incoming<'_>) -> Result<Response, Refusal> {
+    let media = incoming.header("content-type").unwrap_or("application/json");
+    let media = media.split(';').next().unwrap_or_default().trim().to_lowercase();
+    if !mock.accepted.contains(&media) {
+        return Err(Kind::UNSUPPORTED_MEDIA_TYPE.into());
+    }
+    let body = mock.body.as_ref().map(|body| body.fill(&incoming.variables())).unwrap_or_default();
+    let mut headers = vec![("content-type", mock.content_type.as_str())];
+    headers.extend(mock.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    Ok(respond(StatusCode::from_u16(mock.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &headers, body))
+}
+
+fn plain(status: StatusCode, message: &str) -> Response {
+    respond(status, &[("content-type", "application/json")], serde_json::json!({"message": message}).to_string())
+}
