@@ -1,4 +1,4 @@
-//! base64url without padding, and nothing else (RFC 4648 §5, RFC 7515 §2).
+//! base64url without padding and nothing else (RFC 4648 §5, RFC 7515 §2) and hexadecimal.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,1 +1,100 @@
 //! Operators' acts: tenants, clients, revocations.
+//!
+//! Invoked directly, under IAM, with `{"operation", "operator", …}`. Each act is one SQL function that changes the rows and writes
+//! the audit in the same statement; who the operator is stays a claim, beside the request id that CloudTrail knows. Where an act
+//! ends tokens, an empty nudge object starts `trust` at once; without it the schedule publishes within a minute.
+
+mod act;
+pub mod config;
+mod fields;
+mod refusal;
+
+use serde_json::{Value, json};
+use shared::audit::Line;
+use shared::boot::{Failure, Handler, Invocation};
+use shared::clock::Clock;
+use shared::entropy::{Entropy, uuid_v7};
+use shared::port::{Database, Fault, FaultKind, ObjectWriter, Parameter, Precondition};
+
+pub use self::refusal::{Code, Refusal};
+use self::act::Act;
+use self::fields::Fields;
+
+/// The operators' function over its ports.
+pub struct Admin<D, O, C, E> {
+    /// Holds tenants, clients and revocations.
+    pub database: D,
+    /// The trust bucket, of which only `trust-inbox/admin/` is written.
+    pub inbox: O,
+    /// The time.
+    pub clock: C,
+    /// Randomness, for the names of nudges.
+    pub entropy: E,
+}
+
+impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
+    /// Does one act. A refusal changed nothing; after a fault the same act may be sent again.
+    ///
+    /// The answer is the SQL function's, with `nudge`: `delivered`, `failed` (the schedule will publish) or `not_needed`.
+    pub async fn act(&self, event: Value, request_id: &str) -> Result<Result<Value, Refusal>, Fault> {
+        let now = self.clock.now();
+        let parsed = Fields::of(event).and_then(|mut fields| {
+            let (operation, operator) = (fields.text("operation")?, act::operator(&mut fields)?);
+            Ok((Act::parse(&operation, fields, now)?, operator))
+        });
+        let (act, operator) = match parsed {
+            Ok(parsed) => parsed,
+            Err(refusal) => {
+                Line::new("admin", "refused").request(request_id).decision("deny", refusal.code.as_str()).emit();
+                return Ok(Err(refusal));
+            }
+        };
+        let line = Line::new("admin", act.operation).request(request_id).text("operator", &operator);
+        let line = line.text("target", &act.target);
+        let mut parameters =
+            vec![Parameter::Text(operator), Parameter::Text(request_id.to_owned()), Parameter::Int(now.millis())];
+        parameters.extend(act.parameters);
+        let mut answer = self.database.call(act.function, parameters).await?;
+        let refused = match answer.get("outcome").and_then(Value::as_str) {
+            Some("tenant_unknown") => Some(Refusal::of(Code::TenantUnknown, "tenant")),
+            Some("client_id_taken") => Some(Refusal::of(Code::ClientIdTaken, "client_id")),
+            Some("client_unknown") => Some(Refusal::of(Code::ClientUnknown, "client_id")),
+            Some(_) => None,
+            None => return Err(Fault::new(FaultKind::Invalid, "postgres", act.function)),
+        };
+        if let Some(refusal) = refused {
+            line.decision("deny", refusal.code.as_str()).emit();
+            return Ok(Err(refusal));
+        }
+        let nudge = if act.ends_tokens { self.nudge().await } else { "not_needed" };
+        line.decision("allow", "done").text("nudge", nudge).emit();
+        answer["nudge"] = json!(nudge);
+        Ok(Ok(answer))
+    }
+
+    /// What was done is committed: a nudge that cannot be written costs at most the schedule's minute.
+    async fn nudge(&self) -> &'static str {
+        let key = format!("trust-inbox/admin/{}", uuid_v7(self.clock.now(), &self.entropy));
+        match self.inbox.write(&key, Vec::new(), Precondition::Always).await {
+            Ok(_) => "delivered",
+            Err(fault) => {
+                Line::new("admin", "nudge").fault(&fault).emit();
+                "failed"
+            }
+        }
+    }
+}
+
+impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Handler for Admin<D, O, C, E> {
+    async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+        // Boxed: the SDK's futures are too deep for the compiler to lay out inside the runtime's.
+        match Box::pin(self.act(event, &invocation.request_id)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(refusal)) => Ok(refusal.into_value()),
+            Err(fault) => {
+                Line::new("admin", "act").request(&invocation.request_id).decision("fault", "unavailable").fault(&fault).emit();
+                Err(Failure::UNAVAILABLE)
+            }
+        }
+    }
+}

@@ -1,1 +1,141 @@
-//! Decides every request: token, revocation, route and scope, deny by default.
+//! Decides every request: a valid, unrevoked token of ours, a known route, and a scope for it. Deny by default.
+//!
+//! A credential fault is 401, a missing right 403, and trust data that is too old to decide is a fault that the gateway
+//! answers with 503. What exactly was wrong goes to the log and never to the caller.
+//!
+//! Not here yet: DPoP proofs, Access assertions, device posture and Cedar policies. A token that needs one of them (bound by
+//! `cnf`, or a human's) is refused, as is a route that demands an assertion.
+
+pub mod config;
+pub mod event;
+pub mod routes;
+
+use serde_json::Value;
+use shared::audit::Line;
+use shared::boot::{Failure, Handler, Invocation};
+use shared::clock::Clock;
+use shared::credential::bearer;
+use shared::jwt::{AccessToken, Kind, Reason};
+use shared::port::ObjectReader;
+use shared::trust::{Accepts, Refusal, Trust};
+
+use event::{Effect, Request, policy};
+use routes::{Access, Route};
+
+/// The authorizer over its ports.
+pub struct Authorizer<R, C> {
+    accepts: Accepts,
+    trust: Trust<R, C>,
+}
+
+/// What was decided.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// The request may pass, on exactly this path.
+    Allow {
+        /// Who asks.
+        token: AccessToken,
+        /// The route's action.
+        action: &'static str,
+        /// The path with its parameters, checked.
+        path: String,
+    },
+    /// The caller is known and may not.
+    Deny {
+        /// Who asks.
+        token: AccessToken,
+        /// The stable code for the log.
+        reason: &'static str,
+    },
+}
+
+impl<R: ObjectReader, C: Clock> Authorizer<R, C> {
+    /// An authorizer that reads the trust objects through `reader`; nothing is read yet.
+    pub fn new(accepts: Accepts, reader: R, clock: C) -> Self {
+        Self { accepts, trust: Trust::new(reader, clock) }
+    }
+
+    /// Decides one request.
+    pub async fn decide(&self, request: &Request) -> Result<Decision, Refusal> {
+        if request.token_in_query {
+            return Err(Refusal::Credential(Reason::Ambiguous));
+        }
+        let token = bearer(&request.headers).map_err(Refusal::Credential)?;
+        let token = self.trust.admit(token, &self.accepts).await?;
+        if token.thumbprint.is_some() {
+            return Err(Refusal::Credential(Reason::UnsupportedBinding));
+        }
+        if token.kind == Kind::Human {
+            return Err(Refusal::Credential(Reason::AssertionRequired));
+        }
+        let Some(route) = Route::find(&request.method, &request.resource) else {
+            return Ok(Decision::Deny { token, reason: "unknown_route" });
+        };
+        if route.access == Access::Required {
+            return Err(Refusal::Credential(Reason::AssertionRequired));
+        }
+        let Some(path) = route.fill(&request.path) else {
+            return Ok(Decision::Deny { token, reason: "unsafe_path" });
+        };
+        if !route.admits(&token.scopes) {
+            return Ok(Decision::Deny { token, reason: "insufficient_scope" });
+        }
+        Ok(Decision::Allow { token, action: route.action, path })
+    }
+}
+
+impl<R: ObjectReader, C: Clock> Handler for Authorizer<R, C> {
+    async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+        let line = || Line::new("authorizer", "request").request(&invocation.request_id);
+        let Ok(request) = Request::parse(&event) else {
+            line().decision("deny", "malformed_event").emit();
+            return Err(Failure::UNAUTHORIZED);
+        };
+        let line = || {
+            line()
+                .text("gateway_request_id", &request.request_id)
+                .text("method", &request.method)
+                .text("route", &request.resource)
+        };
+        match self.decide(&request).await {
+            Ok(Decision::Allow { token, action, path }) => {
+                line()
+                    .who(token.tenant.as_str(), &token.subject, &token.jti)
+                    .text("action", action)
+                    .decision("allow", "scope")
+                    .emit();
+                Ok(answer(&token, Effect::Allow, &request.arn.method(&request.method, &path), "scope"))
+            }
+            Ok(Decision::Deny { token, reason }) => {
+                line().who(token.tenant.as_str(), &token.subject, &token.jti).decision("deny", reason).emit();
+                Ok(answer(&token, Effect::Deny, &request.arn.everything(), reason))
+            }
+            Err(Refusal::Credential(reason)) => {
+                line().decision("deny", reason.as_str()).emit();
+                Err(Failure::UNAUTHORIZED)
+            }
+            Err(Refusal::Stale(stale)) => {
+                line().text("level", "ERROR").text("object", stale.0).decision("fault", "trust_stale").emit();
+                Err(Failure::TRUST_STALE)
+            }
+        }
+    }
+}
+
+fn answer(token: &AccessToken, effect: Effect, resource: &str, reason: &str) -> Value {
+    let (scope, exp) = (token.scopes.to_string(), token.expires_at.seconds().to_string());
+    policy(
+        &token.subject,
+        effect,
+        resource,
+        &[
+            ("jti", &token.jti),
+            ("sub", &token.subject),
+            ("tenant", token.tenant.as_str()),
+            ("client_id", &token.client_id),
+            ("scope", &scope),
+            ("exp", &exp),
+            ("reason", reason),
+        ],
+    )
+}

@@ -1,1 +1,32 @@
-fn main() {}
+//! The authorizer in AWS Lambda.
+
+use std::process::ExitCode;
+
+use authorizer::{Authorizer, config};
+use aws::{AwsSettings, Connector, Service};
+use s3::Bucket;
+use shared::boot;
+use shared::clock::SystemClock;
+use shared::config::{Environment, Faults, Reader};
+use shared::trust::Accepts;
+
+struct Config {
+    accepts: Accepts,
+    aws: AwsSettings,
+    trust_bucket: String,
+}
+
+fn read(environment: &Environment) -> Result<Config, Faults> {
+    let reader = Reader::new(environment);
+    let (accepts, aws) = (config::read(&reader), AwsSettings::read(&reader));
+    let trust_bucket = reader.text("PORTCULLIS_TRUST_BUCKET");
+    reader.finish().map(|()| Config { accepts, aws, trust_bucket })
+}
+
+fn main() -> ExitCode {
+    boot::run(read, |config| {
+        let aws = Connector::new(config.aws);
+        let trust = Bucket::new(&aws.service(Service::S3), config.trust_bucket);
+        Ok(Authorizer::new(config.accepts, trust, SystemClock))
+    })
+}

@@ -1,1 +1,19 @@
 //! Encrypts and decrypts database fields under data keys that KMS wraps.
+//!
+//! One program, deployed once for each right: the deployment that encrypts cannot open what it wrote yesterday, the one that
+//! decrypts cannot make a record. Tenant and rights come from the verified token, the place of a field from the request, and
+//! nothing that decides comes from the record.
+
+mod batch;
+mod cache;
+pub mod config;
+mod decrypt;
+mod encrypt;
+mod handler;
+mod keys;
+mod refusal;
+mod scope;
+
+pub use config::{Config, Operation};
+pub use handler::{DataKey, World};
+pub use refusal::Refusal;

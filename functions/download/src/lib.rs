@@ -1,1 +1,259 @@
-//! Serves file metadata and one-object URLs by id, to the owner only.
+//! Serves file metadata and one-object URLs, by id only, to those who may read the file.
+//!
+//! Somebody else's file and a file that never was get the same answer. A URL is signed for the one version that was checked.
+
+mod config;
+
+pub use config::{Config, Scan};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::audit::Line;
+use shared::boot::{Invocation, Routes};
+use shared::clock::Clock;
+use shared::gate::{Caller, Gate};
+use shared::http::{Headers, Request, Response};
+use shared::object::{
+    ContentType, FileId, FileName, FileStatus, ObjectKey, Presign, ReadTerms, Sha256Digest, SignerSessions, UrlLife,
+    VersionId,
+};
+use shared::port::{Database, Fault, ObjectReader, Parameter};
+use shared::problem::{Code, Problem};
+
+/// Any file of the tenant, not only one's own.
+const OF_TENANT: &str = "files:read:tenant";
+
+/// The function over its ports.
+pub struct Download<R, D, S, P, C> {
+    /// Who may come in.
+    pub gate: Gate<R, C>,
+    /// Files.
+    pub database: D,
+    /// Download signer sessions.
+    pub sessions: S,
+    /// Signs for the object bucket.
+    pub presign: P,
+    /// The time.
+    pub clock: C,
+    /// Whether files must have been scanned.
+    pub scan: Scan,
+}
+
+impl<R, D, S, P, C> Routes for Download<R, D, S, P, C>
+where
+    R: ObjectReader,
+    D: Database,
+    S: SignerSessions,
+    P: Presign,
+    C: Clock,
+{
+    const FUNCTION: &'static str = "download";
+
+    async fn answer(&self, request: &Request, _: &Invocation) -> Result<Response, Problem> {
+        let route = match (request.method.as_str(), request.resource.as_str()) {
+            ("GET", "/files/{id}") => Route::Metadata,
+            ("GET", "/files/{id}/content") => Route::Content,
+            _ => return Err(Code::NotFound.into()),
+        };
+        let caller = self.gate.admit(request, &["files:read", OF_TENANT]).await?;
+        self.read(&caller, request, route).await
+    }
+}
+
+/// What is asked about a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// `GET /files/{id}`
+    Metadata,
+    /// `GET /files/{id}/content`
+    Content,
+}
+
+impl<R, D, S, P, C> Download<R, D, S, P, C>
+where
+    R: ObjectReader,
+    D: Database,
+    S: SignerSessions,
+    P: Presign,
+    C: Clock,
+{
+    /// Answers a caller who was admitted.
+    pub async fn read(&self, caller: &Caller, request: &Request, route: Route) -> Result<Response, Problem> {
+        let id = request.path_parameters.get("id").and_then(|text| FileId::parse(text).ok());
+        let line = Line::new(Self::FUNCTION, "files:read")
+            .request(&request.request_id)
+            .who(caller.tenant.as_str(), &caller.subject, &caller.jti)
+            .text("route", &request.resource)
+            .text("file", &id.map(|id| id.to_string()).unwrap_or_default());
+        match self.decide(caller, request, route, id).await {
+            Ok(response) => {
+                line.decision("allow", "ok").emit();
+                Ok(response)
+            }
+            Err(Refusal { code, fault: None }) => {
+                line.decision("deny", code.as_str()).emit();
+                Err(code.into())
+            }
+            Err(Refusal { code, fault: Some(fault) }) => {
+                line.decision("fault", code.as_str()).fault(&fault).emit();
+                Err(code.into())
+            }
+        }
+    }
+
+    async fn decide(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        route: Route,
+        id: Option<FileId>,
+    ) -> Result<Response, Refusal> {
+        let id = id.ok_or(Code::NotFound)?;
+        let file = self.find(caller, id).await?;
+        match route {
+            Route::Metadata => Ok(Response::json(200, &file.metadata())),
+            Route::Content => self.content(caller, request, id, &file).await,
+        }
+    }
+
+    async fn find(&self, caller: &Caller, id: FileId) -> Result<File, Refusal> {
+        let parameters = vec![
+            Parameter::Text(caller.tenant.as_str().to_owned()),
+            Parameter::Text(caller.subject.clone()),
+            Parameter::Uuid(id.uuid()),
+            Parameter::Bool(caller.scopes.allows(OF_TENANT)),
+        ];
+        let answer = self.database.call("api.file_for_download", parameters).await.map_err(Refusal::fault)?;
+        File::read(id, answer)?.ok_or(Code::NotFound.into())
+    }
+
+    async fn content(&self, caller: &Caller, request: &Request, id: FileId, file: &File) -> Result<Response, Refusal> {
+        let version = file.servable(self.scan)?;
+        let session = self.sessions.session(&caller.tenant).await.map_err(Refusal::signer)?;
+        let now = self.clock.now();
+        let life = UrlLife::within(UrlLife::LONGEST, session.expires_at, now).map_err(|_| Code::SignerUnavailable)?;
+        let terms = ReadTerms {
+            key: ObjectKey::new(caller.tenant.clone(), id),
+            version: version.clone(),
+            content_type: file.content_type.served(),
+            disposition: file.name.disposition(),
+        };
+        let signed = self.presign.get(&session, &terms, now, life).await.map_err(Refusal::fault)?;
+        let url = signed.url.expose();
+        Ok(if wants_json(&request.headers) {
+            Response::json(200, &json!({ "url": url, "expires_at": life.ends(now).seconds() }))
+                .header("referrer-policy", "no-referrer")
+        } else {
+            Response::redirect(url.to_owned())
+        })
+    }
+}
+
+/// A file of the caller's, as the database holds it.
+struct File {
+    id: FileId,
+    name: FileName,
+    content_type: ContentType,
+    size: i64,
+    sha256: Sha256Digest,
+    status: FileStatus,
+    version: Option<VersionId>,
+    scanned: bool,
+    created_ms: i64,
+}
+
+impl File {
+    fn read(id: FileId, answer: Value) -> Result<Option<File>, Refusal> {
+        #[derive(Deserialize)]
+        #[serde(tag = "outcome", content = "file", rename_all = "snake_case")]
+        enum Answer {
+            Found(Row),
+            Unknown,
+        }
+        #[derive(Deserialize)]
+        struct Row {
+            name: String,
+            content_type: String,
+            size: i64,
+            sha256: String,
+            status: String,
+            version_id: Option<String>,
+            verdict: Option<String>,
+            created_ms: i64,
+        }
+        let row = match serde_json::from_value(answer).map_err(|_| Code::Internal)? {
+            Answer::Unknown => return Ok(None),
+            Answer::Found(row) => row,
+        };
+        let internal = |_| Code::Internal;
+        Ok(Some(File {
+            id,
+            name: FileName::clean(&row.name),
+            content_type: ContentType::parse(&row.content_type).map_err(internal)?,
+            size: row.size,
+            sha256: Sha256Digest::from_hex(&row.sha256).map_err(internal)?,
+            status: FileStatus::parse(&row.status).map_err(internal)?,
+            version: row.version_id.as_deref().map(VersionId::parse).transpose().map_err(internal)?,
+            scanned: row.verdict.as_deref() == Some("NO_THREATS_FOUND"),
+            created_ms: row.created_ms,
+        }))
+    }
+
+    fn metadata(&self) -> Value {
+        json!({
+            "id": self.id.to_string(),
+            "name": self.name.as_str(),
+            "content_type": self.content_type.declared(),
+            "size": self.size,
+            "sha256": self.sha256.to_string(),
+            "status": self.status.as_str(),
+            "created_at": self.created_ms.div_euclid(1000),
+        })
+    }
+
+    /// The version that may be served.
+    fn servable(&self, scan: Scan) -> Result<&VersionId, Refusal> {
+        match self.status {
+            // Found clean while scanning was off is not clean enough once it is on.
+            FileStatus::Clean if scan == Scan::GuardDuty && !self.scanned => Err(Code::FileUnscannable.into()),
+            FileStatus::Clean => self.version.as_ref().ok_or(Code::Internal.into()),
+            FileStatus::Pending | FileStatus::Scanning => Err(Code::FileNotReady.into()),
+            FileStatus::Unscannable => Err(Code::FileUnscannable.into()),
+            FileStatus::Rejected | FileStatus::Infected | FileStatus::Expired | FileStatus::Deleted => {
+                Err(Code::FileUnavailable.into())
+            }
+        }
+    }
+}
+
+/// Whether the caller names JSON as something it takes (RFC 9110 §12.5.1). A range such as `*/*` is no wish for it.
+fn wants_json(headers: &Headers) -> bool {
+    headers.all("accept").flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let json = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
+        let refused = parts.any(|parameter| matches!(parameter, "q=0" | "q=0." | "q=0.0" | "q=0.00" | "q=0.000"));
+        json && !refused
+    })
+}
+
+/// Why nothing is served, and the fault behind it where there is one.
+struct Refusal {
+    code: Code,
+    fault: Option<Fault>,
+}
+
+impl Refusal {
+    fn signer(fault: Fault) -> Refusal {
+        Refusal { code: Code::SignerUnavailable, fault: Some(fault) }
+    }
+
+    fn fault(fault: Fault) -> Refusal {
+        Refusal { code: Problem::from(&fault).code, fault: Some(fault) }
+    }
+}
+
+impl From<Code> for Refusal {
+    fn from(code: Code) -> Refusal {
+        Refusal { code, fault: None }
+    }
+}

@@ -1,1 +1,43 @@
-fn main() {}
+//! `download` in AWS Lambda: the real adapters, and nothing else.
+
+use std::process::ExitCode;
+
+use aws::{AwsSettings, Connector, Service};
+use download::{Config, Download};
+use rds::{Rds, RdsSettings};
+use s3::{Bucket, Presigner};
+use shared::boot::{Api, run};
+use shared::clock::SystemClock;
+use shared::config::Reader;
+use shared::gate::Gate;
+use shared::port::{Fault, FaultKind};
+use sts::{Permission, Sessions, SignerRole};
+
+fn main() -> ExitCode {
+    run(
+        |environment| {
+            let reader = Reader::new(environment);
+            let settings = (Config::read(&reader), AwsSettings::read(&reader), RdsSettings::read(&reader));
+            reader.finish().map(|()| settings)
+        },
+        |(config, aws, database)| {
+            let aws = Connector::new(aws);
+            let trust = Bucket::new(&aws.service(Service::S3), config.trust_bucket);
+            let signer = SignerRole {
+                role: config.signer_role,
+                permission: Permission::Download,
+                bucket: config.object_bucket.clone(),
+                bucket_key: config.bucket_key.clone(),
+            };
+            Ok(Api(Download {
+                gate: Gate::new("download", config.accepts, trust, SystemClock),
+                database: Rds::new(database, &aws),
+                sessions: Sessions::new(&aws.service(Service::Sts), signer, SystemClock),
+                presign: Presigner::new(aws.signing(), &config.signing_host, config.object_bucket, config.bucket_key)
+                    .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "Presign").caused_by(malformed))?,
+                clock: SystemClock,
+                scan: config.scan,
+            }))
+        },
+    )
+}

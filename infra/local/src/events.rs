@@ -26,28 +26,7 @@ use crate::{
     template::Deployment,
 };
 
-/// A new object version, as the bucket saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectCreated {
-    /// Bucket name.
-    pub bucket: String,
-    /// Key, not encoded.
-    pub key: String,
-    /// Size in bytes.
-    pub size: u64,
-    /// Entity tag without quotes.
-    pub etag: String,
-    /// Version id.
-    pub version_id: String,
-    /// Hexadecimal; grows with every event of the key.
-    pub sequencer: String,
-    /// `PutObject`, `POST Object`, `CopyObject` or `CompleteMultipartUpload`.
-    pub reason: String,
-    /// The S3 request id.
-    pub request_id: String,
-    /// The client's address.
-    pub source_ip: String,
-}
+pub use crate::s3::ObjectCreated;
 
 /// The rules of one deployment.
 pub struct Events {

@@ -1,1 +1,129 @@
-fn main() {}
+//! `local demo` and `local dev`: the stack for people.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use local::clock::Clock;
+use local::journey::Journey;
+use local::seed;
+use local::stack::{Options, Stack, sibling_binaries, unpacked_postgres};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let outcome = match (command.as_deref(), arguments.next()) {
+        (Some("demo"), None) => runtime.block_on(demo()),
+        (Some("dev"), None) => runtime.block_on(dev()),
+        _ => {
+            say("usage: local demo | local dev\n");
+            return ExitCode::from(64);
+        }
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Starts the stack, seeds it, writes `.local/portcullis.json`.
+async fn start() -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
+    let checkout = std::env::current_dir()?;
+    let home = checkout.join(".local");
+    let since = Instant::now();
+    say("starting the stack ... ");
+    let stack = Stack::start(Options {
+        binaries: sibling_binaries()?,
+        postgres: unpacked_postgres(&checkout),
+        root: home.join("run"),
+        cache: Some(home.join("cache")),
+        clock: Clock::system(),
+    })
+    .await?;
+    let clients = seed::seed(&stack).await?;
+    let manifest = home.join("portcullis.json");
+    seed::write_manifest(&stack, &clients, &manifest)?;
+    say(&format!("ready after {:.1} s\n", since.elapsed().as_secs_f64()));
+    Ok((stack, clients, manifest))
+}
+
+async fn demo() -> io::Result<ExitCode> {
+    let (stack, clients, manifest) = start().await?;
+    let report = Journey::new(&stack, &clients, true)?.travel().await;
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => {
+            say(&format!("\nthe journey broke off: {error}\n"));
+            stack.stop().await;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let failures = report.failures().len();
+    say(&format!("\n{} steps, {failures} of them not as they should be\n", report.rows().len()));
+    stack.stop().await;
+    // The file names a stack that is gone.
+    let _ = std::fs::remove_file(manifest);
+    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn dev() -> io::Result<ExitCode> {
+    let (stack, _clients, manifest) = start().await?;
+    say(&hints(&stack, &manifest));
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        stopped = tokio::signal::ctrl_c() => stopped?,
+        _ = terminate.recv() => {}
+    }
+    say("\nstopping\n");
+    stack.stop().await;
+    let _ = std::fs::remove_file(manifest);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lines to paste.
+fn hints(stack: &Stack, manifest: &std::path::Path) -> String {
+    let places = &stack.places;
+    let (gateway, ca) = (&places.gateway, places.ca_file.display());
+    let (kms, s3, lambda) = (stack.endpoint("kms"), stack.endpoint("s3"), stack.endpoint("lambda"));
+    let (proxy, database) = (places.proxy_port, local::stack::DATABASE);
+    let (key, secret) = (&stack.operator.access_key_id, &stack.operator.secret_access_key);
+    format!(
+        "
+everything an outside client needs: {manifest}
+
+  curl --cacert {ca} {gateway}/.well-known/oauth-authorization-server
+  curl --cacert {ca} {gateway}/.well-known/jwks.json
+
+  export AWS_ACCESS_KEY_ID={key} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION={region}
+  aws --endpoint-url {kms} kms generate-data-key --key-id {data_key} --key-spec AES_256
+  aws --endpoint-url {s3} s3api list-objects-v2 --bucket {bucket}
+  aws --endpoint-url {lambda} lambda invoke --function-name portcullis-{env}-admin --cli-binary-format raw-in-base64-out \\
+      --payload '{{\"operation\":\"client.list\",\"operator\":\"me\",\"tenant\":\"acme\"}}' /dev/stdout
+
+  PGPASSWORD=$(aws rds generate-db-auth-token --hostname localhost --port {proxy} --username token --region {region}) \\
+    psql \"host=localhost port={proxy} dbname={database} user=token sslmode=verify-full sslrootcert={ca}\"
+
+Ctrl-C stops it.
+",
+        manifest = manifest.display(),
+        region = local::stack::REGION,
+        data_key = places.data_key,
+        bucket = places.object_bucket,
+        env = local::stack::ENV,
+    )
+}
+
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn fail(error: &io::Error) -> ExitCode {
+    let _ = writeln!(io::stderr().lock(), "\n{error}");
+    ExitCode::FAILURE
+}

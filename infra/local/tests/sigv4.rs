@@ -1,5 +1,7 @@
 //! The verifier, judged by AWS's signing test suite and by published known answers.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers beside the tests")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

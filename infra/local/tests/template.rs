@@ -1,5 +1,7 @@
 //! The deployed template, and what its reader refuses.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers beside the tests")]
+
 use std::collections::BTreeMap;
 
 use local::clock::Clock;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::TrustObject;
 use crate::jwks::{Algorithm, KeySet};
@@ -128,6 +128,9 @@ pub struct SigningKey {
     /// When it was removed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub removed_at: Option<i64>,
+    /// The public half as a JWK, so that `trust/keys.json` can be published from the state alone.
+    #[serde(skip_serializing_if = "Map::is_empty", default)]
+    pub jwk: Map<String, Value>,
 }
 
 /// `trust/signing-state.json`: which key signs.

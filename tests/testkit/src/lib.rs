@@ -1,1 +1,18 @@
 //! Small honest fakes for the ports of shared.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test kit may fail loudly")]
+
+pub mod clients;
+pub mod clock;
+pub mod data_keys;
+pub mod files;
+pub mod issuer;
+pub mod objects;
+pub mod trust_bucket;
+pub mod wrapping;
+
+pub use clients::Registry;
+pub use clock::FixedClock;
+pub use files::Files;
+pub use issuer::Issuer;
+pub use objects::{Objects, Signing};
+pub use trust_bucket::TrustBucket;

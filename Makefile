@@ -1,0 +1,45 @@
+# What people type. CI runs `make check` and has no commands of its own.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+# The whole workspace in one profile: building packages one by one would compile the SDKs again for each set of features.
+BUILD := $(CARGO) build --workspace --bins --locked
+STACK := target/debug/local
+
+.PHONY: help demo dev test check build fmt lint clean need
+
+help: ## print this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+need: ## install what the local stack needs (Postgres 15 or later), as root or not
+	@scripts/need-postgres
+
+demo: need ## build, start the local stack, run the whole journey and every refusal, print them as a table
+	@echo "building (the first time takes minutes, the AWS SDKs are large) ..."
+	@$(BUILD)
+	@$(STACK) demo
+
+dev: need ## the local stack in the foreground, with lines to paste
+	@echo "building (the first time takes minutes, the AWS SDKs are large) ..."
+	@$(BUILD)
+	@$(STACK) dev
+
+test: need ## everything that proves it
+	@$(BUILD)
+	@scripts/test
+
+check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, demo
+	@$(STACK) demo
+
+fmt: ## check the format
+	@$(CARGO) fmt --all --check
+
+lint: ## clippy, warnings are errors
+	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+build: ## release binaries of the functions for this machine's architecture
+	@$(CARGO) build --release --locked
+
+clean: ## remove what the local stack keeps
+	@rm -rf .local

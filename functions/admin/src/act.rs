@@ -1,0 +1,242 @@
+//! An operator's act, parsed until it cannot be wrong.
+
+use serde_json::{Value, json};
+use shared::clock::Timestamp;
+use shared::jwks::{Algorithm, KeySet};
+use shared::name::{ClientId, Tenant};
+use shared::port::Parameter;
+use shared::scope::Scopes;
+use uuid::Uuid;
+
+use crate::fields::Fields;
+use crate::refusal::{Code, Refusal};
+
+/// The longest life of a token and the clock skew between us, in seconds: an epoch older than both hits nothing.
+const REACH: i64 = 900 + 10;
+const SKEW: i64 = 10;
+const CLIENT_ALGORITHMS: [Algorithm; 3] = [Algorithm::Es256, Algorithm::Ps256, Algorithm::EdDsa];
+/// What a stored public key may hold; anything else an exporter adds is refused, so that nothing private slips in by a new name.
+const JWK_MEMBERS: [&str; 10] = ["kty", "kid", "alg", "use", "key_ops", "crv", "x", "y", "n", "e"];
+
+/// One act: the function that does it and its arguments after operator, request id and time.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Act {
+    /// The operation's name, for the log.
+    pub(crate) operation: &'static str,
+    /// The SQL function.
+    pub(crate) function: &'static str,
+    /// Its own arguments.
+    pub(crate) parameters: Vec<Parameter>,
+    /// Whether verifiers must learn of it.
+    pub(crate) ends_tokens: bool,
+    /// Whom it is done to, for the log.
+    pub(crate) target: String,
+}
+
+impl Act {
+    /// Reads the fields of `operation`.
+    pub(crate) fn parse(operation: &str, mut fields: Fields, now: Timestamp) -> Result<Self, Refusal> {
+        let act = match operation {
+            "tenant.put" => tenant_put(&mut fields)?,
+            "client.put" => client_put(&mut fields)?,
+            "client.disable" => client_disable(&mut fields)?,
+            "client.list" => client_list(&mut fields)?,
+            "revoke" => revoke(&mut fields, now)?,
+            _ => return Err(Refusal::of(Code::UnsupportedOperation, "operation")),
+        };
+        fields.finish()?;
+        Ok(act)
+    }
+}
+
+fn tenant_put(fields: &mut Fields) -> Result<Act, Refusal> {
+    let tenant = tenant(fields)?;
+    let name = name(fields)?.unwrap_or_else(|| tenant.as_str().to_owned());
+    let enabled = fields.bool("enabled", true)?;
+    Ok(Act {
+        operation: "tenant.put",
+        function: "api.tenant_put",
+        target: tenant.to_string(),
+        parameters: vec![text(&tenant), Parameter::Text(name), Parameter::Bool(enabled)],
+        ends_tokens: !enabled,
+    })
+}
+
+fn client_put(fields: &mut Fields) -> Result<Act, Refusal> {
+    let (tenant, client_id) = (tenant(fields)?, client_id(fields)?);
+    let name = name(fields)?.unwrap_or_else(|| client_id.as_str().to_owned());
+    let allowed = algorithms(fields)?;
+    let (jwks, used) = public_keys(&fields.value("jwks")?, allowed.as_deref().unwrap_or(&CLIENT_ALGORITHMS))?;
+    let algorithms = allowed.unwrap_or(used).iter().map(|algorithm| algorithm.as_str().to_owned()).collect();
+    let scopes = scopes(fields)?;
+    let dpop = fields.bool("dpop", true)?;
+    let ttl = fields.optional_int("ttl_seconds")?.unwrap_or(300);
+    if !(30..=900).contains(&ttl) {
+        return Err(Refusal::of(Code::InvalidTtl, "ttl_seconds"));
+    }
+    let enabled = fields.bool("enabled", true)?;
+    Ok(Act {
+        operation: "client.put",
+        function: "api.client_put",
+        target: client_id.to_string(),
+        parameters: vec![
+            text(&tenant),
+            text(&client_id),
+            Parameter::Text(name),
+            Parameter::Json(jwks),
+            Parameter::Texts(algorithms),
+            Parameter::Texts(scopes),
+            Parameter::Bool(dpop),
+            Parameter::Int(ttl),
+            Parameter::Bool(enabled),
+        ],
+        ends_tokens: !enabled,
+    })
+}
+
+fn client_disable(fields: &mut Fields) -> Result<Act, Refusal> {
+    let (tenant, client_id) = (tenant(fields)?, client_id(fields)?);
+    Ok(Act {
+        operation: "client.disable",
+        function: "api.client_disable",
+        target: client_id.to_string(),
+        parameters: vec![text(&tenant), text(&client_id)],
+        ends_tokens: true,
+    })
+}
+
+fn client_list(fields: &mut Fields) -> Result<Act, Refusal> {
+    let tenant = tenant(fields)?;
+    let after = fields.optional_text("after")?;
+    if after.as_deref().is_some_and(|after| ClientId::parse(after).is_err()) {
+        return Err(Refusal::of(Code::InvalidClientId, "after"));
+    }
+    let limit = fields.optional_int("limit")?.unwrap_or(100);
+    if !(1..=500).contains(&limit) {
+        return Err(Refusal::of(Code::InvalidLimit, "limit"));
+    }
+    Ok(Act {
+        operation: "client.list",
+        function: "api.client_list",
+        target: tenant.to_string(),
+        parameters: vec![text(&tenant), Parameter::OptionalText(after), Parameter::Int(limit)],
+        ends_tokens: false,
+    })
+}
+
+/// `at`: every token issued up to then is refused, default now. `exp` (of a `jti`): default the latest it can be.
+fn revoke(fields: &mut Fields, now: Timestamp) -> Result<Act, Refusal> {
+    let (kind, value) = (fields.text("kind")?, fields.text("value")?);
+    let kind = match kind.as_str() {
+        "jti" | "client_id" | "sub" | "sid" | "tenant" | "device" => kind,
+        _ => return Err(Refusal::of(Code::InvalidKind, "kind")),
+    };
+    let value = match kind.as_str() {
+        "jti" => Uuid::parse_str(&value).ok().map(|id| id.to_string()),
+        "client_id" => ClientId::parse(&value).ok().map(|id| id.to_string()),
+        "tenant" => Tenant::parse(&value).ok().map(|tenant| tenant.to_string()),
+        _ => is_printable(&value, 255).then_some(value),
+    };
+    let value = value.ok_or(Refusal::of(Code::InvalidValue, "value"))?;
+    let now = now.seconds();
+    let epoch = if kind == "jti" {
+        let exp = fields.optional_int("exp")?.unwrap_or(now + REACH);
+        (now - SKEW..=now + REACH).contains(&exp).then_some(exp).ok_or(Refusal::of(Code::InvalidTime, "exp"))?
+    } else {
+        let at = fields.optional_int("at")?.unwrap_or(now);
+        (now - REACH..=now + SKEW).contains(&at).then_some(at).ok_or(Refusal::of(Code::InvalidTime, "at"))?
+    };
+    Ok(Act {
+        operation: "revoke",
+        function: "api.revoke",
+        target: kind.clone(),
+        parameters: vec![Parameter::Text(kind), Parameter::Text(value), Parameter::Int(epoch)],
+        ends_tokens: true,
+    })
+}
+
+/// Who acts, as claimed: Lambda passes no caller identity on.
+pub(crate) fn operator(fields: &mut Fields) -> Result<String, Refusal> {
+    let operator = fields.text("operator")?;
+    if is_printable(&operator, 128) { Ok(operator) } else { Err(Refusal::of(Code::InvalidOperator, "operator")) }
+}
+
+fn tenant(fields: &mut Fields) -> Result<Tenant, Refusal> {
+    Tenant::parse(&fields.text("tenant")?).map_err(|_| Refusal::of(Code::InvalidTenant, "tenant"))
+}
+
+fn client_id(fields: &mut Fields) -> Result<ClientId, Refusal> {
+    ClientId::parse(&fields.text("client_id")?).map_err(|_| Refusal::of(Code::InvalidClientId, "client_id"))
+}
+
+fn name(fields: &mut Fields) -> Result<Option<String>, Refusal> {
+    match fields.optional_text("name")? {
+        Some(name) if !(1..=200).contains(&name.chars().count()) || name.chars().any(char::is_control) => {
+            Err(Refusal::of(Code::InvalidName, "name"))
+        }
+        name => Ok(name),
+    }
+}
+
+fn algorithms(fields: &mut Fields) -> Result<Option<Vec<Algorithm>>, Refusal> {
+    let Some(names) = fields.optional_texts("algorithms")? else { return Ok(None) };
+    let mut algorithms = Vec::new();
+    for name in &names {
+        match Algorithm::parse(name).filter(|algorithm| CLIENT_ALGORITHMS.contains(algorithm)) {
+            Some(algorithm) if !algorithms.contains(&algorithm) => algorithms.push(algorithm),
+            _ => return Err(Refusal::of(Code::InvalidAlgorithms, "algorithms")),
+        }
+    }
+    if algorithms.is_empty() {
+        return Err(Refusal::of(Code::InvalidAlgorithms, "algorithms"));
+    }
+    Ok(Some(algorithms))
+}
+
+/// The key set as it is stored, every key with its one algorithm spelled out, and the algorithms in use.
+fn public_keys(set: &Value, allowed: &[Algorithm]) -> Result<(Value, Vec<Algorithm>), Refusal> {
+    let refused = || Refusal::of(Code::InvalidJwks, "jwks");
+    set.as_object().filter(|set| set.len() == 1).ok_or_else(refused)?;
+    let listed = set.get("keys").and_then(Value::as_array).ok_or_else(refused)?;
+    let read = KeySet::parse(set, allowed).map_err(|_| refused())?;
+    // Where a mirrored set skips what is not for us, an operator is told.
+    if read.iter().count() != listed.len() {
+        return Err(refused());
+    }
+    let mut stored = Vec::new();
+    let mut used = Vec::new();
+    for (jwk, key) in listed.iter().zip(read.iter()) {
+        let members = jwk.as_object().ok_or_else(refused)?;
+        if members.keys().any(|name| !JWK_MEMBERS.contains(&name.as_str())) {
+            return Err(refused());
+        }
+        let mut members = members.clone();
+        members.remove("key_ops");
+        members.insert("use".to_owned(), json!("sig"));
+        members.insert("alg".to_owned(), json!(key.algorithm.as_str()));
+        stored.push(Value::Object(members));
+        if !used.contains(&key.algorithm) {
+            used.push(key.algorithm);
+        }
+    }
+    Ok((json!({ "keys": stored }), used))
+}
+
+fn scopes(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
+    let refused = || Refusal::of(Code::InvalidScopes, "scopes");
+    let listed = fields.optional_texts("scopes")?.ok_or(Refusal::of(Code::MissingField, "scopes"))?;
+    let scopes = Scopes::parse(&listed.join(" ")).map_err(|_| refused())?;
+    // Equal only when every item was one scope and none came twice.
+    if listed.is_empty() || !scopes.iter().eq(listed.iter().map(String::as_str)) {
+        return Err(refused());
+    }
+    Ok(listed)
+}
+
+fn is_printable(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len()) && text.bytes().all(|b| (0x21..=0x7e).contains(&b))
+}
+
+fn text(name: &impl ToString) -> Parameter {
+    Parameter::Text(name.to_string())
+}

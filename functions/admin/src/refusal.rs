@@ -1,0 +1,108 @@
+//! What an operator is told when an act is refused.
+
+use serde_json::{Value, json};
+
+/// Why an act was refused. The names are stable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Code {
+    /// The body is no JSON object.
+    MalformedBody,
+    /// This build has no such operation.
+    UnsupportedOperation,
+    /// A field that must be there is not.
+    MissingField,
+    /// A field has another JSON type than it must have.
+    WrongType,
+    /// A field that the operation does not know.
+    UnknownField,
+    /// `operator` is not 1–128 printable ASCII characters.
+    InvalidOperator,
+    /// `tenant` does not match `[a-z0-9][a-z0-9-]{0,47}`.
+    InvalidTenant,
+    /// `client_id` does not match `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
+    InvalidClientId,
+    /// `name` is not 1–200 characters without control characters.
+    InvalidName,
+    /// `jwks` holds anything but strong public signature keys, each with a `kid` and exactly one allowed algorithm.
+    InvalidJwks,
+    /// `algorithms` is empty or names another than `ES256`, `PS256`, `EdDSA`.
+    InvalidAlgorithms,
+    /// `scopes` is empty, unknown, repeated or longer than a token may carry.
+    InvalidScopes,
+    /// `ttl_seconds` is not within 30–900.
+    InvalidTtl,
+    /// `limit` is not within 1–500.
+    InvalidLimit,
+    /// `kind` is none of `jti`, `client_id`, `sub`, `sid`, `tenant`, `device`.
+    InvalidKind,
+    /// `value` is no value of its kind.
+    InvalidValue,
+    /// `at` or `exp` lies where no living token could be hit, or too far ahead.
+    InvalidTime,
+    /// There is no such tenant.
+    TenantUnknown,
+    /// The client id belongs to another tenant.
+    ClientIdTaken,
+    /// The tenant has no such client.
+    ClientUnknown,
+}
+
+impl Code {
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MalformedBody => "malformed_body",
+            Self::UnsupportedOperation => "unsupported_operation",
+            Self::MissingField => "missing_field",
+            Self::WrongType => "wrong_type",
+            Self::UnknownField => "unknown_field",
+            Self::InvalidOperator => "invalid_operator",
+            Self::InvalidTenant => "invalid_tenant",
+            Self::InvalidClientId => "invalid_client_id",
+            Self::InvalidName => "invalid_name",
+            Self::InvalidJwks => "invalid_jwks",
+            Self::InvalidAlgorithms => "invalid_algorithms",
+            Self::InvalidScopes => "invalid_scopes",
+            Self::InvalidTtl => "invalid_ttl",
+            Self::InvalidLimit => "invalid_limit",
+            Self::InvalidKind => "invalid_kind",
+            Self::InvalidValue => "invalid_value",
+            Self::InvalidTime => "invalid_time",
+            Self::TenantUnknown => "tenant_unknown",
+            Self::ClientIdTaken => "client_id_taken",
+            Self::ClientUnknown => "client_unknown",
+        }
+    }
+}
+
+/// A refused act: nothing was changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// Why.
+    pub code: Code,
+    /// The field it is about.
+    pub field: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: Code) -> Self {
+        Self { code, field: None }
+    }
+
+    pub(crate) fn of(code: Code, field: &'static str) -> Self {
+        Self::of_field(code, field.to_owned())
+    }
+
+    pub(crate) fn of_field(code: Code, field: String) -> Self {
+        Self { code, field: Some(field) }
+    }
+
+    /// `{"error":{"code","field"?}}`
+    pub fn into_value(self) -> Value {
+        let mut error = json!({ "code": self.code.as_str() });
+        if let Some(field) = self.field {
+            error["field"] = json!(field);
+        }
+        json!({ "error": error })
+    }
+}

@@ -1,0 +1,277 @@
+//! What an operator may ask for, what is refused and how, over a registry in memory.
+
+use admin::Admin;
+use serde_json::{Value, json};
+use shared::boot::{Failure, Handler, Invocation};
+use shared::clock::{Clock, Timestamp};
+use shared::entropy::SystemEntropy;
+use testkit::{FixedClock, Registry, TrustBucket};
+
+const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+const RFC7638_N: &str = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+
+struct World {
+    registry: Registry,
+    bucket: TrustBucket,
+    clock: FixedClock,
+    admin: Admin<Registry, TrustBucket, FixedClock, SystemEntropy>,
+}
+
+impl World {
+    fn new() -> Self {
+        let (registry, bucket, clock) = (Registry::with_tenant("acme"), TrustBucket::default(), FixedClock::at(NOW));
+        let admin = Admin {
+            database: registry.clone(),
+            inbox: bucket.clone(),
+            clock: clock.clone(),
+            entropy: SystemEntropy,
+        };
+        Self { registry, bucket, clock, admin }
+    }
+
+    async fn act(&self, event: Value) -> Value {
+        self.admin.handle(event, &invocation()).await.unwrap()
+    }
+}
+
+fn invocation() -> Invocation {
+    Invocation { request_id: "req-1".into(), deadline: NOW.plus_seconds(10), function_arn: String::new() }
+}
+
+fn ec() -> Value {
+    json!({"kty":"EC","crv":"P-256","kid":"k1",
+        "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"})
+}
+
+fn client(tenant: &str, client_id: &str) -> Value {
+    json!({ "operation": "client.put", "operator": "alice", "tenant": tenant, "client_id": client_id,
+        "jwks": { "keys": [ec()] }, "scopes": ["files:read"] })
+}
+
+fn with(mut event: Value, field: &str, value: Value) -> Value {
+    event[field] = value;
+    event
+}
+
+fn without(mut event: Value, field: &str) -> Value {
+    event.as_object_mut().unwrap().remove(field);
+    event
+}
+
+fn code(answer: &Value) -> (&str, &str) {
+    (answer["error"]["code"].as_str().unwrap_or("-"), answer["error"]["field"].as_str().unwrap_or("-"))
+}
+
+#[tokio::test]
+async fn refused_acts_name_the_field_and_reach_neither_database_nor_bucket() {
+    let put = || client("acme", "acme-backend");
+    let revoke = |kind: &str, value: &str| json!({"operation":"revoke","operator":"alice","kind":kind,"value":value});
+    let jwk = |jwk: Value| with(put(), "jwks", json!({ "keys": [jwk] }));
+    for (event, expected) in [
+        (json!(null), ("malformed_body", "-")),
+        (json!([]), ("malformed_body", "-")),
+        (json!("client.put"), ("malformed_body", "-")),
+        (json!({}), ("missing_field", "operation")),
+        (json!({"operation": 1, "operator": "a"}), ("wrong_type", "operation")),
+        (json!({"operation": "client.list"}), ("missing_field", "operator")),
+        (with(put(), "operator", json!("")), ("invalid_operator", "operator")),
+        (with(put(), "operator", json!("a b")), ("invalid_operator", "operator")),
+        (with(put(), "operator", json!("a\nb")), ("invalid_operator", "operator")),
+        (with(put(), "operator", json!("a".repeat(129))), ("invalid_operator", "operator")),
+        (with(put(), "operation", json!("identity.put")), ("unsupported_operation", "operation")),
+        (with(put(), "operation", json!("signing.rotate")), ("unsupported_operation", "operation")),
+        (with(put(), "operation", json!("Client.Put")), ("unsupported_operation", "operation")),
+        (with(put(), "secret", json!("x")), ("unknown_field", "secret")),
+        (with(put(), "client_secret", json!(null)), ("unknown_field", "client_secret")),
+        (with(put(), "tenant", json!("Acme")), ("invalid_tenant", "tenant")),
+        (with(put(), "tenant", json!(null)), ("wrong_type", "tenant")),
+        (without(put(), "tenant"), ("missing_field", "tenant")),
+        (with(put(), "client_id", json!("a/b")), ("invalid_client_id", "client_id")),
+        (with(put(), "name", json!("")), ("invalid_name", "name")),
+        (with(put(), "name", json!("a\u{7}")), ("invalid_name", "name")),
+        (with(put(), "enabled", json!("true")), ("wrong_type", "enabled")),
+        (with(put(), "dpop", json!(0)), ("wrong_type", "dpop")),
+        (with(put(), "ttl_seconds", json!(901)), ("invalid_ttl", "ttl_seconds")),
+        (with(put(), "ttl_seconds", json!(29)), ("invalid_ttl", "ttl_seconds")),
+        (with(put(), "ttl_seconds", json!(300.5)), ("wrong_type", "ttl_seconds")),
+        (without(put(), "scopes"), ("missing_field", "scopes")),
+        (with(put(), "scopes", json!([])), ("invalid_scopes", "scopes")),
+        (with(put(), "scopes", json!("files:read")), ("wrong_type", "scopes")),
+        (with(put(), "scopes", json!(["files:read files:write"])), ("invalid_scopes", "scopes")),
+        (with(put(), "scopes", json!(["files:read", "files:read"])), ("invalid_scopes", "scopes")),
+        (with(put(), "scopes", json!(["admin"])), ("invalid_scopes", "scopes")),
+        (with(put(), "scopes", json!(["fields:decrypt:a.b.c"])), ("invalid_scopes", "scopes")),
+        (with(put(), "scopes", json!([""])), ("invalid_scopes", "scopes")),
+        (with(put(), "algorithms", json!([])), ("invalid_algorithms", "algorithms")),
+        (with(put(), "algorithms", json!(["RS256"])), ("invalid_algorithms", "algorithms")),
+        (with(put(), "algorithms", json!(["none"])), ("invalid_algorithms", "algorithms")),
+        (with(put(), "algorithms", json!(["ES256", "ES256"])), ("invalid_algorithms", "algorithms")),
+        (without(put(), "jwks"), ("missing_field", "jwks")),
+        (with(put(), "jwks", json!({})), ("invalid_jwks", "jwks")),
+        (with(put(), "jwks", json!({ "keys": [] })), ("invalid_jwks", "jwks")),
+        (with(put(), "jwks", json!({ "keys": [ec()], "issuer": "x" })), ("invalid_jwks", "jwks")),
+        (with(put(), "jwks", json!({ "keys": [ec(), ec()] })), ("invalid_jwks", "jwks")),
+        (with(put(), "algorithms", json!(["PS256"])), ("invalid_jwks", "jwks")),
+        (jwk(with(ec(), "d", json!("AAAA"))), ("invalid_jwks", "jwks")),
+        (jwk(json!({"kty":"oct","k":"AAAA","kid":"s"})), ("invalid_jwks", "jwks")),
+        (jwk(without(ec(), "kid")), ("invalid_jwks", "jwks")),
+        (jwk(with(ec(), "use", json!("enc"))), ("invalid_jwks", "jwks")),
+        (jwk(with(ec(), "alg", json!("RS256"))), ("invalid_jwks", "jwks")),
+        (jwk(with(ec(), "crv", json!("P-384"))), ("invalid_jwks", "jwks")),
+        (jwk(with(ec(), "x", json!("AAAA"))), ("invalid_jwks", "jwks")),
+        (jwk(with(ec(), "x5u", json!("https://evil.example"))), ("invalid_jwks", "jwks")),
+        (jwk(with(ec(), "priv", json!("AAAA"))), ("invalid_jwks", "jwks")),
+        (jwk(json!({"kty":"RSA","kid":"r","alg":"RS256","n":RFC7638_N,"e":"AQAB"})), ("invalid_jwks", "jwks")),
+        (jwk(json!({"kty":"RSA","kid":"r","alg":"PS256","n":&RFC7638_N[..170],"e":"AQAB"})), ("invalid_jwks", "jwks")),
+        (jwk(json!({"kty":"RSA","kid":"r","alg":"PS256","n":RFC7638_N,"e":"Aw"})), ("invalid_jwks", "jwks")),
+        (jwk(json!("k")), ("invalid_jwks", "jwks")),
+        (json!({"operation":"client.list","operator":"a","tenant":"acme","limit":0}), ("invalid_limit", "limit")),
+        (json!({"operation":"client.list","operator":"a","tenant":"acme","limit":501}), ("invalid_limit", "limit")),
+        (json!({"operation":"client.list","operator":"a","tenant":"acme","after":"/"}), ("invalid_client_id", "after")),
+        (json!({"operation":"tenant.put","operator":"a","tenant":"a","id":1}), ("unknown_field", "id")),
+        (revoke("kid", "k"), ("invalid_kind", "kind")),
+        (revoke("token", "k"), ("invalid_kind", "kind")),
+        (revoke("jti", "not-a-uuid"), ("invalid_value", "value")),
+        (revoke("tenant", "Acme"), ("invalid_value", "value")),
+        (revoke("client_id", ""), ("invalid_value", "value")),
+        (revoke("sub", ""), ("invalid_value", "value")),
+        (revoke("sub", "a b"), ("invalid_value", "value")),
+        (revoke("sub", &"a".repeat(256)), ("invalid_value", "value")),
+        (with(revoke("sub", "a"), "at", json!(NOW.seconds() + 11)), ("invalid_time", "at")),
+        (with(revoke("sub", "a"), "at", json!(NOW.seconds() - 911)), ("invalid_time", "at")),
+        (with(revoke("sub", "a"), "at", json!("now")), ("wrong_type", "at")),
+        (with(revoke("sub", "a"), "exp", json!(NOW.seconds())), ("unknown_field", "exp")),
+        (
+            with(revoke("jti", "0190a2b4-0000-7000-8000-000000000000"), "exp", json!(NOW.seconds() + 911)),
+            ("invalid_time", "exp"),
+        ),
+    ] {
+        let world = World::new();
+        let answer = world.act(event.clone()).await;
+        assert_eq!(code(&answer), expected, "{event}");
+        assert!(world.registry.take_calls().is_empty() && world.bucket.keys().is_empty(), "{event}");
+    }
+}
+
+#[tokio::test]
+async fn what_only_the_database_knows_is_refused_by_its_own_code() {
+    let world = World::new();
+    world.registry.add_tenant("globex");
+    assert_eq!(world.act(client("acme", "shared-name")).await["outcome"], "created");
+    let disable = |tenant: &str, client: &str| {
+        json!({"operation":"client.disable","operator":"alice","tenant":tenant,"client_id":client})
+    };
+    for (event, expected) in [
+        (client("initech", "x"), ("tenant_unknown", "tenant")),
+        (client("globex", "shared-name"), ("client_id_taken", "client_id")),
+        (disable("globex", "shared-name"), ("client_unknown", "client_id")),
+        (disable("acme", "nobody"), ("client_unknown", "client_id")),
+        (json!({"operation":"client.list","operator":"a","tenant":"initech"}), ("tenant_unknown", "tenant")),
+    ] {
+        assert_eq!(code(&world.act(event.clone()).await), expected, "{event}");
+    }
+    assert!(world.bucket.keys().is_empty(), "nothing to publish");
+}
+
+#[tokio::test]
+async fn a_client_is_stored_with_its_algorithms_spelled_out_and_bound_by_default() {
+    let world = World::new();
+    let rsa = json!({"kty":"RSA","kid":"r","n":RFC7638_N,"e":"AQAB","alg":"PS256","key_ops":["verify"]});
+    let ed = json!({"kty":"OKP","crv":"Ed25519","kid":"ed","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+    let answer = world.act(with(client("acme", "acme-backend"), "jwks", json!({ "keys": [ec(), rsa, ed] }))).await;
+    assert_eq!((&answer["outcome"], &answer["nudge"]), (&json!("created"), &json!("not_needed")));
+    let client = &answer["client"];
+    assert_eq!(client["algorithms"], json!(["ES256", "PS256", "EdDSA"]));
+    assert_eq!((&client["dpop"], &client["ttl_seconds"], &client["enabled"]), (&json!(true), &json!(300), &json!(true)));
+    let algs: Vec<&Value> = client["jwks"]["keys"].as_array().unwrap().iter().map(|key| &key["alg"]).collect();
+    assert_eq!(algs, ["ES256", "PS256", "EdDSA"]);
+    assert!(client["jwks"]["keys"][1].get("key_ops").is_none());
+    assert_eq!(client["version"], 1);
+}
+
+#[tokio::test]
+async fn the_same_put_twice_changes_nothing_and_another_raises_the_version() {
+    let world = World::new();
+    let put = client("acme", "acme-backend");
+    world.act(put.clone()).await;
+    assert_eq!(world.act(put.clone()).await["outcome"], "unchanged");
+    let answer = world.act(with(put, "scopes", json!(["files:read", "files:write"]))).await;
+    assert_eq!((&answer["outcome"], &answer["client"]["version"]), (&json!("updated"), &json!(2)));
+}
+
+#[tokio::test]
+async fn an_act_that_ends_tokens_nudges_and_one_that_does_not_stays_silent() {
+    let put = client("acme", "acme-backend");
+    for (event, nudged) in [
+        (json!({"operation":"tenant.put","operator":"a","tenant":"globex"}), false),
+        (json!({"operation":"tenant.put","operator":"a","tenant":"acme","enabled":false}), true),
+        (put.clone(), false),
+        (with(put.clone(), "enabled", json!(false)), true),
+        (json!({"operation":"client.disable","operator":"a","tenant":"acme","client_id":"here"}), true),
+        (json!({"operation":"client.list","operator":"a","tenant":"acme"}), false),
+        (json!({"operation":"revoke","operator":"a","kind":"sub","value":"access|x"}), true),
+    ] {
+        let world = World::new();
+        world.act(client("acme", "here")).await;
+        let answer = world.act(event.clone()).await;
+        assert_eq!(answer["nudge"], if nudged { "delivered" } else { "not_needed" }, "{event}");
+        let keys = world.bucket.keys();
+        assert_eq!(keys.len(), usize::from(nudged), "{event}");
+        if let Some(key) = keys.first() {
+            let id = key.strip_prefix("trust-inbox/admin/").unwrap();
+            assert_eq!(id.len(), 36);
+            assert_eq!(world.bucket.text(key).as_deref(), Some(""));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_nudge_that_fails_leaves_the_act_done_and_says_so() {
+    let world = World::new();
+    world.bucket.set_down(true);
+    let answer = world.act(json!({"operation":"revoke","operator":"alice","kind":"client_id","value":"acme-backend"})).await;
+    assert_eq!((&answer["outcome"], &answer["nudge"]), (&json!("revoked"), &json!("failed")));
+    assert_eq!(world.registry.acts().len(), 1);
+}
+
+#[tokio::test]
+async fn without_a_database_nothing_is_nudged_and_the_invocation_fails() {
+    let world = World::new();
+    world.registry.set_down(true);
+    let event = json!({"operation":"revoke","operator":"alice","kind":"sub","value":"x"});
+    assert_eq!(world.admin.handle(event, &invocation()).await, Err(Failure::UNAVAILABLE));
+    assert!(world.bucket.keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_revocation_defaults_to_now_and_an_id_to_the_longest_life() {
+    let world = World::new();
+    let now = world.clock.now().seconds();
+    let sub = world.act(json!({"operation":"revoke","operator":"a","kind":"sub","value":"x"})).await;
+    assert_eq!((&sub["epoch"], &sub["dead_ms"]), (&json!(now), &json!((now + 910) * 1000)));
+    let jti = "0190A2B4-0000-7000-8000-00000000000A";
+    let jti = world.act(json!({"operation":"revoke","operator":"a","kind":"jti","value":jti})).await;
+    assert_eq!((&jti["epoch"], &jti["value"]), (&json!(now + 910), &json!("0190a2b4-0000-7000-8000-00000000000a")));
+}
+
+#[tokio::test]
+async fn a_later_revocation_is_never_taken_back_by_an_earlier_one() {
+    let world = World::new();
+    let now = world.clock.now().seconds();
+    let revoke = |at: i64| json!({"operation":"revoke","operator":"a","kind":"sub","value":"x","at":at});
+    world.act(revoke(now)).await;
+    assert_eq!(world.act(revoke(now - 600)).await["epoch"], now);
+}
+
+#[tokio::test]
+async fn every_act_that_reached_the_database_is_audited_with_operator_and_request() {
+    let world = World::new();
+    world.act(client("acme", "one")).await;
+    world.act(client("initech", "two")).await;
+    let acts = world.registry.acts();
+    let told: Vec<_> = acts.iter().map(|act| (&act["operator"], &act["request_id"], &act["outcome"])).collect();
+    assert_eq!(
+        told,
+        [(&json!("alice"), &json!("req-1"), &json!("created")), (&json!("alice"), &json!("req-1"), &json!("tenant_unknown"))]
+    );
+}

@@ -1,0 +1,380 @@
+//! Bodies: what comes in, strictly, and what goes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::ser::{SerializeMap, SerializeStruct};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use shared::name::Identifier;
+use shared::pc1::{Row, Version};
+use shared::problem::{Code, Problem};
+use shared::secret::SecretString;
+use uuid::Uuid;
+
+use crate::config::Operation;
+use crate::refusal::Refusal;
+use crate::scope::Scope;
+
+/// The most items of a batch.
+pub(crate) const MAX_ITEMS: usize = 1_000;
+/// The most bytes of a body.
+pub(crate) const MAX_BODY: usize = 4 * 1024 * 1024;
+/// The most characters of a `ref`.
+const MAX_REFERENCE: usize = 64;
+
+/// The body of a request.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Batch {
+    pub(crate) items: Vec<Item>,
+}
+
+/// The payload of a direct invocation.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Direct {
+    #[serde(rename = "operation")]
+    _operation: String,
+    pub(crate) access_token: Token,
+    pub(crate) items: Vec<Item>,
+}
+
+/// A token on its way to the gate.
+pub(crate) struct Token(pub(crate) SecretString);
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(SecretString::new(text)))
+    }
+}
+
+/// One field, as sent. Its values are judged one by one, so that one wrong value fails one item.
+pub(crate) struct Item {
+    pub(crate) reference: String,
+    table: String,
+    column: String,
+    row: String,
+    version: Option<VersionText>,
+    scope: Option<String>,
+    /// The plaintext or the record, base64url.
+    pub(crate) content: SecretString,
+    operation: Operation,
+}
+
+/// The place of a field, judged.
+pub(crate) struct Place {
+    pub(crate) table: Identifier,
+    pub(crate) column: Identifier,
+    pub(crate) row: Row,
+    pub(crate) version: Option<Version>,
+    /// The column's own scope.
+    pub(crate) of_column: Scope,
+    /// The scope of the key to encrypt under.
+    pub(crate) scope: Scope,
+}
+
+impl Item {
+    /// `table.column` for the log, if the two are names at all.
+    pub(crate) fn column_name(&self) -> Option<String> {
+        let (table, column) = (Identifier::parse(&self.table).ok()?, Identifier::parse(&self.column).ok()?);
+        Some(format!("{table}.{column}"))
+    }
+
+    /// Judges everything but the content; the caller's right comes before any other fault of a value.
+    pub(crate) fn place(&self, may: impl FnOnce(&str, &str) -> bool) -> Result<Place, Refusal> {
+        let name = |text: &str| Identifier::parse(text).map_err(|_| Refusal::Malformed);
+        let (table, column) = (name(&self.table)?, name(&self.column)?);
+        if !may(table.as_str(), column.as_str()) {
+            return Err(Refusal::Forbidden);
+        }
+        if self.reference.chars().count() > MAX_REFERENCE {
+            return Err(Refusal::Malformed);
+        }
+        let row = Row::parse(&self.row).map_err(|_| Refusal::Malformed)?;
+        let version = match &self.version {
+            None => None,
+            Some(VersionText::Number(number)) => Some(Version::from(*number)),
+            Some(VersionText::Text(text)) => Some(Version::parse(text).map_err(|_| Refusal::Malformed)?),
+        };
+        let of_column = Scope::column(&table, &column);
+        let scope = match self.scope.as_deref() {
+            None => of_column.clone(),
+            Some(text) if text == of_column.as_str() => of_column.clone(),
+            Some(text) => Scope::subject(text).map_err(|_| Refusal::Malformed)?,
+        };
+        Ok(Place { table, column, row, version, of_column, scope })
+    }
+}
+
+/// Checks what concerns the batch as a whole.
+pub(crate) fn check(items: &[Item], operation: Operation) -> Result<(), Problem> {
+    if items.is_empty() || items.len() > MAX_ITEMS || items.iter().any(|item| item.operation != operation) {
+        return Err(Code::MalformedRequest.into());
+    }
+    let total = items.iter().fold(0_usize, |sum, item| sum.saturating_add(item.content.expose().len()));
+    if total > MAX_BODY {
+        return Err(Code::PayloadTooLarge.into());
+    }
+    Ok(())
+}
+
+/// A version is a decimal text, or a JSON number as far as a client can write one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum VersionText {
+    Number(u64),
+    Text(String),
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Member {
+    Ref,
+    Table,
+    Column,
+    Row,
+    Version,
+    Scope,
+    Plaintext,
+    Record,
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ItemVisitor)
+    }
+}
+
+// Written out because a derived visitor would also read an item from an array of its members in order.
+struct ItemVisitor;
+
+impl<'de> Visitor<'de> for ItemVisitor {
+    type Value = Item;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an item")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
+        let (mut reference, mut table, mut column, mut row) = (None, None, None, None);
+        let (mut version, mut scope, mut content) = (None, None, None);
+        while let Some(member) = map.next_key()? {
+            match member {
+                Member::Ref => once(&mut reference, map.next_value()?)?,
+                Member::Table => once(&mut table, map.next_value()?)?,
+                Member::Column => once(&mut column, map.next_value()?)?,
+                Member::Row => once(&mut row, map.next_value()?)?,
+                Member::Version => once(&mut version, map.next_value()?)?,
+                Member::Scope => once(&mut scope, map.next_value()?)?,
+                Member::Plaintext => {
+                    once(&mut content, (Operation::Encrypt, SecretString::new(map.next_value()?)))?;
+                }
+                Member::Record => once(&mut content, (Operation::Decrypt, SecretString::new(map.next_value()?)))?,
+            }
+        }
+        let missing = || A::Error::custom("a member is missing");
+        let (operation, content) = content.ok_or_else(missing)?;
+        if scope.is_some() && operation != Operation::Encrypt {
+            return Err(A::Error::custom("a member too many"));
+        }
+        Ok(Item {
+            reference: reference.ok_or_else(missing)?,
+            table: table.ok_or_else(missing)?,
+            column: column.ok_or_else(missing)?,
+            row: row.ok_or_else(missing)?,
+            version,
+            scope,
+            content,
+            operation,
+        })
+    }
+}
+
+fn once<T, E: serde::de::Error>(slot: &mut Option<T>, value: T) -> Result<(), E> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(E::custom("a member twice")),
+    }
+}
+
+/// What became of one item: the text of the record or of the plaintext, or a refusal.
+pub(crate) struct Outcome {
+    pub(crate) reference: String,
+    pub(crate) result: Result<SecretString, Refusal>,
+}
+
+/// A batch that was worked through, and the data keys that it used.
+pub(crate) struct Done {
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) keys: BTreeSet<Uuid>,
+}
+
+/// The answer to a batch, in the order of the request.
+pub(crate) struct Answer {
+    pub(crate) operation: Operation,
+    pub(crate) outcomes: Vec<Outcome>,
+}
+
+impl Answer {
+    /// 200 when every item succeeded, otherwise 207.
+    pub(crate) fn status(&self) -> u16 {
+        if self.outcomes.iter().all(|outcome| outcome.result.is_ok()) { 200 } else { 207 }
+    }
+
+    /// Refusals with how often each occurred, for the log.
+    pub(crate) fn refusals(&self) -> String {
+        let mut counts = BTreeMap::<&str, usize>::new();
+        for refusal in self.outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err()) {
+            *counts.entry(refusal.reason()).or_default() += 1;
+        }
+        counts.iter().map(|(reason, count)| format!("{reason}={count}")).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Serialize for Answer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Items<'a>(&'a Answer);
+        impl Serialize for Items<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.outcomes.iter().map(|outcome| OutcomeOf(self.0.operation, outcome)))
+            }
+        }
+        let mut answer = serializer.serialize_struct("Answer", 1)?;
+        answer.serialize_field("items", &Items(self))?;
+        answer.end()
+    }
+}
+
+struct OutcomeOf<'a>(Operation, &'a Outcome);
+
+impl Serialize for OutcomeOf<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(operation, outcome) = self;
+        let mut item = serializer.serialize_map(Some(3))?;
+        item.serialize_entry("ref", &outcome.reference)?;
+        item.serialize_entry("ok", &outcome.result.is_ok())?;
+        match (&outcome.result, operation) {
+            (Ok(text), Operation::Encrypt) => item.serialize_entry("record", text.expose())?,
+            (Ok(text), Operation::Decrypt) => item.serialize_entry("plaintext", text.expose())?,
+            (Err(refusal), _) => item.serialize_entry("error", &ErrorOf(*refusal))?,
+        }
+        item.end()
+    }
+}
+
+struct ErrorOf(Refusal);
+
+impl Serialize for ErrorOf {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut error = serializer.serialize_map(Some(2))?;
+        error.serialize_entry("code", self.0.code())?;
+        error.serialize_entry("retryable", &self.0.is_retryable())?;
+        error.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn item() -> Value {
+        json!({"ref": "1", "table": "users", "column": "ssn", "row": "42", "plaintext": "AA"})
+    }
+
+    fn with(member: &str, value: Value) -> Value {
+        let mut item = item();
+        item[member] = value;
+        item
+    }
+
+    fn parse(body: &str) -> Option<Vec<Item>> {
+        serde_json::from_str::<Batch>(body).ok().map(|batch| batch.items)
+    }
+
+    #[test]
+    fn a_body_of_another_shape_is_refused_whole() {
+        assert!(parse(&json!({"items": [item()]}).to_string()).is_some());
+        for items in [
+            json!([with("tenant", json!("globex"))]),
+            json!([with("extra", json!(1))]),
+            json!([with("record", json!("AA"))]),
+            json!([with("row", json!(42))]),
+            json!([with("version", json!(-1))]),
+            json!([with("version", json!(1.5))]),
+            json!([with("version", json!(null))]),
+            json!([with("plaintext", json!(null))]),
+            json!([["1", "users", "ssn", "42", null, null, "AA"]]),
+            json!([{"ref": "1", "table": "users", "column": "ssn", "plaintext": "AA"}]),
+            json!([{"table": "users", "column": "ssn", "row": "1", "plaintext": "AA"}]),
+            json!([{"ref": "1", "table": "users", "column": "ssn", "row": "1", "record": "AA", "scope": "subject:a"}]),
+            json!([{}]),
+            json!({}),
+            json!("items"),
+            json!(null),
+        ] {
+            assert!(parse(&json!({"items": items}).to_string()).is_none(), "{items}");
+        }
+        assert!(parse(&json!({"items": [item()], "tenant": "globex"}).to_string()).is_none());
+        for body in [
+            "",
+            "{}",
+            "{\"items\":[",
+            r#"{"items":[],"items":[]}"#,
+            r#"{"items":[{"ref":"1","ref":"2","table":"u","column":"c","row":"1","plaintext":"AA"}]}"#,
+            r#"{"items":[{"ref":"1","table":"u","column":"c","row":"\ud800","plaintext":"AA"}]}"#,
+        ] {
+            assert!(parse(body).is_none(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_form_fails_its_item() {
+        let place = |value: Value| {
+            let items = parse(&json!({"items": [value]}).to_string()).unwrap();
+            items[0].place(|_, column| column != "secret").map(|place| place.scope)
+        };
+        for value in [
+            with("table", json!("us.ers")),
+            with("column", json!("*")),
+            with("row", json!("")),
+            with("row", json!("a\0b")),
+            with("row", json!("x".repeat(257))),
+            with("version", json!("007")),
+            with("version", json!("")),
+            with("scope", json!("index")),
+            with("scope", json!("column:users/email")),
+            with("scope", json!("subject:")),
+            with("ref", json!("x".repeat(65))),
+        ] {
+            assert_eq!(place(value.clone()).unwrap_err(), Refusal::Malformed, "{value}");
+        }
+        for value in [
+            item(),
+            with("version", json!(7)),
+            with("version", json!("18446744073709551615")),
+            with("ref", json!("é".repeat(64))),
+            with("scope", json!("subject:s-1")),
+            with("scope", json!("column:users/ssn")),
+        ] {
+            assert!(place(value.clone()).is_ok(), "{value}");
+        }
+        let mut hidden = with("column", json!("secret"));
+        hidden["row"] = json!("");
+        assert_eq!(place(hidden).unwrap_err(), Refusal::Forbidden);
+    }
+
+    #[test]
+    fn a_batch_has_one_to_a_thousand_items_of_one_operation() {
+        let items = |count: usize| parse(&json!({"items": vec![item(); count]}).to_string()).unwrap();
+        for (count, accepted) in [(0, false), (1, true), (1_000, true), (1_001, false)] {
+            assert_eq!(check(&items(count), Operation::Encrypt).is_ok(), accepted, "{count}");
+        }
+        assert!(check(&items(1), Operation::Decrypt).is_err());
+        let large = with("plaintext", json!("A".repeat(MAX_BODY / 2 + 1)));
+        let large = parse(&json!({"items": [large, large]}).to_string()).unwrap();
+        assert_eq!(check(&large, Operation::Encrypt), Err(Code::PayloadTooLarge.into()));
+    }
+}

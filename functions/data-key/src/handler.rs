@@ -1,0 +1,177 @@
+//! From an event to an answer.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use shared::audit::Line;
+use shared::boot::{Failure, Handler, Invocation};
+use shared::clock::{Clock, Timestamp};
+use shared::entropy::Entropy;
+use shared::gate::{Caller, Gate};
+use shared::http::{Request, Response};
+use shared::port::{Database, KeyWrapping, ObjectReader};
+use shared::problem::{Code, Problem};
+use uuid::Uuid;
+
+use crate::batch::{self, Answer, Batch, Direct, Done, Item, MAX_BODY};
+use crate::config::{Config, Operation};
+use crate::keys::{Kms, ReaderKeys, WriterKeys};
+use crate::refusal::Refusal;
+use crate::{decrypt, encrypt};
+
+/// The world that a deployment works in.
+pub struct World<W, D, R, C, E> {
+    /// Wraps data keys.
+    pub wrapping: W,
+    /// Holds wrapped keys.
+    pub database: D,
+    /// Reads the trust objects.
+    pub trust: R,
+    /// The time.
+    pub clock: C,
+    /// Randomness.
+    pub entropy: E,
+}
+
+/// One deployment: the gate, the keys of its operation, and nothing of the other's.
+pub struct DataKey<W, D, R, C, E> {
+    operation: Operation,
+    gate: Gate<R, C>,
+    clock: C,
+    entropy: E,
+    keys: Keys<W, D, C, E>,
+}
+
+enum Keys<W, D, C, E> {
+    Writer(WriterKeys<W, D, C, E>),
+    Reader(ReaderKeys<W, D, C>),
+}
+
+impl<W, D, R, C, E> DataKey<W, D, R, C, E>
+where
+    W: KeyWrapping,
+    D: Database,
+    R: ObjectReader,
+    C: Clock + Clone,
+    E: Entropy + Clone,
+{
+    /// A deployment as configured.
+    pub fn new(config: Config, world: World<W, D, R, C, E>) -> Self {
+        let World { wrapping, database, trust, clock, entropy } = world;
+        let kms = Kms::new(wrapping, config.data_key_arn);
+        let keys = match config.operation {
+            Operation::Encrypt => Keys::Writer(WriterKeys::new(kms, database, clock.clone(), entropy.clone())),
+            Operation::Decrypt => Keys::Reader(ReaderKeys::new(kms, database, clock.clone())),
+        };
+        let gate = Gate::new(config.operation.deployment(), config.accepts, trust, clock.clone());
+        Self { operation: config.operation, gate, clock, entropy, keys }
+    }
+
+    /// A request that came through API Gateway.
+    async fn request(&self, request: &Request, invocation: &Invocation) -> Result<Response, Problem> {
+        if request.method != "POST" || request.resource != self.operation.resource() {
+            return Err(Code::NotFound.into());
+        }
+        let caller = self.gate.admit(request, &[]).await?;
+        let batch: Batch = request.json(MAX_BODY)?;
+        let answer = self.batch(&caller, batch.items, &request.request_id, invocation.deadline).await?;
+        Ok(Response::json(answer.status(), &answer))
+    }
+
+    /// A direct invocation. Lambda says nothing of the invoker, so the payload carries the caller's token.
+    async fn direct(&self, event: Value, invocation: &Invocation) -> Result<Value, Problem> {
+        if event.get("operation").and_then(Value::as_str) != Some(self.operation.as_str()) {
+            return Err(Code::NotFound.into());
+        }
+        let direct: Direct = serde_json::from_value(event).map_err(|_| Problem::new(Code::MalformedRequest))?;
+        let caller = self.gate.admit_direct(direct.access_token.0.expose(), &invocation.request_id).await?;
+        let answer = self.batch(&caller, direct.items, &invocation.request_id, invocation.deadline).await?;
+        serde_json::to_value(&answer).map_err(|_| Code::Internal.into())
+    }
+
+    async fn batch(
+        &self,
+        caller: &Caller,
+        items: Vec<Item>,
+        request_id: &str,
+        deadline: Timestamp,
+    ) -> Result<Answer, Problem> {
+        batch::check(&items, self.operation)?;
+        let started = self.clock.now();
+        let line = Line::new(self.operation.deployment(), self.operation.action())
+            .request(request_id)
+            .who(caller.tenant.as_str(), &caller.subject, &caller.jti)
+            .text("columns", &columns(&items))
+            .number("items", count(items.len()));
+        let done = match &self.keys {
+            Keys::Writer(keys) => encrypt::batch(keys, &self.entropy, caller, items, deadline).await,
+            Keys::Reader(keys) => decrypt::batch(keys, caller, items, deadline).await,
+        };
+        let Done { outcomes, keys } = match done {
+            Ok(done) => done,
+            Err(fault) => {
+                line.decision("fault", "database").fault(&fault).emit();
+                return Err(fault.into());
+            }
+        };
+        let answer = Answer { operation: self.operation, outcomes };
+        let failed = answer.outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
+        let line = line
+            .number("failed", count(failed))
+            .number("millis", self.clock.now().millis_since(started))
+            .number("data_keys", count(keys.len()))
+            .text("keys", &names(&keys));
+        let refusals = answer.refusals();
+        if failed < answer.outcomes.len() {
+            line.decision("allow", if failed == 0 { "ok" } else { &refusals }).emit();
+        } else if answer.outcomes.iter().any(|outcome| outcome.result == Err(Refusal::KmsUnavailable)) {
+            // Nothing was done for anybody, and the same batch may succeed in a moment.
+            line.decision("fault", &refusals).emit();
+            return Err(Code::ServiceUnavailable.into());
+        } else {
+            line.decision("deny", &refusals).emit();
+        }
+        Ok(answer)
+    }
+}
+
+impl<W, D, R, C, E> Handler for DataKey<W, D, R, C, E>
+where
+    W: KeyWrapping,
+    D: Database,
+    R: ObjectReader,
+    C: Clock + Clone,
+    E: Entropy + Clone,
+{
+    async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+        // API Gateway's events always have a request context, and nobody can put an `operation` beside it from outside.
+        if event.get("requestContext").is_none() && event.get("operation").is_some() {
+            let answer = self.direct(event, invocation).await;
+            return Ok(answer.unwrap_or_else(|problem| problem.body(&invocation.request_id)));
+        }
+        let Ok(request) = Request::parse(event) else {
+            let line = Line::new(self.operation.deployment(), "event").request(&invocation.request_id);
+            line.decision("deny", "malformed_event").emit();
+            return Ok(Response::problem(Code::MalformedRequest.into(), &invocation.request_id).into_event());
+        };
+        let answer = self.request(&request, invocation).await;
+        Ok(answer.unwrap_or_else(|problem| Response::problem(problem, &request.request_id)).into_event())
+    }
+
+    fn panicked(&self, invocation: &Invocation) -> Result<Value, Failure> {
+        Ok(Response::problem(Code::Internal.into(), &invocation.request_id).into_event())
+    }
+}
+
+fn columns(items: &[Item]) -> String {
+    let columns: BTreeSet<String> = items.iter().filter_map(Item::column_name).collect();
+    columns.into_iter().collect::<Vec<_>>().join(",")
+}
+
+fn names(keys: &BTreeSet<Uuid>) -> String {
+    keys.iter().map(Uuid::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,117 @@
+//! Registered clients as the database knows them.
+
+use serde::Deserialize;
+use serde_json::Value;
+use shared::clock::Timestamp;
+use shared::jwks::{Algorithm, KeySet};
+use shared::jwt::{self, ClientAssertion, FUTURE_SKEW};
+use shared::name::{ClientId, Tenant};
+use shared::port::{Database, Fault, FaultKind, Parameter};
+use shared::scope::Scopes;
+
+/// A client that may ask for tokens.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its id.
+    pub client_id: ClientId,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// The most it may be granted.
+    pub scopes: Scopes,
+    /// Whether its tokens must be bound to a key.
+    pub dpop: bool,
+    /// The longest life of its tokens, in seconds.
+    pub ttl: i64,
+    /// Changes with every change of the row.
+    pub version: i64,
+    /// The keys its assertions are verified with.
+    pub keys: KeySet,
+}
+
+/// The row as `api.client_for_token` answers it.
+#[derive(Deserialize)]
+struct Row {
+    client_id: String,
+    tenant: String,
+    jwks: Value,
+    algorithms: Vec<String>,
+    scopes: Vec<String>,
+    dpop: bool,
+    ttl_seconds: i64,
+    enabled: bool,
+    version: i64,
+}
+
+/// What using up an assertion came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Consumed {
+    /// It was the first use.
+    Fresh,
+    /// It had been used before.
+    Replayed,
+    /// The client was changed or disabled since it was read.
+    ClientChanged,
+}
+
+/// The algorithms that client assertions may be signed with (FAPI 2.0 §5.4.1: no RS256).
+const ASSERTION_ALGORITHMS: [Algorithm; 3] = [Algorithm::Es256, Algorithm::Ps256, Algorithm::EdDsa];
+
+/// Looks an enabled client up; `None` for an unknown or disabled one.
+pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Client>, Fault> {
+    let answer =
+        database.call("api.client_for_token", vec![Parameter::Text(id.as_str().to_owned())]).await?;
+    if answer.get("outcome").and_then(Value::as_str) == Some("unknown") {
+        return Ok(None);
+    }
+    let row = answer.get("client").cloned().and_then(|row| serde_json::from_value::<Row>(row).ok());
+    let row = row.ok_or_else(|| wrong("api.client_for_token"))?;
+    if !row.enabled || row.client_id != id.as_str() {
+        return Ok(None);
+    }
+    let allowed = |a: &Algorithm| row.algorithms.iter().any(|name| name == a.as_str());
+    let algorithms: Vec<_> = ASSERTION_ALGORITHMS.into_iter().filter(allowed).collect();
+    let client = || {
+        Some(Client {
+            client_id: id.clone(),
+            tenant: Tenant::parse(&row.tenant).ok()?,
+            scopes: Scopes::parse(&row.scopes.join(" ")).ok()?,
+            dpop: row.dpop,
+            ttl: row.ttl_seconds.clamp(1, jwt::MAX_ACCESS_LIFE),
+            version: row.version,
+            keys: KeySet::parse(&row.jwks, &algorithms).ok()?,
+        })
+    };
+    client().map(Some).ok_or_else(|| wrong("api.client_for_token"))
+}
+
+/// Uses an assertion up, once whoever else tries at the same time; refuses when the client changed meanwhile.
+pub async fn consume<D: Database>(
+    database: &D,
+    client: &Client,
+    assertion: &ClientAssertion,
+    now: Timestamp,
+) -> Result<Consumed, Fault> {
+    let answer = database
+        .call(
+            "api.consume_assertion",
+            vec![
+                Parameter::Text(client.tenant.as_str().to_owned()),
+                Parameter::Text(client.client_id.as_str().to_owned()),
+                Parameter::Int(client.version),
+                Parameter::Bytes(shared::digest::sha256(assertion.jti.as_bytes()).to_vec()),
+                Parameter::Int(assertion.expires_at.plus_seconds(FUTURE_SKEW).millis()),
+                Parameter::Int(now.millis()),
+            ],
+        )
+        .await?;
+    match answer.get("outcome").and_then(Value::as_str) {
+        Some("ok") => Ok(Consumed::Fresh),
+        Some("replayed") => Ok(Consumed::Replayed),
+        Some("client_changed") => Ok(Consumed::ClientChanged),
+        _ => Err(wrong("api.consume_assertion")),
+    }
+}
+
+fn wrong(operation: &'static str) -> Fault {
+    Fault::new(FaultKind::Invalid, "database", operation)
+}

@@ -1,0 +1,114 @@
+//! Making an access token: claims, header, signature, and the proof that verifiers will accept it (RFC 9068).
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use serde_json::json;
+use shared::clock::{Clock, Timestamp};
+use shared::encoding::base64url;
+use shared::entropy::{Entropy, uuid_v7};
+use shared::jwks::Algorithm;
+use shared::jwt;
+use shared::port::{Fault, FaultKind, ObjectReader, Signer};
+use shared::scope::Scopes;
+use shared::secret::SecretString;
+use shared::trust::{Cached, OwnKeys, SigningState};
+
+use crate::client::Client;
+use crate::config::Settings;
+
+/// The life of a token whose client asks for nothing else, in seconds.
+pub const DEFAULT_TTL: i64 = 300;
+
+/// A signed token and what the answer says about it.
+pub struct Minted {
+    /// The compact JWS.
+    pub token: SecretString,
+    /// Its id, for the log.
+    pub jti: String,
+    /// Its life in seconds.
+    pub expires_in: i64,
+    /// The key that signed it.
+    pub kid: String,
+}
+
+/// Signs tokens with the active key of the newest signing state.
+pub struct Mint<S, R, C, E> {
+    settings: Settings,
+    signer: S,
+    reader: R,
+    clock: C,
+    entropy: E,
+    state: Cached<SigningState>,
+    keys: Cached<OwnKeys>,
+    proven: Mutex<Option<String>>,
+}
+
+impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
+    /// A mint; nothing is read or signed yet.
+    pub fn new(settings: Settings, signer: S, reader: R, clock: C, entropy: E) -> Self {
+        let (state, keys) = (Cached::default(), Cached::default());
+        Self { settings, signer, reader, clock, entropy, state, keys, proven: Mutex::new(None) }
+    }
+
+    /// The current time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Signs a token for `client`. Nothing is consumed by it: an unused token is only a lost signature.
+    pub async fn mint(&self, client: &Client, scopes: &Scopes) -> Result<Minted, Fault> {
+        let stale = |_| Fault::new(FaultKind::Unavailable, "trust", "signing-state");
+        let state = self.state.current(&self.reader, &self.clock).await.map_err(stale)?;
+        let algorithm = self.settings.algorithm;
+        let key = state.active(algorithm).ok_or_else(|| Fault::new(FaultKind::Unavailable, "trust", "active-key"))?;
+        let now = self.clock.now();
+        let expires_in = client.ttl.min(DEFAULT_TTL);
+        let jti = uuid_v7(now, &self.entropy).to_string();
+        let signed = self.signing_input(client, scopes, &key.kid, algorithm, &jti, now.seconds(), expires_in);
+        let signature = self.signer.sign(&key.key, algorithm, signed.as_bytes()).await?;
+        let token = SecretString::new(format!("{signed}.{}", base64url(&signature)));
+        self.prove(&key.kid, &token, now).await?;
+        Ok(Minted { token, jti, expires_in, kid: key.kid.clone() })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one claim or header member")]
+    fn signing_input(
+        &self,
+        client: &Client,
+        scopes: &Scopes,
+        kid: &str,
+        algorithm: Algorithm,
+        jti: &str,
+        iat: i64,
+        expires_in: i64,
+    ) -> String {
+        let header = json!({"alg": algorithm.as_str(), "typ": "at+jwt", "kid": kid});
+        let client_id = client.client_id.as_str();
+        let claims = json!({
+            "iss": self.settings.issuer, "sub": client_id, "aud": self.settings.audience, "client_id": client_id,
+            "iat": iat, "exp": iat + expires_in, "jti": jti, "scope": scopes.to_string(),
+            "tenant": client.tenant.as_str(), "kind": "machine",
+        });
+        format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()))
+    }
+
+    /// Verifies the first token under each key as a verifier would: a key that was swapped behind its name is noticed
+    /// before anybody is handed a token that nobody accepts.
+    async fn prove(&self, kid: &str, token: &SecretString, now: Timestamp) -> Result<(), Fault> {
+        if self.lock().as_deref() == Some(kid) {
+            return Ok(());
+        }
+        let stale = |_| Fault::new(FaultKind::Unavailable, "trust", "keys");
+        let keys = self.keys.current(&self.reader, &self.clock).await.map_err(stale)?;
+        let Settings { issuer, audience, .. } = &self.settings;
+        jwt::access_token(token.expose(), issuer, audience, &keys.0, now)
+            .map_err(|reason| Fault::new(FaultKind::Unavailable, "signer", "self-check").caused_by(reason.as_str()))?;
+        *self.lock() = Some(kid.to_owned());
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

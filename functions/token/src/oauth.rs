@@ -1,0 +1,75 @@
+//! OAuth answers: the errors of RFC 6749 §5.2 and the headers every answer carries.
+
+use serde_json::{Value, json};
+use shared::http::Response;
+use shared::port::{Fault, FaultKind};
+
+/// An error of the token endpoint. Its description is a constant of ours and holds nothing of the request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Error {
+    /// The status code.
+    pub(crate) status: u16,
+    /// The error code of the RFC.
+    pub(crate) code: &'static str,
+    /// What the client's developer may know.
+    pub(crate) description: &'static str,
+}
+
+impl Error {
+    /// The request is malformed.
+    pub(crate) const INVALID_REQUEST: Self = Self { status: 400, code: "invalid_request", description: "" };
+    /// Client authentication failed, whatever the reason.
+    pub(crate) const INVALID_CLIENT: Self = Self { status: 401, code: "invalid_client", description: "client authentication failed" };
+    /// The grant type does not exist here.
+    pub(crate) const UNSUPPORTED_GRANT_TYPE: Self = Self { status: 400, code: "unsupported_grant_type", description: "" };
+    /// The scope is unknown or wider than the client's.
+    pub(crate) const INVALID_SCOPE: Self = Self { status: 400, code: "invalid_scope", description: "" };
+    /// The resource is not one the client may ask for (RFC 8707 §2).
+    pub(crate) const INVALID_TARGET: Self = Self { status: 400, code: "invalid_target", description: "" };
+    /// A proof of possession is demanded or was sent, and this build cannot check one.
+    pub(crate) const INVALID_DPOP_PROOF: Self = Self {
+        status: 400,
+        code: "invalid_dpop_proof",
+        description: "tokens bound by DPoP are not issued yet",
+    };
+    /// A service we depend on does not answer.
+    pub(crate) const TEMPORARILY_UNAVAILABLE: Self = Self { status: 503, code: "temporarily_unavailable", description: "try again" };
+    /// A bug of ours.
+    pub(crate) const SERVER_ERROR: Self = Self { status: 500, code: "server_error", description: "" };
+
+    /// The same error with a description.
+    #[must_use]
+    pub(crate) const fn because(mut self, description: &'static str) -> Self {
+        self.description = description;
+        self
+    }
+
+    /// The answer.
+    pub(crate) fn answer(self) -> Response {
+        let mut body = json!({"error": self.code});
+        if !self.description.is_empty() {
+            body["error_description"] = Value::from(self.description);
+        }
+        let answer = uncached(self.status, &body);
+        match self.status {
+            503 => answer.header("retry-after", "1"),
+            _ => answer,
+        }
+    }
+}
+
+impl From<&Fault> for Error {
+    fn from(fault: &Fault) -> Self {
+        match fault.kind {
+            FaultKind::NotFound | FaultKind::Invalid => Self::SERVER_ERROR,
+            FaultKind::Throttled | FaultKind::Denied | FaultKind::Conflict | FaultKind::Unavailable => {
+                Self::TEMPORARILY_UNAVAILABLE
+            }
+        }
+    }
+}
+
+/// A JSON answer that nobody may keep (RFC 6749 §5.1).
+pub(crate) fn uncached(status: u16, body: &Value) -> Response {
+    Response::json(status, body).header("pragma", "no-cache")
+}

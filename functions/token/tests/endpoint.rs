@@ -1,0 +1,299 @@
+//! The token endpoint, request by request.
+
+use serde_json::{Value, json};
+use shared::boot::{Api, Handler as _, Invocation, Routes as _};
+use shared::clock::Timestamp;
+use shared::entropy::SystemEntropy;
+use shared::http::{Request, Response};
+use shared::jwks::{Algorithm, KeySet};
+use shared::jwt;
+use testkit::issuer::{AUDIENCE, ISSUER};
+use testkit::{FixedClock, Issuer, Registry, TrustBucket};
+use token::{Token, config::Settings};
+
+const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+type Endpoint = Token<Registry, Issuer, TrustBucket, FixedClock, SystemEntropy>;
+
+struct World {
+    issuer: Issuer,
+    client: Issuer,
+    registry: Registry,
+    bucket: TrustBucket,
+    endpoint: Endpoint,
+}
+
+impl World {
+    fn new() -> Self {
+        let (issuer, client) = (Issuer::new("k1"), Issuer::new("c1"));
+        let (registry, bucket) = (Registry::with_tenant("acme"), TrustBucket::default());
+        issuer.publish(&bucket, NOW);
+        let world_settings =
+            Settings { issuer: ISSUER.into(), audience: AUDIENCE.into(), algorithm: Algorithm::Es256 };
+        let clock = FixedClock::at(NOW);
+        let endpoint =
+            Token::new(world_settings, registry.clone(), issuer.clone(), bucket.clone(), clock, SystemEntropy);
+        let world = Self { issuer, client, registry, bucket, endpoint };
+        world.register("acme-backend", json!({}));
+        world
+    }
+
+    fn register(&self, client_id: &str, changes: Value) {
+        let mut row = json!({"client_id":client_id,"tenant":"acme","name":"","jwks":{"keys":[self.client.jwk()]},
+            "algorithms":["ES256"],"scopes":["files:read","files:write","fields:encrypt:*.*"],"dpop":false,
+            "ttl_seconds":600,"enabled":true,"version":1});
+        for (name, value) in changes.as_object().unwrap() {
+            row[name] = value.clone();
+        }
+        self.registry.add_client(row);
+    }
+
+    fn assertion(&self, jti: &str) -> String {
+        self.client.assertion("acme-backend", jti, NOW, &json!({}))
+    }
+
+    async fn ask(&self, fields: &[(&str, &str)]) -> Response {
+        self.send(fields, &[]).await
+    }
+
+    async fn send(&self, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> Response {
+        let body = fields.iter().map(|(n, v)| format!("{n}={}", encode(v))).collect::<Vec<_>>().join("&");
+        let mut multi = json!({"Content-Type": ["application/x-www-form-urlencoded"]});
+        for (name, value) in headers {
+            multi[*name] = json!([value]);
+        }
+        self.raw("POST", "/oauth2/token", &body, multi).await
+    }
+
+    async fn raw(&self, method: &str, path: &str, body: &str, headers: Value) -> Response {
+        let event = json!({"resource":path,"path":path,"httpMethod":method,"multiValueHeaders":headers,"body":body,
+            "isBase64Encoded":false,"requestContext":{"requestId":"g-1","httpMethod":method}});
+        let request = Request::parse(event).unwrap();
+        match self.endpoint.answer(&request, &invocation()).await {
+            Ok(response) => response,
+            Err(problem) => Response::problem(problem, "g-1"),
+        }
+    }
+
+    async fn grant(&self, jti: &str, more: &[(&str, &str)]) -> Response {
+        let assertion = self.assertion(jti);
+        let mut fields = vec![
+            ("grant_type", "client_credentials"),
+            ("client_assertion_type", JWT_BEARER),
+            ("client_assertion", &assertion),
+        ];
+        fields.extend_from_slice(more);
+        self.ask(&fields).await
+    }
+}
+
+fn invocation() -> Invocation {
+    Invocation { request_id: "r".into(), deadline: NOW, function_arn: String::new() }
+}
+
+fn encode(text: &str) -> String {
+    text.bytes().map(|b| format!("%{b:02X}")).collect()
+}
+
+fn json_of(response: &Response) -> Value {
+    serde_json::from_str(response.body()).unwrap()
+}
+
+fn error(response: &Response) -> (u16, String) {
+    let body = json_of(response);
+    (response.status(), body["error"].as_str().or(body["code"].as_str()).unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn a_proven_client_gets_a_token_that_verifiers_accept() {
+    let world = World::new();
+    let response = world.grant("a1", &[]).await;
+    assert_eq!(response.status(), 200, "{}", response.body());
+    assert_eq!(response.find("cache-control"), Some("no-store"));
+    assert_eq!(response.find("pragma"), Some("no-cache"));
+    assert_eq!(response.find("content-type"), Some("application/json"));
+    let body = json_of(&response);
+    assert_eq!((body["token_type"].as_str(), body["expires_in"].as_i64()), (Some("Bearer"), Some(300)));
+    assert!(body.get("refresh_token").is_none());
+    let keys = KeySet::parse(&json!({"keys":[world.issuer.jwk()]}), &[Algorithm::Es256]).unwrap();
+    let token = jwt::access_token(body["access_token"].as_str().unwrap(), ISSUER, AUDIENCE, &keys, NOW).unwrap();
+    assert_eq!((token.tenant.as_str(), token.subject.as_str()), ("acme", "acme-backend"));
+    assert_eq!(token.scopes.to_string(), body["scope"].as_str().unwrap());
+}
+
+#[tokio::test]
+async fn the_clients_own_cap_shortens_the_life_and_nothing_lengthens_it() {
+    let world = World::new();
+    for (cap, life) in [(60, 60), (900, 300)] {
+        world.register("acme-backend", json!({"ttl_seconds": cap}));
+        let response = world.grant(&format!("cap-{cap}"), &[("expires_in", "86400")]).await;
+        assert_eq!(json_of(&response)["expires_in"], life);
+    }
+}
+
+#[tokio::test]
+async fn scopes_are_what_is_asked_and_never_more_than_held() {
+    let world = World::new();
+    for (asked, outcome) in [
+        ("files:read", Ok("files:read")),
+        ("fields:encrypt:users.email files:read", Ok("fields:encrypt:users.email files:read")),
+        ("files:read:tenant", Err("invalid_scope")),
+        ("fields:decrypt:users.email", Err("invalid_scope")),
+        ("files:read admin", Err("invalid_scope")),
+        (" ", Err("invalid_scope")),
+    ] {
+        let response = world.grant(asked, &[("scope", asked)]).await;
+        match outcome {
+            Ok(scope) => assert_eq!(json_of(&response)["scope"], scope),
+            Err(code) => assert_eq!(error(&response), (400, code.to_owned()), "{asked}"),
+        }
+    }
+    assert_eq!(world.registry.assertions(), 2, "what was refused consumed nothing");
+}
+
+#[tokio::test]
+async fn requests_that_are_not_of_the_standards_form_are_refused() {
+    let world = World::new();
+    let assertion = world.assertion("form");
+    let good = [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", &assertion)];
+    let with = |more: &[(&'static str, &'static str)]| [&good[..], more].concat();
+    for (what, fields, headers, want) in [
+        ("no grant", vec![good[1], good[2]], vec![], (400, "invalid_request")),
+        ("another grant", vec![("grant_type", "password"), good[1], good[2]], vec![], (400, "unsupported_grant_type")),
+        ("no assertion", vec![good[0]], vec![], (401, "invalid_client")),
+        ("no assertion type", vec![good[0], good[2]], vec![], (401, "invalid_client")),
+        ("a wrong assertion type", vec![good[0], ("client_assertion_type", "x"), good[2]], vec![], (401, "invalid_client")),
+        ("a secret", vec![good[0], ("client_secret", "s")], vec![], (401, "invalid_client")),
+        ("a secret beside the assertion", with(&[("client_secret", "s")]), vec![], (400, "invalid_request")),
+        ("basic authentication", vec![good[0]], vec![("Authorization", "Basic eDp5")], (401, "invalid_client")),
+        ("two ways at once", good.to_vec(), vec![("Authorization", "Basic eDp5")], (400, "invalid_request")),
+        ("a repeated parameter", with(&[("grant_type", "client_credentials")]), vec![], (400, "invalid_request")),
+        ("another client's id", with(&[("client_id", "acme-reader")]), vec![], (401, "invalid_client")),
+        ("another resource", with(&[("resource", "https://other.example")]), vec![], (400, "invalid_target")),
+        ("a proof nobody can check yet", good.to_vec(), vec![("DPoP", "x")], (400, "invalid_dpop_proof")),
+        ("another content type", good.to_vec(), vec![("Content-Type", "application/json")], (400, "invalid_request")),
+    ] {
+        let response = world.send(&fields, &headers).await;
+        assert_eq!(error(&response), (want.0, want.1.to_owned()), "{what}");
+        assert_eq!(response.find("cache-control"), Some("no-store"), "{what}");
+        let description = json_of(&response)["error_description"].as_str().unwrap_or_default().to_owned();
+        assert!(description.bytes().all(|b| matches!(b, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e)), "{what}");
+    }
+    assert_eq!(world.registry.assertions(), 0, "nothing was consumed");
+    let named = with(&[("client_id", "acme-backend"), ("resource", AUDIENCE)]);
+    assert_eq!(world.ask(&named).await.status(), 200, "and the same assertion still works");
+    let large = format!("grant_type={}", "a".repeat(17 * 1024));
+    let headers = json!({"Content-Type": ["application/x-www-form-urlencoded"]});
+    assert_eq!(error(&world.raw("POST", "/oauth2/token", &large, headers).await).1, "invalid_request");
+    let get = world.raw("GET", "/oauth2/token", "", json!({})).await;
+    assert_eq!((get.status(), get.find("allow")), (405, Some("POST")));
+}
+
+#[tokio::test]
+async fn assertions_that_do_not_prove_the_client_are_refused_alike() {
+    let world = World::new();
+    let other = Issuer::new("c1");
+    let now = NOW.seconds();
+    world.register("disabled", json!({"enabled": false}));
+    for (what, assertion) in [
+        ("another key", other.assertion("acme-backend", "x", NOW, &json!({}))),
+        ("an unknown client", world.client.assertion("nobody", "x", NOW, &json!({}))),
+        ("a disabled client", world.client.assertion("disabled", "x", NOW, &json!({}))),
+        ("a client id with a quote", world.client.assertion("x' OR '1'='1", "x", NOW, &json!({}))),
+        ("the token endpoint as audience", world.client.assertion("acme-backend", "x", NOW, &json!({"aud": format!("{ISSUER}/oauth2/token")}))),
+        ("audience as array", world.client.assertion("acme-backend", "x", NOW, &json!({"aud": [ISSUER]}))),
+        ("no sub", world.client.assertion("acme-backend", "x", NOW, &json!({"sub": null}))),
+        ("five minutes ago", world.client.assertion("acme-backend", "x", NOW, &json!({"iat": now - 360, "exp": now - 300}))),
+        ("living for an hour", world.client.assertion("acme-backend", "x", NOW, &json!({"exp": now + 3600}))),
+        ("no jti", world.client.assertion("acme-backend", "x", NOW, &json!({"jti": null}))),
+        ("an access token", world.issuer.token(NOW, &json!({}))),
+        ("no token at all", "a.b".to_owned()),
+    ] {
+        let fields = [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", assertion.as_str())];
+        let response = world.ask(&fields).await;
+        assert_eq!(error(&response), (401, "invalid_client".to_owned()), "{what}");
+        assert_eq!(json_of(&response)["error_description"], "client authentication failed", "{what}");
+    }
+    assert_eq!(world.registry.assertions(), 0);
+    assert_eq!(world.issuer.signatures(), 0, "nothing was signed for them");
+}
+
+#[tokio::test]
+async fn an_assertion_counts_once_among_fifty_at_the_same_time() {
+    let world = World::new();
+    let assertion = world.assertion("once");
+    let fields = [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", assertion.as_str())];
+    let answers = futures::future::join_all((0..50).map(|_| world.ask(&fields))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.status() == 200).count(), 1);
+    assert!(answers.iter().filter(|answer| answer.status() != 200).all(|a| error(a) == (401, "invalid_client".into())));
+}
+
+#[tokio::test]
+async fn a_client_that_demands_dpop_is_refused_with_a_clear_code() {
+    let world = World::new();
+    world.register("acme-backend", json!({"dpop": true}));
+    assert_eq!(error(&world.grant("a", &[]).await), (400, "invalid_dpop_proof".into()));
+    assert_eq!(world.registry.assertions(), 0);
+}
+
+#[tokio::test]
+async fn a_fault_of_the_surroundings_burns_nothing() {
+    let world = World::new();
+    let assertion = world.assertion("kept");
+    let fields = [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", assertion.as_str())];
+    let faults: [(&str, fn(&World, bool)); 3] = [
+        ("the database", |w, down| w.registry.set_down(down)),
+        ("the signer", |w, down| w.issuer.set_down(down)),
+        ("the trust bucket", |w, down| w.bucket.set_down(down)),
+    ];
+    for (what, set) in faults {
+        set(&world, true);
+        let response = world.ask(&fields).await;
+        assert_eq!(error(&response), (503, "temporarily_unavailable".into()), "{what}");
+        assert_eq!(response.find("retry-after"), Some("1"), "{what}");
+        set(&world, false);
+        assert_eq!(world.registry.assertions(), 0, "{what}");
+    }
+    assert_eq!(world.ask(&fields).await.status(), 200, "the same assertion works when all is well again");
+}
+
+#[tokio::test]
+async fn a_key_swapped_behind_its_name_is_noticed_before_anybody_gets_a_token() {
+    let world = World::new();
+    let other = Issuer::new("k1");
+    world.issuer.put(&world.bucket, "trust/keys.json", NOW, json!({"keys":[other.jwk()]}));
+    assert_eq!(error(&world.grant("a", &[]).await), (503, "temporarily_unavailable".into()));
+    assert_eq!(world.registry.assertions(), 0);
+}
+
+#[tokio::test]
+async fn the_documents_say_what_exists_and_nothing_else() {
+    let world = World::new();
+    let metadata = world.raw("GET", "/.well-known/oauth-authorization-server", "", json!({})).await;
+    let body = json_of(&metadata);
+    assert_eq!(body["issuer"], ISSUER);
+    assert_eq!(body["token_endpoint"], format!("{ISSUER}/oauth2/token"));
+    assert_eq!(body["grant_types_supported"], json!(["client_credentials"]));
+    for absent in ["revocation_endpoint", "introspection_endpoint", "authorization_endpoint", "dpop_signing_alg_values_supported"] {
+        assert!(body.get(absent).is_none(), "{absent} is not here yet");
+    }
+    let keys = world.raw("GET", "/.well-known/jwks.json", "", json!({})).await;
+    assert_eq!(keys.find("cache-control"), Some("public, max-age=300"));
+    let key = json_of(&keys)["keys"][0].clone();
+    let members: Vec<_> = key.as_object().unwrap().keys().cloned().collect();
+    assert!(members.iter().all(|m| ["kty", "kid", "use", "alg", "crv", "x", "y"].contains(&m.as_str())), "{members:?}");
+}
+
+#[tokio::test]
+async fn an_answer_holds_nothing_of_what_was_sent() {
+    let world = World::new();
+    let canary = "canary-1f4e";
+    let event = json!({"resource":"/oauth2/token","path":"/oauth2/token","httpMethod":"POST",
+        "multiValueHeaders":{"Content-Type":["application/x-www-form-urlencoded"],"X-Canary":[canary]},
+        "body":format!("grant_type={canary}&client_secret={canary}&client_assertion={canary}.{canary}.{canary}"),
+        "requestContext":{"httpMethod":"POST"}});
+    let endpoint = Api(world.endpoint);
+    let answer = endpoint.handle(event, &invocation()).await.unwrap();
+    assert!(!answer.to_string().contains(canary));
+}

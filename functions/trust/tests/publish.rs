@@ -1,0 +1,356 @@
+//! What `trust` publishes, when, and what it must never publish, over a bucket and a registry in memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use serde_json::{Value, json};
+use shared::boot::{Failure, Handler, Invocation};
+use shared::clock::{Clock, Timestamp};
+use shared::jwks::Algorithm;
+use shared::port::{CreatedKey, Database, Fault, FaultKind, Parameter, SigningKeys};
+use shared::trust::{Envelope, KeyState, OwnKeys, SigningState, TrustObject};
+use testkit::{FixedClock, Registry, TrustBucket};
+use trust::{Issues, PROFILES, Publisher};
+
+const KEYS: &str = "trust/keys.json";
+const STATE: &str = "trust/signing-state.json";
+const REVOCATIONS: &str = "trust/revocations.json";
+const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
+/// Makes real key pairs and forgets the private halves.
+#[derive(Clone, Default)]
+struct Maker(Arc<AtomicUsize>);
+
+impl SigningKeys for Maker {
+    async fn create(&self, algorithm: Algorithm) -> Result<CreatedKey, Fault> {
+        let number = self.0.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        let public_der = match algorithm {
+            Algorithm::Es256 => {
+                let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+                AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap().as_ref().to_vec()
+            }
+            Algorithm::EdDsa => {
+                let pair = Ed25519KeyPair::generate().unwrap();
+                AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).unwrap().as_ref().to_vec()
+            }
+            _ => return Err(Fault::new(FaultKind::Invalid, "kms", "CreateKey")),
+        };
+        Ok(CreatedKey { key: format!("arn:aws:kms:eu-central-1:000000000000:key/{number}"), public_der })
+    }
+}
+
+struct World {
+    registry: Registry,
+    bucket: TrustBucket,
+    maker: Maker,
+    clock: FixedClock,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            registry: Registry::with_tenant("acme"),
+            bucket: TrustBucket::default(),
+            maker: Maker::default(),
+            clock: FixedClock::at(START),
+        }
+    }
+
+    fn publisher(&self) -> Publisher<Registry, TrustBucket, Maker, FixedClock> {
+        self.publisher_for(Algorithm::Es256)
+    }
+
+    fn publisher_for(&self, algorithm: Algorithm) -> Publisher<Registry, TrustBucket, Maker, FixedClock> {
+        Publisher {
+            database: self.registry.clone(),
+            bucket: self.bucket.clone(),
+            keys: self.maker.clone(),
+            clock: self.clock.clone(),
+            issues: Issues { issuer: "https://gate.example".into(), audience: "api://acme".into(), algorithm },
+        }
+    }
+
+    async fn run(&self) -> Vec<&'static str> {
+        let report = self.publisher().publish().await;
+        assert!(report.faults.is_empty(), "{:?}", report.faults);
+        report.published
+    }
+
+    async fn revoke(&self, kind: &str, value: &str) {
+        revoke(&self.registry, self.clock.now(), kind, value).await;
+    }
+
+    fn version(&self, key: &str) -> i64 {
+        self.bucket.json(key)["version"].as_i64().unwrap()
+    }
+
+    fn state(&self) -> SigningState {
+        SigningState::parse(&self.bucket.json(STATE)["body"]).unwrap()
+    }
+
+    fn created(&self) -> usize {
+        self.maker.0.load(Ordering::SeqCst)
+    }
+}
+
+async fn revoke(registry: &Registry, now: Timestamp, kind: &str, value: &str) {
+    let text = |text: &str| Parameter::Text(text.to_owned());
+    let parameters =
+        vec![text("op"), text("r"), Parameter::Int(now.millis()), text(kind), text(value), Parameter::Int(now.seconds())];
+    registry.call("api.revoke", parameters).await.unwrap();
+}
+
+#[tokio::test]
+async fn genesis_makes_one_active_key_and_one_spare_that_verifiers_know() {
+    for algorithm in [Algorithm::Es256, Algorithm::EdDsa] {
+        let world = World::new();
+        let report = world.publisher_for(algorithm).publish().await;
+        assert_eq!(report.faults.len(), 0);
+        assert_eq!(report.published, [REVOCATIONS, STATE, KEYS, PROFILES]);
+        let state = world.state();
+        let states: Vec<KeyState> = state.keys.iter().map(|key| key.state).collect();
+        assert_eq!(states, [KeyState::Active, KeyState::Published]);
+        assert_eq!(report.genesis, state.keys.iter().map(|key| key.kid.clone()).collect::<Vec<_>>());
+        assert_eq!(state.keys[0].activated_at, Some(START.millis()));
+        assert_eq!((state.keys[1].activated_at, state.keys[1].created_at), (None, START.millis()));
+
+        let body = &world.bucket.json(KEYS)["body"];
+        let published = OwnKeys::parse(body).unwrap();
+        for key in &state.keys {
+            let public = published.0.find(&key.kid).unwrap();
+            assert_eq!((public.thumbprint.as_str(), public.algorithm), (key.kid.as_str(), algorithm));
+        }
+        assert_eq!(body["keys"][0]["portcullis_state"], "active");
+        assert_eq!(body["keys"][1]["portcullis_state"], "published");
+        assert!(!body.to_string().contains("arn:"), "the public set names no key ARN");
+    }
+}
+
+#[tokio::test]
+async fn two_instances_at_genesis_agree_on_one_active_key() {
+    let world = World::new();
+    let runs = [world.publisher(), world.publisher(), world.publisher()];
+    let (one, two, three) = tokio::join!(runs[0].publish(), runs[1].publish(), runs[2].publish());
+    let faults: Vec<_> = [&one, &two, &three].into_iter().flat_map(|report| &report.faults).collect();
+    assert!(faults.is_empty(), "{faults:?}");
+    assert!(world.created() > 2, "the race was real");
+    assert_eq!([&one, &two, &three].iter().filter(|report| !report.genesis.is_empty()).count(), 1);
+    let state = world.state();
+    assert_eq!(state.keys.len(), 2);
+    assert_eq!(state.keys.iter().filter(|key| key.state == KeyState::Active).count(), 1);
+    let published = OwnKeys::parse(&world.bucket.json(KEYS)["body"]).unwrap();
+    let kids: Vec<&str> = published.0.iter().map(|key| key.kid.as_str()).collect();
+    assert_eq!(kids, state.keys.iter().map(|key| key.kid.as_str()).collect::<Vec<_>>(), "keys.json is the winner's");
+}
+
+#[tokio::test]
+async fn genesis_is_never_entered_again() {
+    let world = World::new();
+    world.run().await;
+    let before = world.bucket.json(KEYS);
+    world.bucket.remove(STATE);
+    for state in [None, Some("{}"), Some("not json"), Some(r#"{"version":1,"issued_at":1,"not_after":2,"body":[]}"#)] {
+        if let Some(text) = state {
+            world.bucket.put(STATE, text);
+        }
+        world.clock.advance(7_200);
+        let report = world.publisher().publish().await;
+        assert_eq!(report.faults.iter().map(|fault| fault.kind).collect::<Vec<_>>(), [FaultKind::Invalid], "{state:?}");
+        assert_eq!((world.created(), world.bucket.json(KEYS)), (2, before.clone()), "{state:?}");
+        assert_eq!(world.bucket.text(STATE).as_deref(), state, "what is broken is left as it is");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_keys_object_is_published_again_from_the_state() {
+    let world = World::new();
+    world.run().await;
+    let body = world.bucket.json(KEYS)["body"].clone();
+    world.bucket.remove(KEYS);
+    assert_eq!(world.run().await, [KEYS]);
+    assert_eq!((world.bucket.json(KEYS)["body"].clone(), world.created()), (body, 2));
+}
+
+#[tokio::test]
+async fn a_state_with_two_active_keys_publishes_nothing_of_itself() {
+    let world = World::new();
+    world.run().await;
+    let mut envelope: Value = world.bucket.json(STATE);
+    envelope["body"]["keys"][1]["state"] = json!("active");
+    world.bucket.put(STATE, envelope.to_string());
+    world.bucket.take_writes();
+    let report = world.publisher().publish().await;
+    assert_eq!(report.faults.len(), 1);
+    assert!(world.bucket.take_writes().is_empty());
+}
+
+#[tokio::test]
+async fn a_key_under_a_name_that_is_not_its_thumbprint_is_not_published() {
+    let world = World::new();
+    world.run().await;
+    let mut envelope: Value = world.bucket.json(STATE);
+    envelope["body"]["keys"][1]["kid"] = json!("mine");
+    envelope["body"]["keys"][1]["jwk"]["kid"] = json!("mine");
+    world.bucket.put(STATE, envelope.to_string());
+    let before = world.bucket.text(KEYS);
+    assert_eq!(world.publisher().publish().await.faults.len(), 1);
+    assert_eq!(world.bucket.text(KEYS), before);
+}
+
+#[tokio::test]
+async fn a_removed_key_leaves_the_public_set() {
+    let world = World::new();
+    world.run().await;
+    let mut envelope: Value = world.bucket.json(STATE);
+    envelope["body"]["keys"][1]["state"] = json!("removed");
+    world.bucket.put(STATE, envelope.to_string());
+    assert_eq!(world.run().await, [KEYS]);
+    assert_eq!(world.bucket.json(KEYS)["body"]["keys"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_nothing_changed_and_all_is_fresh() {
+    let world = World::new();
+    world.run().await;
+    for _ in 0..2 {
+        world.clock.advance(60);
+        world.bucket.take_writes();
+        assert!(world.run().await.is_empty());
+        assert!(world.bucket.take_writes().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_object_is_published_anew_before_its_life_is_half_over() {
+    let world = World::new();
+    world.run().await;
+    world.clock.advance(149);
+    assert!(world.run().await.is_empty());
+    world.clock.advance(1);
+    assert_eq!(world.run().await, [REVOCATIONS]);
+    world.clock.advance(1_650);
+    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS]);
+    world.clock.advance(12 * 3_600);
+    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, PROFILES]);
+}
+
+#[tokio::test]
+async fn every_envelope_says_until_when_it_may_be_used() {
+    let world = World::new();
+    world.run().await;
+    for (key, life) in [(REVOCATIONS, 300), (KEYS, 3_600), (STATE, 3_600), (PROFILES, 86_400)] {
+        let envelope = Envelope::open(world.bucket.text(key).unwrap().as_bytes()).unwrap();
+        assert_eq!((envelope.version, envelope.issued_at), (START.millis(), START.millis()), "{key}");
+        assert_eq!(envelope.not_after, START.plus_seconds(life).millis(), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn versions_rise_even_when_the_clock_goes_back() {
+    let world = World::new();
+    world.run().await;
+    let first = world.version(REVOCATIONS);
+    world.revoke("sub", "a").await;
+    world.run().await;
+    assert_eq!(world.version(REVOCATIONS), first + 1, "within the same millisecond");
+    world.clock.advance(-3_600);
+    world.revoke("sub", "b").await;
+    world.run().await;
+    assert_eq!(world.version(REVOCATIONS), first + 2);
+}
+
+#[tokio::test]
+async fn a_revocation_is_in_the_next_publication_and_leaves_when_nothing_is_left_to_hit() {
+    let world = World::new();
+    world.run().await;
+    for (kind, value) in
+        [("sub", "s"), ("sid", "i"), ("client_id", "c"), ("tenant", "acme"), ("device", "d"), ("jti", "j")]
+    {
+        world.revoke(kind, value).await;
+    }
+    assert_eq!(world.run().await, [REVOCATIONS]);
+    let now = START.seconds();
+    assert_eq!(
+        world.bucket.json(REVOCATIONS)["body"],
+        json!({ "epochs": { "sub": { "s": now }, "sid": { "i": now }, "client_id": { "c": now }, "tenant": { "acme": now },
+            "device": { "d": now } }, "jti": { "j": now }, "kid": [] })
+    );
+    world.clock.advance(910);
+    world.run().await;
+    assert_eq!(world.bucket.json(REVOCATIONS)["body"]["epochs"]["sub"]["s"], now, "a token could still be alive");
+    world.clock.advance(1);
+    world.run().await;
+    assert_eq!(
+        world.bucket.json(REVOCATIONS)["body"],
+        json!({ "epochs": { "sub": {}, "sid": {}, "client_id": {}, "tenant": {}, "device": {} }, "jti": {}, "kid": [] })
+    );
+}
+
+#[tokio::test]
+async fn an_instance_that_was_overtaken_does_not_bring_the_older_body_back() {
+    let world = World::new();
+    world.run().await;
+    world.revoke("sub", "first").await;
+    let (bucket, registry, now) = (world.bucket.clone(), world.registry.clone(), world.clock.now());
+    // Between this instance's snapshot and its write, somebody revokes and another instance publishes.
+    world.bucket.before_next_write(async move {
+        revoke(&registry, now, "sub", "second").await;
+        let mut envelope = bucket.json(REVOCATIONS);
+        envelope["version"] = json!(envelope["version"].as_i64().unwrap() + 1);
+        envelope["body"]["epochs"]["sub"] = json!({ "first": now.seconds(), "second": now.seconds() });
+        bucket.put(REVOCATIONS, envelope.to_string());
+    });
+    world.run().await;
+    assert_eq!(world.bucket.json(REVOCATIONS)["body"]["epochs"]["sub"].as_object().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_unreadable_publication_is_replaced() {
+    let world = World::new();
+    world.run().await;
+    world.bucket.put(REVOCATIONS, "garbage");
+    assert_eq!(world.run().await, [REVOCATIONS]);
+    assert!(world.bucket.json(REVOCATIONS)["body"].is_object());
+}
+
+#[tokio::test]
+async fn profiles_name_our_issuer_audience_and_algorithm() {
+    let world = World::new();
+    world.run().await;
+    assert_eq!(
+        world.bucket.json(PROFILES)["body"],
+        json!({ "profiles": [{ "id": "own", "issuer": "https://gate.example", "audience": "api://acme", "algorithms": ["ES256"] }] })
+    );
+}
+
+#[tokio::test]
+async fn without_postgres_the_keys_are_still_published_and_the_run_fails() {
+    let world = World::new();
+    world.registry.set_down(true);
+    let invocation =
+        Invocation { request_id: "r".into(), deadline: START.plus_seconds(60), function_arn: String::new() };
+    assert_eq!(world.publisher().handle(json!({}), &invocation).await, Err(Failure::UNAVAILABLE));
+    assert_eq!(world.bucket.keys(), [KEYS, PROFILES, STATE]);
+}
+
+#[tokio::test]
+async fn without_the_bucket_nothing_is_created() {
+    let world = World::new();
+    world.bucket.set_down(true);
+    assert_eq!(world.publisher().publish().await.faults.len(), 3);
+    assert_eq!(world.created(), 0);
+}
+
+#[tokio::test]
+async fn whatever_the_event_says_the_run_is_the_same() {
+    for event in [json!(null), json!({}), json!({"source": "aws.s3", "detail": {"object": {"key": "trust-inbox/admin/x"}}}), json!([1])] {
+        let world = World::new();
+        let invocation =
+            Invocation { request_id: "r".into(), deadline: START.plus_seconds(60), function_arn: String::new() };
+        let answer = world.publisher().handle(event, &invocation).await.unwrap();
+        assert_eq!(answer["published"].as_array().unwrap().len(), 4);
+    }
+}

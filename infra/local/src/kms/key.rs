@@ -1,0 +1,346 @@
+//! One KMS key: its specification, usage, state, and what it is made of.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{blob::random, error::KmsError, pair::Pair};
+
+/// Epoch milliseconds.
+pub(crate) type Millis = u64;
+
+/// What a key can be. Other specifications of the service are refused at `CreateKey`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum KeySpec {
+    /// AES-256, for encryption.
+    SymmetricDefault,
+    /// RSA with a modulus of 2048 bits, for signatures.
+    #[serde(rename = "RSA_2048")]
+    Rsa2048,
+    /// RSA with a modulus of 3072 bits, for signatures.
+    #[serde(rename = "RSA_3072")]
+    Rsa3072,
+    /// RSA with a modulus of 4096 bits, for signatures.
+    #[serde(rename = "RSA_4096")]
+    Rsa4096,
+    /// ECDSA on P-256.
+    #[serde(rename = "ECC_NIST_P256")]
+    EccNistP256,
+    /// ECDSA on P-384.
+    #[serde(rename = "ECC_NIST_P384")]
+    EccNistP384,
+    /// Ed25519.
+    EccNistEdwards25519,
+}
+
+const RSA_ALGORITHMS: &[&str] = &[
+    "RSASSA_PKCS1_V1_5_SHA_256",
+    "RSASSA_PKCS1_V1_5_SHA_384",
+    "RSASSA_PKCS1_V1_5_SHA_512",
+    "RSASSA_PSS_SHA_256",
+    "RSASSA_PSS_SHA_384",
+    "RSASSA_PSS_SHA_512",
+];
+
+impl KeySpec {
+    /// Every specification the stand-in makes keys of.
+    pub const ALL: [Self; 7] = [
+        Self::SymmetricDefault,
+        Self::Rsa2048,
+        Self::Rsa3072,
+        Self::Rsa4096,
+        Self::EccNistP256,
+        Self::EccNistP384,
+        Self::EccNistEdwards25519,
+    ];
+
+    /// The name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SymmetricDefault => "SYMMETRIC_DEFAULT",
+            Self::Rsa2048 => "RSA_2048",
+            Self::Rsa3072 => "RSA_3072",
+            Self::Rsa4096 => "RSA_4096",
+            Self::EccNistP256 => "ECC_NIST_P256",
+            Self::EccNistP384 => "ECC_NIST_P384",
+            Self::EccNistEdwards25519 => "ECC_NIST_EDWARDS25519",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|spec| spec.as_str() == name)
+    }
+
+    /// The one usage that keys of this specification have here.
+    pub(crate) fn usage(self) -> KeyUsage {
+        match self {
+            Self::SymmetricDefault => KeyUsage::EncryptDecrypt,
+            _ => KeyUsage::SignVerify,
+        }
+    }
+
+    pub(crate) fn signing_algorithms(self) -> &'static [&'static str] {
+        match self {
+            Self::SymmetricDefault => &[],
+            Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => RSA_ALGORITHMS,
+            Self::EccNistP256 => &["ECDSA_SHA_256"],
+            Self::EccNistP384 => &["ECDSA_SHA_384"],
+            Self::EccNistEdwards25519 => &["ED25519_SHA_512", "ED25519_PH_SHA_512"],
+        }
+    }
+}
+
+/// What a key is for; fixed when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum KeyUsage {
+    /// Encrypt, decrypt and make data keys.
+    EncryptDecrypt,
+    /// Sign and verify.
+    SignVerify,
+}
+
+impl KeyUsage {
+    /// The name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EncryptDecrypt => "ENCRYPT_DECRYPT",
+            Self::SignVerify => "SIGN_VERIFY",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum KeyState {
+    Enabled,
+    Disabled,
+    PendingDeletion { at: Millis, days: i64 },
+}
+
+impl KeyState {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "Enabled",
+            Self::Disabled => "Disabled",
+            Self::PendingDeletion { .. } => "PendingDeletion",
+        }
+    }
+}
+
+/// 32 bytes, shown as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MaterialId(pub(crate) [u8; 32]);
+
+impl fmt::Display for MaterialId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// One generation of a symmetric key.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Material {
+    #[serde(serialize_with = "write_id", deserialize_with = "read_id")]
+    pub(crate) id: MaterialId,
+    #[serde(serialize_with = "write_bytes", deserialize_with = "read_array")]
+    pub(crate) secret: [u8; 32],
+    pub(crate) since: Millis,
+}
+
+impl Material {
+    pub(crate) fn generate(now: Millis) -> Result<Self, KmsError> {
+        Ok(Self { id: MaterialId(random()?), secret: random()?, since: now })
+    }
+}
+
+#[derive(Clone)]
+pub(crate) enum Substance {
+    /// Every generation, the current one last; never empty.
+    Symmetric {
+        past: Vec<Material>,
+        current: Material,
+    },
+    Asymmetric(Arc<Pair>),
+}
+
+impl Substance {
+    /// Makes what a key of this specification consists of. Slow for RSA: no lock may be held.
+    pub(crate) fn generate(spec: KeySpec, now: Millis) -> Result<Self, KmsError> {
+        match spec {
+            KeySpec::SymmetricDefault => Ok(Self::Symmetric { past: Vec::new(), current: Material::generate(now)? }),
+            _ => Ok(Self::Asymmetric(Arc::new(Pair::generate(spec)?))),
+        }
+    }
+}
+
+/// A key as the service keeps it; replaced as a whole when something about it changes.
+#[derive(Clone)]
+pub(crate) struct Key {
+    pub(crate) id: Uuid,
+    pub(crate) arn: String,
+    pub(crate) spec: KeySpec,
+    pub(crate) state: KeyState,
+    pub(crate) description: String,
+    pub(crate) policy: Option<String>,
+    pub(crate) created: Millis,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) substance: Substance,
+    /// When a rotation on demand was asked for that is not done yet.
+    pub(crate) rotating_since: Option<Millis>,
+}
+
+impl Key {
+    /// Refuses a key that may not be used for cryptography now.
+    pub(crate) fn usable(&self) -> Result<(), KmsError> {
+        match self.state {
+            KeyState::Enabled => Ok(()),
+            KeyState::Disabled => Err(KmsError::disabled(&self.arn)),
+            KeyState::PendingDeletion { .. } => Err(self.pending_deletion()),
+        }
+    }
+
+    /// Refuses a key that is about to be deleted; a disabled one passes.
+    pub(crate) fn kept(&self) -> Result<(), KmsError> {
+        match self.state {
+            KeyState::PendingDeletion { .. } => Err(self.pending_deletion()),
+            _ => Ok(()),
+        }
+    }
+
+    fn pending_deletion(&self) -> KmsError {
+        KmsError::invalid_state(format!("{} is pending deletion.", self.arn))
+    }
+
+    /// The generation new ciphertexts use.
+    pub(crate) fn material(&self, operation: &str) -> Result<&Material, KmsError> {
+        match &self.substance {
+            Substance::Symmetric { current, .. } => Ok(current),
+            Substance::Asymmetric(_) => Err(self.wrong_usage(operation)),
+        }
+    }
+
+    /// The generation a ciphertext names.
+    pub(crate) fn material_of(&self, id: MaterialId) -> Option<&Material> {
+        match &self.substance {
+            Substance::Symmetric { past, current } => {
+                past.iter().chain(std::iter::once(current)).find(|material| material.id == id)
+            }
+            Substance::Asymmetric(_) => None,
+        }
+    }
+
+    pub(crate) fn wrong_usage(&self, operation: &str) -> KmsError {
+        KmsError::wrong_usage(&self.arn, self.spec.usage().as_str(), operation)
+    }
+
+    /// The `KeyMetadata` structure of the API.
+    pub(crate) fn metadata(&self, account: &str) -> Value {
+        let mut metadata = json!({
+            "AWSAccountId": account,
+            "KeyId": self.id.to_string(),
+            "Arn": self.arn,
+            "CreationDate": seconds(self.created),
+            "Enabled": self.state == KeyState::Enabled,
+            "Description": self.description,
+            "KeyUsage": self.spec.usage().as_str(),
+            "KeyState": self.state.as_str(),
+            "Origin": "AWS_KMS",
+            "KeyManager": "CUSTOMER",
+            "CustomerMasterKeySpec": self.spec.as_str(),
+            "KeySpec": self.spec.as_str(),
+            "MultiRegion": false,
+        });
+        let mut put = |name: &str, value: Value| {
+            if let Some(members) = metadata.as_object_mut() {
+                members.insert(name.to_owned(), value);
+            }
+        };
+        if let KeyState::PendingDeletion { at, .. } = self.state {
+            put("DeletionDate", json!(seconds(at)));
+        }
+        match &self.substance {
+            Substance::Symmetric { current, .. } => {
+                put("EncryptionAlgorithms", json!(["SYMMETRIC_DEFAULT"]));
+                put("CurrentKeyMaterialId", json!(current.id.to_string()));
+            }
+            Substance::Asymmetric(_) => put("SigningAlgorithms", json!(self.spec.signing_algorithms())),
+        }
+        metadata
+    }
+}
+
+/// A timestamp as awsJson carries it: epoch seconds with fraction.
+pub(crate) fn seconds(at: Millis) -> f64 {
+    at as f64 / 1000.0
+}
+
+/// A key in the form that outlives the process. Holds private keys in clear.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SavedKey {
+    id: Uuid,
+    arn: String,
+    spec: KeySpec,
+    state: KeyState,
+    description: String,
+    policy: Option<String>,
+    created: Millis,
+    tags: BTreeMap<String, String>,
+    symmetric: Vec<Material>,
+    pkcs8: Option<String>,
+    rotating_since: Option<Millis>,
+}
+
+impl From<&Key> for SavedKey {
+    fn from(key: &Key) -> Self {
+        let (symmetric, pkcs8) = match &key.substance {
+            Substance::Symmetric { past, current } => {
+                (past.iter().chain(std::iter::once(current)).cloned().collect(), None)
+            }
+            Substance::Asymmetric(pair) => (Vec::new(), Some(STANDARD.encode(pair.pkcs8()))),
+        };
+        let Key { id, arn, spec, state, description, policy, created, tags, rotating_since, .. } = key.clone();
+        Self { id, arn, spec, state, description, policy, created, tags, symmetric, pkcs8, rotating_since }
+    }
+}
+
+impl SavedKey {
+    /// The key again; `None` when what was saved does not fit together.
+    pub(crate) fn restore(self) -> Option<Key> {
+        let Self { id, arn, spec, state, description, policy, created, tags, mut symmetric, pkcs8, rotating_since } =
+            self;
+        let substance = match (spec, pkcs8) {
+            (KeySpec::SymmetricDefault, None) => {
+                let current = symmetric.pop()?;
+                Substance::Symmetric { past: symmetric, current }
+            }
+            (KeySpec::SymmetricDefault, Some(_)) | (_, None) => return None,
+            (_, Some(pkcs8)) => {
+                Substance::Asymmetric(Arc::new(Pair::from_pkcs8(spec, &STANDARD.decode(pkcs8).ok()?).ok()?))
+            }
+        };
+        Some(Key { id, arn, spec, state, description, policy, created, tags, substance, rotating_since })
+    }
+}
+
+fn write_id<S: Serializer>(id: &MaterialId, serializer: S) -> Result<S::Ok, S::Error> {
+    write_bytes(&id.0, serializer)
+}
+
+fn read_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MaterialId, D::Error> {
+    read_array(deserializer).map(MaterialId)
+}
+
+fn write_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(bytes))
+}
+
+fn read_array<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+    let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+    bytes.try_into().map_err(|_| D::Error::custom("32 bytes expected"))
+}

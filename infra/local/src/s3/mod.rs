@@ -1,0 +1,234 @@
+//! The S3 stand-in: path-style on loopback, strict where s3s alone is not.
+//!
+//! A request passes the [`guard`] (who signed what), s3s (parsing, chunked bodies, answers), [`access`] (IAM) and
+//! [`operations`] (preconditions, digests) before it reaches the [`store`]. Buckets are fixed at the start and behave
+//! as versioned ones; there are no ACLs, no tags, no multipart uploads and no POST policies: what is not here is
+//! refused with 501 and never ignored.
+
+mod access;
+mod digest;
+mod guard;
+mod operations;
+mod refusal;
+mod store;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode};
+use http_body_util::{BodyExt, Full};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::config::{S3Config, StaticConfigProvider};
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, S3ErrorCode, S3Result};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedSender;
+
+use self::access::{Access, Caller};
+use self::operations::Operations;
+use self::refusal::Refusal;
+use self::store::{Found, Store};
+use crate::account::{Account, letters};
+use crate::faults::{FaultKnobs, Strike};
+use crate::http::{Request, Response, Server, serve};
+
+/// The largest body taken, 256 MiB; larger uploads are multipart ones in any case.
+pub const LARGEST_BODY: usize = 256 * 1024 * 1024;
+
+/// A committed write, as S3 tells EventBridge about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectCreated {
+    /// The bucket's name.
+    pub bucket: String,
+    /// The key, not URL-encoded.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// The ETag without quotes.
+    pub etag: String,
+    /// The id of the new version.
+    pub version_id: String,
+    /// Orders the events of one key: compare as text.
+    pub sequencer: String,
+    /// The API call, `PutObject`.
+    pub reason: String,
+    /// The id of the request that wrote it.
+    pub request_id: String,
+    /// The client's address.
+    pub source_ip: String,
+}
+
+/// One S3 endpoint with its buckets.
+pub struct S3 {
+    account: Arc<Account>,
+    service: S3Service,
+    store: Arc<Store>,
+    faults: FaultKnobs,
+    calls: Mutex<BTreeMap<(&'static str, String), u64>>,
+}
+
+impl std::fmt::Debug for S3 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("S3").finish_non_exhaustive()
+    }
+}
+
+impl S3 {
+    /// A stand-in with these buckets, empty, whose bodies are spooled under `root`. Every committed write is told to
+    /// `events`.
+    pub fn new(
+        account: Arc<Account>,
+        buckets: Vec<String>,
+        root: PathBuf,
+        events: UnboundedSender<ObjectCreated>,
+    ) -> Arc<S3> {
+        let store = Arc::new(Store::new(root, buckets, account.clock.now()));
+        let operations = Operations { account: Arc::clone(&account), store: Arc::clone(&store), events };
+        let mut builder = S3ServiceBuilder::new(operations);
+        let mut config = S3Config::default();
+        // The guard has judged the time already, on the account's clock; s3s knows only the machine's.
+        config.presigned_url_max_skew_time_secs = u32::MAX;
+        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
+        builder.set_auth(Secrets(Arc::clone(&account)));
+        builder.set_access(Access { account: Arc::clone(&account), store: Arc::clone(&store) });
+        Arc::new(S3 { account, store, service: builder.build(), faults: FaultKnobs::default(), calls: Mutex::default() })
+    }
+
+    /// Serves on this listener until the returned server is dropped.
+    ///
+    /// # Errors
+    /// When the listener is not a loopback one.
+    pub async fn serve(self: &Arc<Self>, listener: TcpListener) -> io::Result<Server> {
+        let s3 = Arc::clone(self);
+        serve(listener, None, LARGEST_BODY, move |request| {
+            let s3 = Arc::clone(&s3);
+            async move { s3.handle(request).await }
+        })
+        .await
+    }
+
+    /// The faults of this endpoint.
+    pub fn faults(&self) -> &FaultKnobs {
+        &self.faults
+    }
+
+    /// How many requests came with this method for a path `/bucket/key` that starts with `prefix`, refused ones
+    /// included.
+    pub fn calls(&self, method: &Method, prefix: &str) -> u64 {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = calls.iter().filter(|((name, path), _)| *name == name_of(method) && path.starts_with(prefix));
+        mine.map(|(_, count)| count).sum()
+    }
+
+    /// The current body of an object, for the stack's owner: neither signed nor authorised, counted or touched by faults.
+    pub async fn look(&self, bucket: &str, key: &str) -> Option<Bytes> {
+        match self.store.find(bucket, key, None) {
+            Found::Object { object, .. } => object.read().await.ok(),
+            Found::DeleteMarker(_) | Found::Missing | Found::NoSuchVersion => None,
+        }
+    }
+
+    async fn handle(&self, request: Request) -> Response {
+        let (request_id, host_id) = (letters(16), letters(56));
+        let head = request.method == Method::HEAD;
+        self.count(&request);
+        let response = match self.faults.strike().await {
+            Some(Strike::Throttle) => {
+                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate.").respond()
+            }
+            Some(Strike::Unavailable) => {
+                let message = "We encountered an internal error. Please try again.";
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message).respond()
+            }
+            None => self.dispatch(request, &request_id).await,
+        };
+        finish(response, head, &request_id, &host_id).await
+    }
+
+    async fn dispatch(&self, request: Request, request_id: &str) -> Response {
+        let (authenticated, request) = match guard::admit(request, &self.account) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return refusal.respond(),
+        };
+        let caller = Caller {
+            authenticated,
+            request_id: request_id.to_owned(),
+            source_ip: request.peer.ip().to_string(),
+            now: self.account.clock.now(),
+        };
+        let mut passed = http::Request::new(Body::from(request.body));
+        *passed.method_mut() = request.method;
+        *passed.uri_mut() = request.uri;
+        *passed.headers_mut() = request.headers;
+        passed.extensions_mut().insert(Arc::new(caller));
+        let answered = match self.service.call(passed).await {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                body.collect().await.map(|body| Response::from_parts(parts, Full::new(body.to_bytes()))).ok()
+            }
+            Err(_) => None,
+        };
+        answered.unwrap_or_else(|| {
+            let message = "We encountered an internal error. Please try again.";
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message).respond()
+        })
+    }
+
+    fn count(&self, request: &Request) {
+        let key = (name_of(&request.method), request.uri.path().to_owned());
+        *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+    }
+}
+
+/// Gives every answer what all answers of S3 carry, and no body where HTTP has none.
+async fn finish(response: Response, head: bool, request_id: &str, host_id: &str) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let mut body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(never) => match never {},
+    };
+    if parts.status.is_client_error() || parts.status.is_server_error() || parts.status == StatusCode::NOT_MODIFIED {
+        body = refusal::complete(&mut parts.headers, body, request_id, host_id);
+        if head || parts.status == StatusCode::NOT_MODIFIED {
+            body = Bytes::new();
+            parts.headers.remove(http::header::CONTENT_TYPE);
+        }
+    }
+    for (name, value) in [("x-amz-request-id", request_id), ("x-amz-id-2", host_id)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            parts.headers.insert(name, value);
+        }
+    }
+    parts.headers.insert(http::header::SERVER, HeaderValue::from_static("AmazonS3"));
+    Response::from_parts(parts, Full::new(body))
+}
+
+/// The secrets for s3s's own verifier.
+struct Secrets(Arc<Account>);
+
+#[async_trait::async_trait]
+impl S3Auth for Secrets {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        match self.0.credentials.find(access_key) {
+            Some(entry) => Ok(SecretKey::from(entry.secret)),
+            None => {
+                let message = "The AWS Access Key Id you provided does not exist in our records.";
+                Err(refusal::error(S3ErrorCode::InvalidAccessKeyId, message))
+            }
+        }
+    }
+}
+
+fn name_of(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::POST => "POST",
+        _ => "other",
+    }
+}

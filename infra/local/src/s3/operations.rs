@@ -1,0 +1,691 @@
+//! The operations of S3 that Portcullis and its operators use, over the [`Store`]. All others stay what s3s makes of
+//! them: 501 NotImplemented.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest as hash};
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use s3s::dto::{
+    Bucket, Checksum, CommonPrefix, DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition, EncodingType,
+    GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput,
+    ListBucketsInput, ListBucketsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output,
+    Object as ListedObject, ObjectStorageClass, Owner, PutObjectInput, PutObjectOutput, ServerSideEncryption,
+    StreamingBlob, Timestamp, TimestampFormat,
+};
+use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::ObjectCreated;
+use super::access::{self, Caller};
+use super::digest;
+use super::refusal::{error, not_implemented, with_element, with_header};
+use super::store::{Attributes, Committed, Encryption, Found, Object, Store, Version, WriteCondition};
+use crate::account::Account;
+
+/// The implementation behind s3s.
+pub(crate) struct Operations {
+    pub(crate) account: Arc<Account>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) events: UnboundedSender<ObjectCreated>,
+}
+
+const LONGEST_KEY: usize = 1024;
+const LONGEST_LISTING: i32 = 1000;
+
+#[async_trait::async_trait]
+impl s3s::S3 for Operations {
+    async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let caller = access::caller(&request.extensions)?;
+        let mut input = request.input;
+        refuse_unknown_features(&input)?;
+        let condition = write_condition(&input)?;
+        let encryption = encryption(&input, &self.account)?;
+        if input.key.len() > LONGEST_KEY {
+            return Err(error(S3ErrorCode::KeyTooLongError, "Your key is too long"));
+        }
+        if let Encryption::Kms { key_arn, bucket_key } = &encryption {
+            let context = encryption_context(&input.bucket, &input.key, *bucket_key);
+            access::use_key(&self.account, &caller, "kms:GenerateDataKey", key_arn, &context)?;
+        }
+
+        let body = match input.body.take() {
+            Some(body) => collect(body).await?,
+            None => Bytes::new(),
+        };
+        let trailers = request.trailing_headers.and_then(|trailers| trailers.take());
+        let announced = request.headers.get("x-amz-trailer").and_then(|value| value.to_str().ok());
+        if let Some(announced) = announced
+            && trailers.as_ref().is_none_or(|trailers| !trailers.contains_key(announced.to_ascii_lowercase()))
+        {
+            let message = "The request contained trailing data that was not well-formed or did not conform to our published schema.";
+            return Err(error(S3ErrorCode::Custom("MalformedTrailerError".into()), message))
+                .map_err(|error| with_status(error, http::StatusCode::BAD_REQUEST));
+        }
+        let digests = digest::verify(&input, &request.headers, trailers.as_ref(), &body)?;
+
+        let spooled = self.store.spool(body).await.map_err(S3Error::internal_error)?;
+        let (version_id, size) = (spooled.version_id.clone(), spooled.size);
+        let etag = match &encryption {
+            Encryption::Managed => digests.md5,
+            // Under KMS the ETag is no digest of the body: callers must not lean on it.
+            Encryption::Kms { .. } => {
+                let digest = hash(&SHA256, format!("{version_id}{}", digests.md5).as_bytes());
+                digest::hex(digest.as_ref()).chars().take(32).collect()
+            }
+        };
+        let checksum = digests.checksum.clone();
+        let attributes = Attributes {
+            content_type: input.content_type,
+            content_encoding: input.content_encoding.and_then(without_transfer_coding),
+            content_language: input.content_language,
+            content_disposition: input.content_disposition,
+            cache_control: input.cache_control,
+            expires: input.expires,
+            metadata: input.metadata,
+            encryption: encryption.clone(),
+            checksum: digests.checksum,
+        };
+        let description = (etag.clone(), attributes);
+        let (bucket, key) = (input.bucket, input.key);
+        match self.store.commit(&bucket, &key, spooled, description, &condition, caller.now) {
+            Committed::Stored { sequencer } => {
+                // Nobody listening is no reason to fail a write, here as in AWS.
+                let _ = self.events.send(ObjectCreated {
+                    bucket,
+                    key,
+                    size,
+                    etag: etag.clone(),
+                    version_id: version_id.clone(),
+                    sequencer,
+                    reason: "PutObject".to_owned(),
+                    request_id: caller.request_id.clone(),
+                    source_ip: caller.source_ip.clone(),
+                });
+            }
+            Committed::PreconditionFailed(header) => return Err(precondition_failed(header)),
+            Committed::NoSuchKey => return Err(no_such_key(&key)),
+        }
+        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = echo(&encryption);
+        Ok(S3Response::new(PutObjectOutput {
+            e_tag: Some(ETag::Strong(etag)),
+            version_id: Some(version_id),
+            server_side_encryption,
+            ssekms_key_id,
+            bucket_key_enabled,
+            checksum_crc32: checksum.checksum_crc32,
+            checksum_crc32c: checksum.checksum_crc32c,
+            checksum_crc64nvme: checksum.checksum_crc64nvme,
+            checksum_sha1: checksum.checksum_sha1,
+            checksum_sha256: checksum.checksum_sha256,
+            checksum_type: checksum.checksum_type,
+            ..Default::default()
+        }))
+    }
+
+    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        let caller = access::caller(&request.extensions)?;
+        let input = request.input;
+        if input.part_number.is_some() || input.sse_customer_key.is_some() {
+            return Err(not_implemented());
+        }
+        let read = Read {
+            bucket: &input.bucket,
+            key: &input.key,
+            version_id: input.version_id.as_deref(),
+            if_match: input.if_match.as_ref(),
+            if_none_match: input.if_none_match.as_ref(),
+            if_modified_since: input.if_modified_since.as_ref(),
+            if_unmodified_since: input.if_unmodified_since.as_ref(),
+        };
+        let (version, object) = self.locate(&caller, &read)?;
+        self.decrypt(&caller, &read, &object)?;
+        let whole = object.read().await.map_err(S3Error::internal_error)?;
+        let (body, content_range) = match input.range {
+            None => (whole, None),
+            Some(range) => {
+                let satisfied = range.check(object.size).map_err(|_| invalid_range(object.size))?;
+                let (start, end) = (to_usize(satisfied.start)?, to_usize(satisfied.end)?);
+                let content_range = format!("bytes {}-{}/{}", satisfied.start, satisfied.end - 1, object.size);
+                (whole.slice(start..end), Some(content_range))
+            }
+        };
+        // The checksum covers the whole object, so a part of it comes without.
+        let checksum = match (&input.checksum_mode, &content_range) {
+            (Some(_), None) => object.attributes.checksum.clone(),
+            _ => Checksum::default(),
+        };
+        let attributes = object.attributes.clone();
+        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = echo(&attributes.encryption);
+        Ok(S3Response::new(GetObjectOutput {
+            accept_ranges: Some("bytes".to_owned()),
+            content_length: Some(to_i64(body.len() as u64)?),
+            body: Some(StreamingBlob::from(Body::from(body))),
+            content_range,
+            content_type: Some(content_type(&attributes)),
+            content_encoding: attributes.content_encoding,
+            content_language: attributes.content_language,
+            content_disposition: attributes.content_disposition,
+            cache_control: attributes.cache_control,
+            expires: attributes.expires,
+            metadata: attributes.metadata,
+            e_tag: Some(ETag::Strong(object.etag.clone())),
+            last_modified: Some(Timestamp::from(version.modified)),
+            version_id: Some(version.id),
+            server_side_encryption,
+            ssekms_key_id,
+            bucket_key_enabled,
+            checksum_crc32: checksum.checksum_crc32,
+            checksum_crc32c: checksum.checksum_crc32c,
+            checksum_crc64nvme: checksum.checksum_crc64nvme,
+            checksum_sha1: checksum.checksum_sha1,
+            checksum_sha256: checksum.checksum_sha256,
+            checksum_type: checksum.checksum_type,
+            ..Default::default()
+        }))
+    }
+
+    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+        let caller = access::caller(&request.extensions)?;
+        let input = request.input;
+        if input.part_number.is_some() || input.sse_customer_key.is_some() || input.range.is_some() {
+            return Err(not_implemented());
+        }
+        let read = Read {
+            bucket: &input.bucket,
+            key: &input.key,
+            version_id: input.version_id.as_deref(),
+            if_match: input.if_match.as_ref(),
+            if_none_match: input.if_none_match.as_ref(),
+            if_modified_since: input.if_modified_since.as_ref(),
+            if_unmodified_since: input.if_unmodified_since.as_ref(),
+        };
+        let (version, object) = self.locate(&caller, &read)?;
+        let checksum = match &input.checksum_mode {
+            Some(_) => {
+                // The checksum is stored encrypted too, so asking for it is a use of the key.
+                self.decrypt(&caller, &read, &object)?;
+                object.attributes.checksum.clone()
+            }
+            None => Checksum::default(),
+        };
+        let attributes = object.attributes.clone();
+        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = echo(&attributes.encryption);
+        let output = HeadObjectOutput {
+            accept_ranges: Some("bytes".to_owned()),
+            content_length: Some(to_i64(object.size)?),
+            content_type: Some(content_type(&attributes)),
+            content_encoding: attributes.content_encoding,
+            content_language: attributes.content_language,
+            content_disposition: attributes.content_disposition,
+            cache_control: attributes.cache_control,
+            expires: attributes.expires,
+            metadata: attributes.metadata,
+            e_tag: Some(ETag::Strong(object.etag.clone())),
+            last_modified: Some(Timestamp::from(version.modified)),
+            version_id: Some(version.id),
+            server_side_encryption,
+            ssekms_key_id,
+            bucket_key_enabled,
+            checksum_crc32: checksum.checksum_crc32,
+            checksum_crc32c: checksum.checksum_crc32c,
+            checksum_crc64nvme: checksum.checksum_crc64nvme,
+            checksum_sha1: checksum.checksum_sha1,
+            checksum_sha256: checksum.checksum_sha256,
+            checksum_type: checksum.checksum_type,
+            ..Default::default()
+        };
+        let overrides = [
+            (http::header::CACHE_CONTROL, input.response_cache_control),
+            (http::header::CONTENT_DISPOSITION, input.response_content_disposition),
+            (http::header::CONTENT_ENCODING, input.response_content_encoding),
+            (http::header::CONTENT_LANGUAGE, input.response_content_language),
+            (http::header::CONTENT_TYPE, input.response_content_type),
+            (http::header::EXPIRES, input.response_expires.as_ref().and_then(http_date)),
+        ];
+        Ok(S3Response::with_headers(output, overridden(overrides)?))
+    }
+
+    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+        let caller = access::caller(&request.extensions)?;
+        let input = request.input;
+        let conditional = input.if_match.is_some()
+            || input.if_match_size.is_some()
+            || input.if_match_last_modified_time.is_some()
+            || input.mfa.is_some();
+        if conditional {
+            return Err(not_implemented());
+        }
+        let version_id = input.version_id.as_deref();
+        let deleted = self.store.delete(&input.bucket, &input.key, version_id, caller.now);
+        let output = match deleted {
+            Some((id, marker)) => {
+                DeleteObjectOutput { version_id: Some(id), delete_marker: marker.then_some(true), ..Default::default() }
+            }
+            None => DeleteObjectOutput { version_id: input.version_id, ..Default::default() },
+        };
+        Ok(S3Response::with_status(output, http::StatusCode::NO_CONTENT))
+    }
+
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let input = request.input;
+        let after = match &input.continuation_token {
+            Some(token) => Some(position(token)?),
+            None => input.start_after.clone(),
+        };
+        let page = self.page(&Listing {
+            bucket: &input.bucket,
+            prefix: input.prefix.as_deref().unwrap_or_default(),
+            delimiter: input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty()),
+            after: after.as_deref(),
+            max_keys: input.max_keys,
+            encode: encodes(input.encoding_type.as_ref())?,
+        })?;
+        Ok(S3Response::new(ListObjectsV2Output {
+            name: Some(input.bucket),
+            prefix: Some(page.spell(&input.prefix.unwrap_or_default())),
+            max_keys: Some(page.max_keys),
+            key_count: i32::try_from(page.contents.len() + page.prefixes.len()).ok(),
+            is_truncated: Some(page.next.is_some()),
+            next_continuation_token: page.next.as_deref().map(token),
+            continuation_token: input.continuation_token,
+            start_after: input.start_after.map(|key| page.spell(&key)),
+            delimiter: input.delimiter.map(|delimiter| page.spell(&delimiter)),
+            encoding_type: input.encoding_type,
+            contents: Some(page.contents),
+            common_prefixes: Some(page.prefixes),
+            ..Default::default()
+        }))
+    }
+
+    async fn list_objects(&self, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
+        let input = request.input;
+        let page = self.page(&Listing {
+            bucket: &input.bucket,
+            prefix: input.prefix.as_deref().unwrap_or_default(),
+            delimiter: input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty()),
+            after: input.marker.as_deref(),
+            max_keys: input.max_keys,
+            encode: encodes(input.encoding_type.as_ref())?,
+        })?;
+        Ok(S3Response::new(ListObjectsOutput {
+            name: Some(input.bucket),
+            prefix: Some(page.spell(&input.prefix.unwrap_or_default())),
+            marker: Some(page.spell(&input.marker.unwrap_or_default())),
+            max_keys: Some(page.max_keys),
+            is_truncated: Some(page.next.is_some()),
+            next_marker: page.next.as_deref().filter(|_| input.delimiter.is_some()).map(|key| page.spell(key)),
+            delimiter: input.delimiter.map(|delimiter| page.spell(&delimiter)),
+            encoding_type: input.encoding_type,
+            contents: Some(page.contents),
+            common_prefixes: Some(page.prefixes),
+            ..Default::default()
+        }))
+    }
+
+    async fn head_bucket(&self, _: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+        let bucket_region = Some(self.account.region.clone());
+        Ok(S3Response::new(HeadBucketOutput { bucket_region, ..Default::default() }))
+    }
+
+    async fn list_buckets(&self, request: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
+        let ListBucketsInput { bucket_region, continuation_token, max_buckets, prefix } = request.input;
+        if bucket_region.is_some() || continuation_token.is_some() || max_buckets.is_some() || prefix.is_some() {
+            return Err(not_implemented());
+        }
+        let creation_date = Some(Timestamp::from(self.store.created()));
+        let buckets = self.store.names().into_iter().map(|name| Bucket {
+            name: Some(name),
+            creation_date: creation_date.clone(),
+            ..Default::default()
+        });
+        let owner = Owner { id: Some(self.account.id.clone()), ..Default::default() };
+        Ok(S3Response::new(ListBucketsOutput {
+            buckets: Some(buckets.collect()),
+            owner: Some(owner),
+            ..Default::default()
+        }))
+    }
+}
+
+struct Read<'a> {
+    bucket: &'a str,
+    key: &'a str,
+    version_id: Option<&'a str>,
+    if_match: Option<&'a ETagCondition>,
+    if_none_match: Option<&'a ETagCondition>,
+    if_modified_since: Option<&'a Timestamp>,
+    if_unmodified_since: Option<&'a Timestamp>,
+}
+
+impl Operations {
+    /// Finds the version a read asks for and judges its conditions.
+    fn locate(&self, caller: &Caller, read: &Read<'_>) -> S3Result<(Version, Arc<Object>)> {
+        let version_id = read.version_id.map(parse_version_id).transpose()?;
+        let (version, object) = match self.store.find(read.bucket, read.key, version_id) {
+            Found::Object { version, object } => (version, object),
+            Found::NoSuchVersion => {
+                return Err(error(S3ErrorCode::NoSuchVersion, "The specified version does not exist."));
+            }
+            Found::DeleteMarker(marker) if version_id.is_some() => {
+                let message = "The specified method is not allowed against this resource.";
+                let refused = error(S3ErrorCode::MethodNotAllowed, message);
+                return Err(with_header(with_header(refused, "x-amz-delete-marker", "true"), VERSION_ID, &marker.id));
+            }
+            missing => {
+                if !access::may_list(&self.account, caller, read.bucket) {
+                    return Err(error(S3ErrorCode::AccessDenied, "Access Denied"));
+                }
+                let refused = no_such_key(read.key);
+                return Err(match missing {
+                    Found::DeleteMarker(marker) => {
+                        with_header(with_header(refused, "x-amz-delete-marker", "true"), VERSION_ID, &marker.id)
+                    }
+                    _ => refused,
+                });
+            }
+        };
+        judge(read, &version, &object)?;
+        Ok((version, object))
+    }
+
+    fn decrypt(&self, caller: &Caller, read: &Read<'_>, object: &Object) -> S3Result<()> {
+        let Encryption::Kms { key_arn, bucket_key } = &object.attributes.encryption else { return Ok(()) };
+        let context = encryption_context(read.bucket, read.key, *bucket_key);
+        access::use_key(&self.account, caller, "kms:Decrypt", key_arn, &context)
+    }
+
+    fn page(&self, listing: &Listing<'_>) -> S3Result<Page> {
+        let max_keys = listing.max_keys.unwrap_or(LONGEST_LISTING);
+        if max_keys < 0 {
+            let refused =
+                error(S3ErrorCode::InvalidArgument, "Argument maxKeys must be an integer between 0 and 2147483647");
+            return Err(with_element(refused, "ArgumentName", "maxKeys"));
+        }
+        let max_keys = max_keys.min(LONGEST_LISTING);
+        let limit = usize::try_from(max_keys).unwrap_or_default();
+        let mut page =
+            Page { contents: Vec::new(), prefixes: Vec::new(), next: None, max_keys, encode: listing.encode };
+        let mut last: Option<String> = None;
+        for (key, modified, object) in self.store.list(listing.bucket, listing.prefix) {
+            let group = listing.delimiter.and_then(|delimiter| {
+                let rest = key.get(listing.prefix.len()..)?;
+                let end = listing.prefix.len() + rest.find(delimiter)? + delimiter.len();
+                key.get(..end).map(str::to_owned)
+            });
+            let name = group.clone().unwrap_or_else(|| key.clone());
+            // A group that was listed already, or that the page starts after, stands for all its keys.
+            if last.as_deref() == Some(name.as_str()) || listing.after.is_some_and(|after| name.as_str() <= after) {
+                continue;
+            }
+            if page.contents.len() + page.prefixes.len() >= limit {
+                page.next = last.filter(|_| limit > 0);
+                break;
+            }
+            match &group {
+                Some(prefix) => page.prefixes.push(CommonPrefix { prefix: Some(page.spell(prefix)) }),
+                None => page.contents.push(ListedObject {
+                    key: Some(page.spell(&key)),
+                    e_tag: Some(ETag::Strong(object.etag.clone())),
+                    last_modified: Some(Timestamp::from(modified)),
+                    size: Some(to_i64(object.size)?),
+                    storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+                    ..Default::default()
+                }),
+            }
+            last = Some(name);
+        }
+        Ok(page)
+    }
+}
+
+struct Listing<'a> {
+    bucket: &'a str,
+    prefix: &'a str,
+    delimiter: Option<&'a str>,
+    after: Option<&'a str>,
+    max_keys: Option<i32>,
+    encode: bool,
+}
+
+struct Page {
+    contents: Vec<ListedObject>,
+    prefixes: Vec<CommonPrefix>,
+    next: Option<String>,
+    max_keys: i32,
+    encode: bool,
+}
+
+impl Page {
+    fn spell(&self, text: &str) -> String {
+        const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b'/');
+        if self.encode { utf8_percent_encode(text, KEPT).to_string() } else { text.to_owned() }
+    }
+}
+
+const VERSION_ID: &str = "x-amz-version-id";
+
+fn refuse_unknown_features(input: &PutObjectInput) -> S3Result<()> {
+    let acl = input.acl.is_some()
+        || input.grant_full_control.is_some()
+        || input.grant_read.is_some()
+        || input.grant_read_acp.is_some()
+        || input.grant_write_acp.is_some();
+    if acl {
+        let code = S3ErrorCode::Custom("AccessControlListNotSupported".into());
+        let refused = error(code, "The bucket does not allow ACLs");
+        return Err(with_status(refused, http::StatusCode::BAD_REQUEST));
+    }
+    let unknown = input.tagging.is_some()
+        || input.object_lock_mode.is_some()
+        || input.object_lock_legal_hold_status.is_some()
+        || input.object_lock_retain_until_date.is_some()
+        || input.sse_customer_algorithm.is_some()
+        || input.sse_customer_key.is_some()
+        || input.ssekms_encryption_context.is_some()
+        || input.website_redirect_location.is_some()
+        || input.write_offset_bytes.is_some()
+        || input.storage_class.as_ref().is_some_and(|class| class.as_str() != "STANDARD");
+    if unknown { Err(not_implemented()) } else { Ok(()) }
+}
+
+/// `If-None-Match` knows only `*`, `If-Match` only an ETag, and not both.
+fn write_condition(input: &PutObjectInput) -> S3Result<WriteCondition> {
+    match (&input.if_match, &input.if_none_match) {
+        (None, None) => Ok(WriteCondition::Always),
+        (None, Some(ETagCondition::Any)) => Ok(WriteCondition::Absent),
+        (Some(ETagCondition::ETag(etag)), None) => Ok(WriteCondition::Matches(etag.value().to_owned())),
+        _ => Err(not_implemented()),
+    }
+}
+
+fn encryption(input: &PutObjectInput, account: &Account) -> S3Result<Encryption> {
+    let invalid = |message: &'static str| error(S3ErrorCode::InvalidArgument, message);
+    let key_id = input.ssekms_key_id.as_deref();
+    match input.server_side_encryption.as_ref().map(ServerSideEncryption::as_str) {
+        None | Some(ServerSideEncryption::AES256) if key_id.is_none() => Ok(Encryption::Managed),
+        Some(ServerSideEncryption::AWS_KMS) => {
+            // Without a key AWS takes the account's `aws/s3`, which no part of Portcullis uses.
+            let Some(key_id) = key_id else { return Err(not_implemented()) };
+            let prefix = format!("arn:aws:kms:{}:{}:key/", account.region, account.id);
+            let id = key_id.strip_prefix(&prefix).unwrap_or(key_id);
+            if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+                let refused =
+                    error(S3ErrorCode::Custom("KMS.NotFoundException".into()), format!("Invalid keyId '{key_id}'"));
+                return Err(with_status(refused, http::StatusCode::BAD_REQUEST));
+            }
+            Ok(Encryption::Kms {
+                key_arn: format!("{prefix}{id}"),
+                bucket_key: input.bucket_key_enabled.unwrap_or_default(),
+            })
+        }
+        Some(ServerSideEncryption::AWS_KMS_DSSE) => Err(not_implemented()),
+        Some(ServerSideEncryption::AES256) | None => Err(invalid(
+            "Server Side Encryption with AWS KMS managed key requires HTTP header x-amz-server-side-encryption : aws:kms",
+        )),
+        Some(_) => Err(invalid("The encryption method specified is not supported")),
+    }
+}
+
+/// What S3 binds data keys to: the object, or the bucket where a bucket key serves all of its objects.
+fn encryption_context(bucket: &str, key: &str, bucket_key: bool) -> String {
+    if bucket_key { access::bucket_arn(bucket) } else { access::object_arn(bucket, key) }
+}
+
+fn echo(encryption: &Encryption) -> (Option<ServerSideEncryption>, Option<String>, Option<bool>) {
+    match encryption {
+        Encryption::Managed => (Some(ServerSideEncryption::from_static(ServerSideEncryption::AES256)), None, None),
+        Encryption::Kms { key_arn, bucket_key } => (
+            Some(ServerSideEncryption::from_static(ServerSideEncryption::AWS_KMS)),
+            Some(key_arn.clone()),
+            bucket_key.then_some(true),
+        ),
+    }
+}
+
+/// `aws-chunked` is how the body travelled, not what it is.
+fn without_transfer_coding(content_encoding: String) -> Option<String> {
+    let kept: Vec<&str> = content_encoding
+        .split(',')
+        .map(str::trim)
+        .filter(|coding| !coding.is_empty() && *coding != "aws-chunked")
+        .collect();
+    (!kept.is_empty()).then(|| kept.join(","))
+}
+
+async fn collect(mut body: StreamingBlob) -> S3Result<Bytes> {
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = body.try_next().await.map_err(broken_body)? {
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}
+
+/// s3s hands out stream errors without their type, so its words decide.
+fn broken_body(cause: s3s::StdError) -> S3Error {
+    let signature = format!("{cause:?} {cause}").contains("SignatureMismatch");
+    let (code, message) = if signature {
+        (
+            S3ErrorCode::SignatureDoesNotMatch,
+            "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
+        )
+    } else {
+        (S3ErrorCode::IncompleteBody, "The request body terminated unexpectedly")
+    };
+    error(code, message)
+}
+
+/// The conditions of a read in the order of RFC 9110 §13.2.2.
+fn judge(read: &Read<'_>, version: &Version, object: &Object) -> S3Result<()> {
+    let matches = |condition: &ETagCondition| match condition {
+        ETagCondition::Any => true,
+        ETagCondition::ETag(etag) => etag.value() == object.etag,
+    };
+    let modified = seconds(&Timestamp::from(version.modified));
+    match (read.if_match, read.if_unmodified_since) {
+        (Some(condition), _) if !matches(condition) => return Err(precondition_failed("If-Match")),
+        (None, Some(since)) if modified > seconds(since) => return Err(precondition_failed("If-Unmodified-Since")),
+        _ => {}
+    }
+    let unchanged = match (read.if_none_match, read.if_modified_since) {
+        (Some(condition), _) => matches(condition),
+        (None, Some(since)) => modified <= seconds(since),
+        (None, None) => false,
+    };
+    if !unchanged {
+        return Ok(());
+    }
+    let refused = with_header(S3Error::new(S3ErrorCode::NotModified), "etag", &format!("\"{}\"", object.etag));
+    let refused = with_header(refused, VERSION_ID, &version.id);
+    Err(match http_date(&Timestamp::from(version.modified)) {
+        Some(date) => with_header(refused, "last-modified", &date),
+        None => refused,
+    })
+}
+
+fn seconds(timestamp: &Timestamp) -> i64 {
+    time::OffsetDateTime::from(timestamp.clone()).unix_timestamp()
+}
+
+fn http_date(timestamp: &Timestamp) -> Option<String> {
+    let mut text = Vec::new();
+    timestamp.format(TimestampFormat::HttpDate, &mut text).ok()?;
+    String::from_utf8(text).ok()
+}
+
+fn precondition_failed(header: &str) -> S3Error {
+    let message = "At least one of the pre-conditions you specified did not hold";
+    with_element(error(S3ErrorCode::PreconditionFailed, message), "Condition", header)
+}
+
+fn no_such_key(key: &str) -> S3Error {
+    with_element(error(S3ErrorCode::NoSuchKey, "The specified key does not exist."), "Key", key)
+}
+
+fn invalid_range(size: u64) -> S3Error {
+    let refused = error(S3ErrorCode::InvalidRange, "The requested range is not satisfiable");
+    let refused = with_element(refused, "ActualObjectSize", &size.to_string());
+    with_header(refused, "content-range", &format!("bytes */{size}"))
+}
+
+fn parse_version_id(id: &str) -> S3Result<&str> {
+    if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Ok(id);
+    }
+    let refused = error(S3ErrorCode::InvalidArgument, "Invalid version id specified");
+    Err(with_element(refused, "ArgumentName", "versionId"))
+}
+
+fn content_type(attributes: &Attributes) -> String {
+    attributes.content_type.clone().unwrap_or_else(|| "binary/octet-stream".to_owned())
+}
+
+fn overridden(overrides: [(HeaderName, Option<String>); 6]) -> S3Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in overrides {
+        if let Some(value) = value {
+            let invalid = |_| error(S3ErrorCode::InvalidArgument, "Invalid response header");
+            headers.insert(name, HeaderValue::try_from(value).map_err(invalid)?);
+        }
+    }
+    Ok(headers)
+}
+
+fn encodes(encoding: Option<&EncodingType>) -> S3Result<bool> {
+    match encoding.map(EncodingType::as_str) {
+        None => Ok(false),
+        Some("url") => Ok(true),
+        Some(_) => Err(error(S3ErrorCode::InvalidArgument, "Invalid Encoding Method specified in Request")),
+    }
+}
+
+fn token(key: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key)
+}
+
+fn position(token: &str) -> S3Result<String> {
+    use base64::Engine as _;
+    let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).ok();
+    decoded
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or_else(|| error(S3ErrorCode::InvalidArgument, "The continuation token provided is incorrect"))
+}
+
+fn with_status(mut error: S3Error, status: http::StatusCode) -> S3Error {
+    error.set_status_code(status);
+    error
+}
+
+fn to_i64(number: u64) -> S3Result<i64> {
+    i64::try_from(number).map_err(S3Error::internal_error)
+}
+
+fn to_usize(number: u64) -> S3Result<usize> {
+    usize::try_from(number).map_err(S3Error::internal_error)
+}

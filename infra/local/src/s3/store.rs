@@ -1,0 +1,335 @@
+//! Objects: every write is a new, immutable version with an id of its own, as in a versioned bucket.
+//!
+//! Bodies are spooled to a file first; a version exists from the moment its entry is in the index, and the condition of a
+//! conditional write is judged under the same lock that inserts it, so of any number of writers one wins.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use s3s::dto::Checksum;
+
+use crate::account::letters;
+
+/// What a client declares about an object and gets back on every read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attributes {
+    pub(crate) content_type: Option<String>,
+    pub(crate) content_encoding: Option<String>,
+    pub(crate) content_language: Option<String>,
+    pub(crate) content_disposition: Option<String>,
+    pub(crate) cache_control: Option<String>,
+    pub(crate) expires: Option<s3s::dto::Timestamp>,
+    pub(crate) metadata: Option<s3s::dto::Metadata>,
+    pub(crate) encryption: Encryption,
+    pub(crate) checksum: Checksum,
+}
+
+/// The server-side encryption of a version, as it is echoed; bytes at rest are not encrypted here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    /// SSE-S3, what AWS applies to every object of a bucket without another default.
+    #[default]
+    Managed,
+    /// SSE-KMS under the key with this ARN.
+    Kms { key_arn: String, bucket_key: bool },
+}
+
+/// One version of one key, or the marker that a delete without a version id leaves behind.
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub(crate) id: String,
+    pub(crate) modified: SystemTime,
+    pub(crate) content: Content,
+}
+
+/// What a version holds.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    DeleteMarker,
+    Object(Arc<Object>),
+}
+
+/// The bytes (in `file`) and attributes of a version.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub(crate) size: u64,
+    pub(crate) etag: String,
+    pub(crate) attributes: Attributes,
+    file: PathBuf,
+}
+
+impl Object {
+    /// The whole body.
+    pub(crate) async fn read(&self) -> std::io::Result<Bytes> {
+        tokio::fs::read(&self.file).await.map(Bytes::from)
+    }
+}
+
+/// The precondition of a write, judged against the current version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WriteCondition {
+    Always,
+    /// `If-None-Match: *`
+    Absent,
+    /// `If-Match: "etag"`
+    Matches(String),
+}
+
+/// How a commit ended.
+#[derive(Debug)]
+pub(crate) enum Committed {
+    Stored {
+        sequencer: String,
+    },
+    /// The condition with this header name did not hold.
+    PreconditionFailed(&'static str),
+    /// `If-Match` on a key that has no current object.
+    NoSuchKey,
+}
+
+/// How a read ended.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Object {
+        version: Version,
+        object: Arc<Object>,
+    },
+    Missing,
+    /// The current version, or the named one, is a delete marker.
+    DeleteMarker(Version),
+    NoSuchVersion,
+}
+
+/// A body on disk that no reader can see yet; dropped uncommitted, it is removed.
+#[derive(Debug)]
+pub(crate) struct Spooled {
+    pub(crate) version_id: String,
+    pub(crate) size: u64,
+    file: Option<PathBuf>,
+}
+
+impl Drop for Spooled {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+type Versions = BTreeMap<String, Vec<Version>>;
+
+/// All buckets of one stand-in.
+#[derive(Debug)]
+pub(crate) struct Store {
+    root: PathBuf,
+    created: SystemTime,
+    buckets: BTreeMap<String, Mutex<Versions>>,
+    sequence: AtomicU64,
+}
+
+impl Store {
+    /// A store whose bodies live in files under `root`; the buckets are fixed from the start.
+    pub(crate) fn new(root: PathBuf, buckets: Vec<String>, created: SystemTime) -> Store {
+        let buckets = buckets.into_iter().map(|name| (name, Mutex::new(Versions::new()))).collect();
+        Store { root, created, buckets, sequence: AtomicU64::new(1) }
+    }
+
+    pub(crate) fn has(&self, bucket: &str) -> bool {
+        self.buckets.contains_key(bucket)
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.buckets.keys().cloned().collect()
+    }
+
+    pub(crate) fn created(&self) -> SystemTime {
+        self.created
+    }
+
+    /// Writes a body where nobody sees it, under the id its version will have.
+    pub(crate) async fn spool(&self, body: Bytes) -> std::io::Result<Spooled> {
+        tokio::fs::create_dir_all(&self.root).await?;
+        let version_id = version_id();
+        let file = self.root.join(&version_id);
+        let size = body.len() as u64;
+        let spooled = Spooled { version_id, size, file: Some(file.clone()) };
+        tokio::fs::write(&file, &body).await?;
+        Ok(spooled)
+    }
+
+    /// Makes a spooled body the current version of `key` if `condition` holds at this instant.
+    pub(crate) fn commit(
+        &self,
+        bucket: &str,
+        key: &str,
+        mut spooled: Spooled,
+        description: (String, Attributes),
+        condition: &WriteCondition,
+        now: SystemTime,
+    ) -> Committed {
+        let Some(mut keys) = self.lock(bucket) else { return Committed::NoSuchKey };
+        let current = keys.get(key).and_then(|versions| versions.last()).and_then(|version| match &version.content {
+            Content::Object(object) => Some(object.etag.as_str()),
+            Content::DeleteMarker => None,
+        });
+        match (condition, current) {
+            (WriteCondition::Absent, Some(_)) => return Committed::PreconditionFailed("If-None-Match"),
+            (WriteCondition::Matches(_), None) => return Committed::NoSuchKey,
+            (WriteCondition::Matches(wanted), Some(etag)) if wanted != etag => {
+                return Committed::PreconditionFailed("If-Match");
+            }
+            _ => {}
+        }
+        let Some(file) = spooled.file.take() else { return Committed::NoSuchKey };
+        let (etag, attributes) = description;
+        let object = Arc::new(Object { size: spooled.size, etag, attributes, file });
+        let version = Version { id: spooled.version_id.clone(), modified: now, content: Content::Object(object) };
+        keys.entry(key.to_owned()).or_default().push(version);
+        let sequencer = format!("{:018X}", self.sequence.fetch_add(1, Ordering::Relaxed));
+        Committed::Stored { sequencer }
+    }
+
+    /// The current version of a key, or the one named.
+    pub(crate) fn find(&self, bucket: &str, key: &str, version_id: Option<&str>) -> Found {
+        let Some(keys) = self.lock(bucket) else { return Found::Missing };
+        let versions = keys.get(key);
+        let version = match version_id {
+            None => versions.and_then(|versions| versions.last()),
+            Some(id) => match versions.and_then(|versions| versions.iter().find(|version| version.id == id)) {
+                Some(version) => Some(version),
+                None => return Found::NoSuchVersion,
+            },
+        };
+        match version {
+            None => Found::Missing,
+            Some(version) => match &version.content {
+                Content::Object(object) => Found::Object { version: version.clone(), object: Arc::clone(object) },
+                Content::DeleteMarker => Found::DeleteMarker(version.clone()),
+            },
+        }
+    }
+
+    /// Deletes as a versioned bucket does: without a version id a marker becomes current, with one that version is gone
+    /// for good. Returns the id concerned and whether it is a marker; deleting what does not exist succeeds.
+    pub(crate) fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        version_id: Option<&str>,
+        now: SystemTime,
+    ) -> Option<(String, bool)> {
+        let mut keys = self.lock(bucket)?;
+        let Some(wanted) = version_id else {
+            let marker = Version { id: self::version_id(), modified: now, content: Content::DeleteMarker };
+            let id = marker.id.clone();
+            keys.entry(key.to_owned()).or_default().push(marker);
+            return Some((id, true));
+        };
+        let versions = keys.get_mut(key)?;
+        let position = versions.iter().position(|version| version.id == wanted)?;
+        let removed = versions.remove(position);
+        if versions.is_empty() {
+            keys.remove(key);
+        }
+        let marker = match &removed.content {
+            Content::DeleteMarker => true,
+            Content::Object(object) => {
+                remove(&object.file);
+                false
+            }
+        };
+        Some((removed.id, marker))
+    }
+
+    /// Every current object whose key starts with `prefix`, in the order of the keys' bytes.
+    pub(crate) fn list(&self, bucket: &str, prefix: &str) -> Vec<(String, SystemTime, Arc<Object>)> {
+        let Some(keys) = self.lock(bucket) else { return Vec::new() };
+        keys.range(prefix.to_owned()..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .filter_map(|(key, versions)| match versions.last() {
+                Some(Version { modified, content: Content::Object(object), .. }) => {
+                    Some((key.clone(), *modified, Arc::clone(object)))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    // A writer that panicked left the index as it was before its push: what it holds is whole.
+    fn lock(&self, bucket: &str) -> Option<MutexGuard<'_, Versions>> {
+        self.buckets.get(bucket).map(|keys| keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn remove(file: &Path) {
+    let _ = std::fs::remove_file(file);
+}
+
+/// 32 characters like the version ids of AWS: opaque, no order to be read from them.
+fn version_id() -> String {
+    letters(32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(root: &tempfile::TempDir) -> Store {
+        Store::new(root.path().join("objects"), vec!["b".to_owned()], SystemTime::UNIX_EPOCH)
+    }
+
+    async fn put(store: &Store, key: &str, body: &'static [u8], condition: &WriteCondition) -> Committed {
+        let spooled = store.spool(Bytes::from_static(body)).await.unwrap();
+        let description = (format!("etag-{}", String::from_utf8_lossy(body)), Attributes::default());
+        store.commit("b", key, spooled, description, condition, SystemTime::UNIX_EPOCH)
+    }
+
+    #[tokio::test]
+    async fn a_condition_that_fails_leaves_neither_a_version_nor_a_file() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(&root);
+        assert!(matches!(put(&store, "k", b"1", &WriteCondition::Absent).await, Committed::Stored { .. }));
+        for condition in [WriteCondition::Absent, WriteCondition::Matches("etag-2".to_owned())] {
+            assert!(matches!(put(&store, "k", b"2", &condition).await, Committed::PreconditionFailed(_)));
+        }
+        let missing = put(&store, "other", b"2", &WriteCondition::Matches("etag-1".to_owned())).await;
+        assert!(matches!(missing, Committed::NoSuchKey));
+        assert_eq!(std::fs::read_dir(root.path().join("objects")).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn versions_outlive_an_overwrite_and_a_delete_and_die_only_by_id() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(&root);
+        put(&store, "k", b"1", &WriteCondition::Always).await;
+        let Found::Object { version: first, .. } = store.find("b", "k", None) else { panic!("no object") };
+        put(&store, "k", b"2", &WriteCondition::Matches("etag-1".to_owned())).await;
+        let Found::Object { object, .. } = store.find("b", "k", Some(&first.id)) else { panic!("no first version") };
+        assert_eq!(object.read().await.unwrap(), "1");
+
+        let (marker, is_marker) = store.delete("b", "k", None, SystemTime::UNIX_EPOCH).unwrap();
+        assert!(is_marker);
+        assert!(matches!(store.find("b", "k", None), Found::DeleteMarker(_)));
+        assert!(matches!(put(&store, "k", b"3", &WriteCondition::Absent).await, Committed::Stored { .. }));
+
+        assert_eq!(store.delete("b", "k", Some(&first.id), SystemTime::UNIX_EPOCH), Some((first.id.clone(), false)));
+        assert!(matches!(store.find("b", "k", Some(&first.id)), Found::NoSuchVersion));
+        assert_eq!(store.delete("b", "k", Some(&marker), SystemTime::UNIX_EPOCH), Some((marker, true)));
+        assert_eq!(store.delete("b", "k", Some("unknown"), SystemTime::UNIX_EPOCH), None);
+    }
+
+    #[tokio::test]
+    async fn keys_are_strings_and_not_paths() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(&root);
+        for key in ["a", "a/b", "a/../b", "../../etc/passwd", &"x".repeat(1024)] {
+            assert!(matches!(put(&store, key, b"1", &WriteCondition::Absent).await, Committed::Stored { .. }), "{key}");
+        }
+        assert_eq!(store.list("b", "a/").len(), 2);
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+}

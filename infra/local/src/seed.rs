@@ -1,0 +1,150 @@
+//! What a fresh stack is given: two tenants and their clients, registered through `admin` as an operator would, and the
+//! file that tells outside clients where everything is.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+use crate::stack::{AUDIENCE, DATABASE, ENV, REGION, Stack};
+
+/// A seeded client: who it is, and the key it signs its assertions with.
+pub struct Client {
+    /// The registered id.
+    pub client_id: &'static str,
+    /// Its tenant.
+    pub tenant: &'static str,
+    /// Its scopes.
+    pub scopes: Vec<&'static str>,
+    /// Whether its tokens must be bound by DPoP.
+    pub dpop: bool,
+    /// The id of its key.
+    pub kid: String,
+    /// Its private key, PKCS #8 PEM.
+    pub private_key_file: PathBuf,
+    pair: EcdsaKeyPair,
+}
+
+impl Client {
+    fn make(
+        client_id: &'static str,
+        tenant: &'static str,
+        scopes: &[&'static str],
+        dpop: bool,
+        directory: &Path,
+    ) -> io::Result<(Self, Value)> {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(io::Error::other)?;
+        let der = pair.to_pkcs8v1().map_err(io::Error::other)?;
+        let private_key_file = directory.join(format!("{client_id}.pem"));
+        write_private(&private_key_file, &pem(der.as_ref()))?;
+        let kid = format!("{client_id}-1");
+        let point = pair.public_key().as_ref();
+        let (x, y) = (point.get(1..33).unwrap_or_default(), point.get(33..65).unwrap_or_default());
+        let jwk = json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": kid,
+            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)});
+        let client = Self { client_id, tenant, scopes: scopes.to_vec(), dpop, kid, private_key_file, pair };
+        Ok((client, jwk))
+    }
+
+    /// A compact JWS of these claims under the client's key.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn sign(&self, header: &Value, claims: &Value) -> io::Result<String> {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let input = format!("{}.{}", part(header), part(claims));
+        let signature = self.pair.sign(&SystemRandom::new(), input.as_bytes()).map_err(io::Error::other)?;
+        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}
+
+/// Registers the tenants `acme` and `globex` and their clients.
+///
+/// # Errors
+/// When `admin` refuses or fails.
+pub async fn seed(stack: &Stack) -> io::Result<Vec<Client>> {
+    let directory = stack.places.directory.join("clients");
+    std::fs::create_dir_all(&directory)?;
+    let everything = ["files:read", "files:write", "fields:encrypt:*.*", "fields:decrypt:*.*"];
+    let made = [
+        Client::make("acme-backend", "acme", &everything, false, &directory)?,
+        Client::make("acme-reader", "acme", &["files:read"], false, &directory)?,
+        Client::make("globex-backend", "globex", &everything, false, &directory)?,
+        Client::make("acme-bound", "acme", &["files:read"], true, &directory)?,
+    ];
+    for tenant in ["acme", "globex"] {
+        act(stack, json!({"operation": "tenant.put", "operator": "seed", "tenant": tenant})).await?;
+    }
+    let mut clients = Vec::new();
+    for (client, jwk) in made {
+        act(
+            stack,
+            json!({"operation": "client.put", "operator": "seed", "tenant": client.tenant,
+                "client_id": client.client_id, "jwks": {"keys": [jwk]}, "scopes": client.scopes, "dpop": client.dpop}),
+        )
+        .await?;
+        clients.push(client);
+    }
+    Ok(clients)
+}
+
+/// One operator's act; a refusal is an error.
+///
+/// # Errors
+/// When `admin` refuses or fails.
+pub async fn act(stack: &Stack, act: Value) -> io::Result<Value> {
+    let answer = stack.invoke("admin", &act).await?;
+    if answer.get("error").is_some() {
+        return Err(io::Error::other(format!("admin refused {}: {answer}", act["operation"])));
+    }
+    Ok(answer)
+}
+
+/// Writes `portcullis.json` for outside clients, readable by its owner only.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_manifest(stack: &Stack, clients: &[Client], path: &Path) -> io::Result<()> {
+    let places = &stack.places;
+    let users = ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
+    let clients: Vec<Value> = clients
+        .iter()
+        .map(|client| {
+            json!({"client_id": client.client_id, "tenant": client.tenant, "scopes": client.scopes, "alg": "ES256",
+                "kid": client.kid, "dpop": client.dpop, "private_key_file": client.private_key_file})
+        })
+        .collect();
+    let manifest = json!({
+        "gateway": places.gateway, "issuer": places.gateway, "audience": AUDIENCE, "region": REGION,
+        "env": ENV, "ca_file": places.ca_file,
+        "aws": {"access_key_id": stack.operator.access_key_id, "secret_access_key": stack.operator.secret_access_key,
+            "endpoints": places.endpoints},
+        "postgres": {"admin_url": stack.postgres.admin_url(), "database": DATABASE,
+            "proxy": {"host": "localhost", "port": places.proxy_port, "users": users}},
+        "bucket": places.object_bucket, "trust_bucket": places.trust_bucket,
+        "kms_keys": {"data": places.data_key, "bucket": places.bucket_key},
+        "clients": clients,
+    });
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    write_private(path, &serde_json::to_string_pretty(&manifest).unwrap_or_default())
+}
+
+fn pem(der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let lines: Vec<&str> = (0..body.len()).step_by(64).filter_map(|at| body.get(at..body.len().min(at + 64))).collect();
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}

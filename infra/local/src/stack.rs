@@ -1,0 +1,350 @@
+//! The whole stack: every stand-in on its own free port of 127.0.0.1, wired as the templates say.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::account::{Account, Keys};
+use crate::ca::Ca;
+use crate::clock::Clock;
+use crate::events::Events;
+use crate::gateway::{self, Gateway};
+use crate::http::{Server, bind};
+use crate::kms::{KeySpec, KeyUsage, Kms};
+use crate::lambda::{self, Kind, Lambda};
+use crate::policy::Iam;
+use crate::postgres::Postgres;
+use crate::rds::{RdsEndpoint, RdsServer};
+use crate::s3::S3;
+use crate::sts::Sts;
+use crate::template;
+
+/// The deployed template and API document, compiled in so that a stack cannot run with others than it was built with.
+const TEMPLATE: &str = include_str!("../../aws/functions.yaml");
+const DOCUMENT: &str = include_str!("../../aws/openapi.yaml");
+
+/// The name of the local deployment.
+pub const ENV: &str = "local";
+/// The API's identifier in access tokens.
+pub const AUDIENCE: &str = "https://api.portcullis.local";
+/// The account's id.
+pub const ACCOUNT: &str = "111122223333";
+/// The region.
+pub const REGION: &str = "us-east-1";
+/// The database's name.
+pub const DATABASE: &str = "portcullis";
+const PROXY_ID: &str = "prx-0a1b2c3d4e5f60718";
+const INSTANCE_ID: &str = "db-LOCALSTACKINSTANCE0000000";
+const TRUST_BUCKET: &str = "portcullis-local-trust";
+const OBJECT_BUCKET: &str = "portcullis-local-objects";
+
+/// What a stack is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder that holds the function binaries.
+    pub binaries: PathBuf,
+    /// A folder of Postgres binaries to use when the machine has none of its own.
+    pub postgres: Option<PathBuf>,
+    /// The folder in which this stack makes its own.
+    pub root: PathBuf,
+    /// A folder where a seeded data directory is kept between starts.
+    pub cache: Option<PathBuf>,
+    /// The clock of all stand-ins.
+    pub clock: Clock,
+}
+
+/// A running stack. Everything it started stops with it.
+pub struct Stack {
+    /// The account that all stand-ins share.
+    pub account: Arc<Account>,
+    /// The stack's own certificate authority.
+    pub ca: Ca,
+    /// KMS.
+    pub kms: Arc<Kms>,
+    /// STS.
+    pub sts: Arc<Sts>,
+    /// S3.
+    pub s3: Arc<S3>,
+    /// The functions.
+    pub lambda: Arc<Lambda>,
+    /// Rules and schedules.
+    pub events: Arc<Events>,
+    /// The proxy in front of Postgres.
+    pub proxy: Arc<RdsEndpoint>,
+    /// Postgres itself.
+    pub postgres: Postgres,
+    /// The operator's keys.
+    pub operator: Keys,
+    /// Where everything listens and lies.
+    pub places: Places,
+    _servers: Vec<Server>,
+    _databases: Vec<RdsServer>,
+    _pump: Pump,
+    _directory: tempfile::TempDir,
+}
+
+/// Where everything listens and lies.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// This stack's folder.
+    pub directory: PathBuf,
+    /// The authority's certificate.
+    pub ca_file: PathBuf,
+    /// `https://localhost:PORT`, the issuer as well.
+    pub gateway: String,
+    /// `kms`, `s3`, `sts`, `lambda` → URL.
+    pub endpoints: BTreeMap<&'static str, String>,
+    /// The proxy's port on localhost.
+    pub proxy_port: u16,
+    /// The KMS key that wraps data keys.
+    pub data_key: String,
+    /// The KMS key of the object bucket.
+    pub bucket_key: String,
+    /// The object bucket.
+    pub object_bucket: &'static str,
+    /// The trust bucket.
+    pub trust_bucket: &'static str,
+}
+
+/// Carries created objects from S3 to the rules; ends with the stack.
+struct Pump(tokio::task::JoinHandle<()>);
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Listeners {
+    kms: TcpListener,
+    sts: TcpListener,
+    s3: TcpListener,
+    lambda: TcpListener,
+    gateway: TcpListener,
+    proxy: TcpListener,
+    instance: TcpListener,
+}
+
+impl Listeners {
+    async fn open() -> io::Result<Self> {
+        Ok(Self {
+            kms: bind().await?,
+            sts: bind().await?,
+            s3: bind().await?,
+            lambda: bind().await?,
+            gateway: bind().await?,
+            proxy: bind().await?,
+            instance: bind().await?,
+        })
+    }
+}
+
+impl Stack {
+    /// Starts everything, migrates the database, runs genesis and waits until the trust objects are there.
+    ///
+    /// # Errors
+    /// What could not be started, by name. Nothing is left running.
+    pub async fn start(options: Options) -> io::Result<Stack> {
+        std::fs::create_dir_all(&options.root)?;
+        let directory = tempfile::Builder::new().prefix("stack-").tempdir_in(&options.root)?;
+        let root = directory.path().to_path_buf();
+        let ca = Ca::generate()?;
+        let ca_file = root.join("ca.pem");
+        std::fs::write(&ca_file, ca.pem())?;
+        let listeners = Listeners::open().await?;
+        let url = |scheme: &str, host: &str, listener: &TcpListener| {
+            listener.local_addr().map(|address| format!("{scheme}://{host}:{}", address.port()))
+        };
+        let gateway = url("https", "localhost", &listeners.gateway)?;
+        let endpoints = BTreeMap::from([
+            ("kms", url("http", "127.0.0.1", &listeners.kms)?),
+            ("sts", url("http", "127.0.0.1", &listeners.sts)?),
+            ("s3", url("http", "127.0.0.1", &listeners.s3)?),
+            ("lambda", url("http", "127.0.0.1", &listeners.lambda)?),
+        ]);
+        let (proxy_port, instance_port) =
+            (listeners.proxy.local_addr()?.port(), listeners.instance.local_addr()?.port());
+
+        // The template names the keys and the keys' account enforces the template: so the keys come first, in a draft.
+        let draft = Account::new(Iam::new(ACCOUNT, REGION, options.clock.clone(), &[]).map_err(all)?);
+        let draft = Kms::new(Arc::new(draft));
+        let symmetric = || draft.create_key(KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt, &[]).map_err(shown);
+        let (data_key, bucket_key) = (symmetric()?, symmetric()?);
+        let parameters: BTreeMap<String, String> = [
+            ("Env", ENV),
+            ("Issuer", &gateway),
+            ("Audience", AUDIENCE),
+            ("TrustBucket", TRUST_BUCKET),
+            ("ObjectBucket", OBJECT_BUCKET),
+            ("DataKeyArn", &data_key),
+            ("BucketKeyArn", &bucket_key),
+            ("SigningHost", &endpoints["s3"]),
+            ("DbHost", "localhost"),
+            ("DbPort", &proxy_port.to_string()),
+            ("DbName", DATABASE),
+            ("DbProxyResourceId", PROXY_ID),
+            ("DbResourceId", INSTANCE_ID),
+            ("DbDirectHost", "localhost"),
+            ("DbDirectPort", &instance_port.to_string()),
+            ("Scan", "off"),
+            ("SigningAlg", "RS256"),
+            ("Architecture", if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }),
+            ("CodeBucket", "local"),
+            ("ApiId", "local"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+        let deployment = template::load(TEMPLATE, &parameters, ACCOUNT, REGION).map_err(all)?;
+        let iam = Iam::new(ACCOUNT, REGION, options.clock.clone(), &deployment.roles).map_err(all)?;
+        let account = Arc::new(Account::new(iam));
+        let operator = account.credentials.issue(account.operator(), None);
+
+        let kms = Kms::load(Arc::clone(&account), &draft.save());
+        let kms = kms.ok_or_else(|| io::Error::other("the keys of the draft do not load"))?;
+        let sts = Sts::new(Arc::clone(&account));
+        let (created, mut creations) = mpsc::unbounded_channel();
+        let buckets = vec![TRUST_BUCKET.to_owned(), OBJECT_BUCKET.to_owned()];
+        let s3 = S3::new(Arc::clone(&account), buckets, root.join("s3"), created);
+
+        let (postgres_dir, binaries) = (root.join("postgres"), options.postgres.clone());
+        let postgres = match &options.cache {
+            Some(cache) => Postgres::start_cached(&postgres_dir, binaries, cache).await?,
+            None => Postgres::start(&postgres_dir, binaries).await?,
+        };
+        let proxy = RdsEndpoint::new(Arc::clone(&account), &ca, PROXY_ID, postgres.socket_dir())?;
+        let instance = RdsEndpoint::new(Arc::clone(&account), &ca, INSTANCE_ID, postgres.socket_dir())?;
+
+        let mut settings =
+            lambda::Settings::new(deployment.functions.clone(), options.binaries.clone(), root.clone());
+        for service in ["kms", "sts", "s3"] {
+            settings.endpoints.insert(service.to_owned(), endpoints[service].clone());
+        }
+        settings.extra.insert("PORTCULLIS_CA_FILE".to_owned(), ca_file.display().to_string());
+        let lambda = Lambda::start(Arc::clone(&account), settings).await.map_err(all)?;
+        let runner: Arc<dyn lambda::Invoke> = lambda.clone();
+        let events = Arc::new(Events::new(Arc::clone(&account), deployment.rules, runner.clone()).map_err(all)?);
+        let mut settings = gateway::Settings::new(&account, &deployment.functions);
+        settings.api_id = "local".to_owned();
+        let api = Gateway::new(DOCUMENT, settings, Arc::clone(&account), runner).map_err(all)?;
+
+        let dispatcher = Arc::clone(&events);
+        let pump = Pump(tokio::spawn(async move {
+            while let Some(object) = creations.recv().await {
+                dispatcher.object_created(object).await;
+            }
+        }));
+        let servers = vec![
+            kms.serve(listeners.kms).await?,
+            sts.serve(listeners.sts).await?,
+            s3.serve(listeners.s3).await?,
+            lambda.serve(listeners.lambda).await?,
+            api.serve(listeners.gateway, Some(ca.server_config(&["localhost", "127.0.0.1"])?)).await?,
+        ];
+        let databases = vec![proxy.serve(listeners.proxy).await?, instance.serve(listeners.instance).await?];
+        let places = Places {
+            directory: root,
+            ca_file,
+            gateway,
+            endpoints,
+            proxy_port,
+            data_key,
+            bucket_key,
+            object_bucket: OBJECT_BUCKET,
+            trust_bucket: TRUST_BUCKET,
+        };
+        let stack = Stack {
+            account,
+            ca,
+            kms,
+            sts,
+            s3,
+            lambda,
+            events,
+            proxy,
+            postgres,
+            operator,
+            places,
+            _servers: servers,
+            _databases: databases,
+            _pump: pump,
+            _directory: directory,
+        };
+        stack.invoke("migrate", &json!({})).await?;
+        stack.invoke("trust", &json!({})).await?;
+        stack.events.start_schedules();
+        Ok(stack)
+    }
+
+    /// Invokes a deployment directly, as an operator would, and answers what it answered.
+    ///
+    /// # Errors
+    /// When the function could not run or failed.
+    pub async fn invoke(&self, deployment: &str, payload: &Value) -> io::Result<Value> {
+        let name = format!("portcullis-{ENV}-{deployment}");
+        let outcome = self
+            .lambda
+            .invoke(&name, Bytes::from(payload.to_string()), Kind::RequestResponse)
+            .await
+            .map_err(|error| io::Error::other(format!("{name}: {error:?}")))?;
+        if let Some(error) = outcome.function_error {
+            let log = self.lambda.log(&name);
+            let answer = String::from_utf8_lossy(&outcome.payload).into_owned();
+            return Err(io::Error::other(format!("{name}: {error}: {answer}\n{log}")));
+        }
+        serde_json::from_slice(&outcome.payload).map_err(io::Error::other)
+    }
+
+    /// The ARN of the KMS key that signs tokens now, as the trust bucket says.
+    ///
+    /// # Errors
+    /// When there is no signing state, or no active key in it.
+    pub async fn signing_key(&self) -> io::Result<String> {
+        let bytes = self.s3.look(TRUST_BUCKET, "trust/signing-state.json").await.unwrap_or_default();
+        let state: Value = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+        let keys = state.pointer("/body/keys").and_then(Value::as_array).into_iter().flatten();
+        let mut active = keys.filter(|key| key["state"] == "active").filter_map(|key| key["key"].as_str());
+        active.next().map(str::to_owned).ok_or_else(|| io::Error::other("no active signing key"))
+    }
+
+    /// The URL of a service: `kms`, `s3`, `sts` or `lambda`.
+    pub fn endpoint(&self, service: &str) -> &str {
+        self.places.endpoints.get(service).map_or("", String::as_str)
+    }
+
+    /// Ends all processes in good order.
+    pub async fn stop(self) {
+        self.lambda.shutdown().await;
+    }
+}
+
+/// The folder of the binaries built beside this program.
+///
+/// # Errors
+/// When the program's own place cannot be told.
+pub fn sibling_binaries() -> io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let folder = program.parent().ok_or_else(|| io::Error::other("the program has no folder"))?;
+    // Test programs lie one folder deeper.
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    Ok(folder.to_path_buf())
+}
+
+/// `.local/postgres/bin` below the checkout, if it is there.
+pub fn unpacked_postgres(checkout: &Path) -> Option<PathBuf> {
+    Some(checkout.join(".local/postgres/bin")).filter(|folder| folder.is_dir())
+}
+
+fn all(faults: Vec<String>) -> io::Error {
+    io::Error::other(faults.join("\n"))
+}
+
+fn shown(error: impl std::fmt::Debug) -> io::Error {
+    io::Error::other(format!("{error:?}"))
+}

@@ -1,0 +1,102 @@
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::name::Malformed;
+
+/// A SHA-256 digest. Its text form is padded standard base64, as `x-amz-checksum-sha256` carries it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sha256Digest([u8; 32]);
+
+impl Sha256Digest {
+    /// Hashes bytes.
+    pub fn of(bytes: &[u8]) -> Sha256Digest {
+        let mut digest = [0; 32];
+        let computed = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        digest.copy_from_slice(computed.as_ref());
+        Sha256Digest(digest)
+    }
+
+    /// Takes the digest itself.
+    pub fn from_bytes(bytes: [u8; 32]) -> Sha256Digest {
+        Sha256Digest(bytes)
+    }
+
+    /// Reads padded base64 of exactly 32 bytes, canonical in its last character.
+    pub fn parse(text: &str) -> Result<Sha256Digest, Malformed> {
+        let bytes = STANDARD.decode(text).map_err(|_| Malformed("sha256"))?;
+        bytes.try_into().map(Sha256Digest).map_err(|_| Malformed("sha256"))
+    }
+
+    /// Reads hexadecimal, as the database answers it.
+    pub fn from_hex(text: &str) -> Result<Sha256Digest, Malformed> {
+        let bytes = crate::encoding::from_hex(text).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Sha256Digest).ok_or(Malformed("sha256"))
+    }
+
+    /// The digest itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Sha256Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Sha256Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sha256Digest({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HELLO_WORLD: &str = "uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=";
+
+    #[test]
+    fn a_digest_prints_as_s3_wants_it() {
+        assert_eq!(Sha256Digest::of(b"hello world").to_string(), HELLO_WORLD);
+        assert_eq!(Sha256Digest::parse(HELLO_WORLD).unwrap(), Sha256Digest::of(b"hello world"));
+    }
+
+    #[test]
+    fn what_is_not_base64_of_32_bytes_is_refused() {
+        for text in [
+            "",
+            "uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek",
+            "uU0nuZNNPgilLlLX2n2r-sSE7-N6U4DukIj3rOLvzek=",
+            "uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzel=",
+            " uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=",
+            "uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=\n",
+            "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9",
+            "aGVsbG8=",
+            "uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzekA",
+            "Zhie15keHg/OBlOZxcoF/BXCgYZaeimRvdZnwUZqkaQ=-2",
+        ] {
+            assert!(Sha256Digest::parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_digest_survives_a_round_trip(bytes in any::<[u8; 32]>()) {
+            let digest = Sha256Digest::from_bytes(bytes);
+            prop_assert_eq!(Sha256Digest::parse(&digest.to_string()).unwrap(), digest);
+        }
+
+        #[test]
+        fn no_two_texts_name_one_digest(text in "[A-Za-z0-9+/]{43}=") {
+            if let Ok(digest) = Sha256Digest::parse(&text) {
+                prop_assert_eq!(digest.to_string(), text);
+            }
+        }
+    }
+}

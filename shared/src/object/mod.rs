@@ -1,0 +1,26 @@
+//! What a file may be and how it may be reached: keys, names, types, sizes, digests, the life of a signed URL, and the
+//! ports behind which S3 and STS sit.
+//!
+//! File bytes never pass through a function. A client gets a URL that is exact about one key, size, type, digest and
+//! time, so everything that such a URL is made of is a type here that cannot be wrong.
+
+mod content_type;
+mod digest;
+mod key;
+mod life;
+mod name;
+mod port;
+mod size;
+mod status;
+
+pub use content_type::ContentType;
+pub use digest::Sha256Digest;
+pub use key::{FileId, ObjectKey, VersionId};
+pub use life::{TooShort, UrlLife};
+pub use name::FileName;
+pub use port::{
+    Head, ObjectHead, ObjectStore, Presign, ReadTerms, SignedRequest, SignedUrl, SignerSession, SignerSessions,
+    WriteTerms,
+};
+pub use size::{MAX_PUT, Size, SizeFault};
+pub use status::FileStatus;

@@ -1,0 +1,174 @@
+use std::fmt;
+use std::future::Future;
+
+use super::{ContentType, ObjectKey, Sha256Digest, Size, UrlLife, VersionId};
+use crate::clock::Timestamp;
+use crate::name::Tenant;
+use crate::port::Fault;
+use crate::secret::SecretString;
+
+/// Short-lived credentials that may sign URLs for the objects of one tenant and do nothing else.
+#[derive(Clone, Debug)]
+pub struct SignerSession {
+    /// Names the credentials; public, it stands in every URL they sign.
+    pub access_key_id: String,
+    /// Signs.
+    pub secret_access_key: SecretString,
+    /// Travels in the URL, inside the signature.
+    pub session_token: SecretString,
+    /// When STS was asked for them; what a revocation is compared with.
+    pub issued_at: Timestamp,
+    /// When they, and every URL they signed, die.
+    pub expires_at: Timestamp,
+}
+
+/// Signer sessions, one per tenant.
+pub trait SignerSessions: Send + Sync + 'static {
+    /// A session limited to the tenant's prefix, as fresh as can be had.
+    fn session(&self, tenant: &Tenant) -> impl Future<Output = Result<SignerSession, Fault>> + Send;
+}
+
+/// Everything that a signed PUT fixes.
+#[derive(Clone, Debug)]
+pub struct WriteTerms {
+    /// The object to be written, once.
+    pub key: ObjectKey,
+    /// Its exact size.
+    pub size: Size,
+    /// Its exact type.
+    pub content_type: ContentType,
+    /// The digest of its bytes.
+    pub sha256: Sha256Digest,
+}
+
+/// Everything that a signed GET fixes.
+#[derive(Clone, Debug)]
+pub struct ReadTerms {
+    /// The object to be read.
+    pub key: ObjectKey,
+    /// Its one version that was checked.
+    pub version: VersionId,
+    /// What the answer's `Content-Type` will be.
+    pub content_type: &'static str,
+    /// What the answer's `Content-Disposition` will be.
+    pub disposition: String,
+}
+
+/// A URL that is a credential: it prints itself nowhere, [`SignedUrl::expose`] is the only way to the text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SignedUrl(String);
+
+impl SignedUrl {
+    /// Takes a URL that carries a signature.
+    pub fn new(url: String) -> SignedUrl {
+        SignedUrl(url)
+    }
+
+    /// The URL, for the answer to its owner and for nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SignedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// A request that a client may send once to the bucket.
+#[derive(Clone, Debug)]
+pub struct SignedRequest {
+    /// `PUT` or `GET`.
+    pub method: &'static str,
+    /// Where to.
+    pub url: SignedUrl,
+    /// The headers that are signed and must be sent byte for byte, without `host` and `content-length`, which a browser
+    /// sets itself.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Signs URLs offline, with a session's credentials.
+pub trait Presign: Send + Sync + 'static {
+    /// A PUT of exactly this object, encrypted under the bucket's key, if there is none yet.
+    fn put(
+        &self,
+        session: &SignerSession,
+        terms: &WriteTerms,
+        now: Timestamp,
+        life: UrlLife,
+    ) -> impl Future<Output = Result<SignedRequest, Fault>> + Send;
+
+    /// A GET of exactly this version.
+    fn get(
+        &self,
+        session: &SignerSession,
+        terms: &ReadTerms,
+        now: Timestamp,
+        life: UrlLife,
+    ) -> impl Future<Output = Result<SignedRequest, Fault>> + Send;
+}
+
+/// What the bucket says about one version of an object. Nothing here is trusted: it is compared with what was declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectHead {
+    /// The version the answer is about.
+    pub version: String,
+    /// The entity tag without quotes.
+    pub etag: String,
+    /// Its size in bytes.
+    pub size: i64,
+    /// Its stored type.
+    pub content_type: Option<String>,
+    /// Base64 SHA-256 that S3 verified while it took the bytes.
+    pub sha256: Option<String>,
+    /// `aws:kms` where it must be.
+    pub encryption: Option<String>,
+    /// ARN of the key it is encrypted under.
+    pub encryption_key: Option<String>,
+}
+
+/// What asking for one version gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// The version is there.
+    Found(ObjectHead),
+    /// No such object or version.
+    Missing,
+}
+
+/// Looks at objects with the function's own rights.
+pub trait ObjectStore: Send + Sync + 'static {
+    /// Asks for size, type, checksum and encryption of one version.
+    fn head(&self, key: &ObjectKey, version: &VersionId) -> impl Future<Output = Result<Head, Fault>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CANARY: &str = "canary-5b1e";
+
+    #[test]
+    fn a_signed_request_prints_no_url() {
+        let request = SignedRequest {
+            method: "PUT",
+            url: SignedUrl::new(format!("https://b/k?X-Amz-Signature={CANARY}")),
+            headers: Vec::new(),
+        };
+        assert!(!format!("{request:?} {request:#?}").contains(CANARY));
+        assert!(request.url.expose().contains(CANARY));
+    }
+
+    #[test]
+    fn a_session_prints_neither_secret_nor_token() {
+        let session = SignerSession {
+            access_key_id: "ASIAEXAMPLE".to_owned(),
+            secret_access_key: SecretString::new(CANARY.to_owned()),
+            session_token: SecretString::new(CANARY.to_owned()),
+            issued_at: Timestamp::from_seconds(0),
+            expires_at: Timestamp::from_seconds(900),
+        };
+        assert!(!format!("{session:?} {session:#?}").contains(CANARY));
+    }
+}

@@ -1,0 +1,237 @@
+//! The floors of the house: who may depend on whom, one TLS stack, and licences we may ship.
+//!
+//! An allow-list over `cargo metadata` and a look at the imports of each `lib`: a new dependency is a visible diff here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Which packages of the house each package may link (dev-dependencies aside).
+const HOUSE: &[(&str, &[&str])] = &[
+    ("shared", &[]),
+    ("aws", &["shared"]),
+    ("kms", &["aws", "shared"]),
+    ("s3", &["aws", "shared"]),
+    ("sts", &["aws", "shared"]),
+    ("rds", &["aws", "shared"]),
+    ("authorizer", &["aws", "s3", "shared"]),
+    ("token", &["aws", "kms", "rds", "s3", "shared"]),
+    ("upload", &["aws", "rds", "s3", "shared", "sts"]),
+    ("download", &["aws", "rds", "s3", "shared", "sts"]),
+    ("data-key", &["aws", "kms", "rds", "s3", "shared"]),
+    ("object-events", &["aws", "rds", "s3", "shared"]),
+    ("trust", &["aws", "kms", "rds", "s3", "shared"]),
+    ("admin", &["aws", "rds", "s3", "shared"]),
+    ("migrate", &["aws", "rds", "shared"]),
+    ("testkit", &["shared"]),
+    ("local", &[]),
+    ("system", &[]),
+];
+
+/// Which SDK or driver each adapter may link; nobody else may link any.
+const SDKS: &[(&str, &[&str])] = &[
+    ("kms", &["aws-sdk-kms"]),
+    ("s3", &["aws-sdk-s3"]),
+    ("sts", &["aws-sdk-sts"]),
+    ("rds", &["aws-sdk-rds", "tokio-postgres", "tokio-postgres-rustls"]),
+    ("local", &["tokio-postgres"]),
+];
+
+const NEVER_SHIPPED: &[&str] = &[
+    "ring", "s2n-tls", "native-tls", "openssl-sys", "rsa", "aws-config", "webpki-roots", "local", "testkit", "system", "s3s",
+    "rcgen", "iam-rs",
+];
+
+const LICENCES: &[&str] = &[
+    "0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0",
+    "CDLA-Permissive-2.0", "ISC", "MIT", "MIT-0", "OpenSSL", "Unicode-3.0", "Unlicense", "Zlib",
+];
+
+struct House {
+    root: PathBuf,
+    metadata: Value,
+}
+
+impl House {
+    fn measure() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+        let output = Command::new(env!("CARGO"))
+            .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"])
+            .current_dir(&root)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self { root, metadata: serde_json::from_slice(&output.stdout).unwrap() }
+    }
+
+    fn packages(&self) -> BTreeMap<&str, &Value> {
+        let packages = self.metadata["packages"].as_array().unwrap();
+        packages.iter().map(|package| (package["id"].as_str().unwrap(), package)).collect()
+    }
+
+    fn members(&self) -> BTreeMap<&str, &Value> {
+        let packages = self.packages();
+        let ids = self.metadata["workspace_members"].as_array().unwrap();
+        ids.iter().map(|id| packages[id.as_str().unwrap()]).map(|p| (p["name"].as_str().unwrap(), p)).collect()
+    }
+
+    fn functions(&self) -> Vec<&str> {
+        let folder = self.root.join("functions");
+        let is_function = |p: &&Value| Path::new(p["manifest_path"].as_str().unwrap()).starts_with(&folder);
+        self.members().into_values().filter(is_function).map(|p| p["name"].as_str().unwrap()).collect()
+    }
+
+    /// What a package links or runs at build time: names with versions, over normal and build edges.
+    fn closure(&self, name: &str) -> BTreeSet<(String, String)> {
+        let packages = self.packages();
+        let nodes: BTreeMap<&str, &Value> = self.metadata["resolve"]["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| (node["id"].as_str().unwrap(), node))
+            .collect();
+        let mut open = vec![self.members()[name]["id"].as_str().unwrap()];
+        let mut seen = BTreeSet::new();
+        while let Some(id) = open.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            for edge in nodes[id]["deps"].as_array().unwrap() {
+                let kinds = edge["dep_kinds"].as_array().unwrap();
+                if kinds.iter().any(|kind| kind["kind"].as_str() != Some("dev")) {
+                    open.push(edge["pkg"].as_str().unwrap());
+                }
+            }
+        }
+        let named = |id: &str| {
+            let package = packages[id];
+            (package["name"].as_str().unwrap().to_owned(), package["version"].as_str().unwrap().to_owned())
+        };
+        seen.into_iter().map(named).collect()
+    }
+}
+
+fn dependencies<'a>(package: &'a Value) -> impl Iterator<Item = &'a str> {
+    let all = package["dependencies"].as_array().unwrap();
+    all.iter().filter(|d| d["kind"].as_str() != Some("dev")).map(|d| d["name"].as_str().unwrap())
+}
+
+#[test]
+fn every_package_keeps_to_its_floor() {
+    let house = House::measure();
+    let members = house.members();
+    let allowed: BTreeMap<_, _> = HOUSE.iter().copied().collect();
+    assert_eq!(members.keys().copied().collect::<BTreeSet<_>>(), allowed.keys().copied().collect());
+    for (name, package) in &members {
+        for dependency in dependencies(package) {
+            if members.contains_key(dependency) {
+                assert!(allowed[name].contains(&dependency), "{name} may not depend on {dependency}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_adapter_has_one_sdk_and_nobody_else_has_any() {
+    let house = House::measure();
+    let allowed: BTreeMap<_, _> = SDKS.iter().copied().collect();
+    for (name, package) in house.members() {
+        for dependency in dependencies(package) {
+            if dependency.starts_with("aws-sdk-") || dependency.starts_with("tokio-postgres") {
+                let own = allowed.get(name).copied().unwrap_or_default();
+                assert!(own.contains(&dependency), "{name} may not link {dependency}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_decisions_of_a_function_see_shared_only() {
+    let house = House::measure();
+    let adapters = ["aws", "kms", "s3", "sts", "rds"];
+    for function in house.functions() {
+        let package = house.members()[function];
+        let source = Path::new(package["manifest_path"].as_str().unwrap()).with_file_name("src");
+        for file in walk(&source) {
+            if file.file_name().is_some_and(|name| name == "main.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&file).unwrap();
+            for (number, line) in text.lines().enumerate() {
+                let code = line.split("//").next().unwrap();
+                let seen = adapters.iter().find(|adapter| {
+                    code.contains(&format!("use {adapter}::")) || code.contains(&format!(" {adapter}::"))
+                });
+                assert!(seen.is_none(), "{}:{}: only main.rs may name an adapter", file.display(), number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_ships_has_one_tls_stack_and_one_cryptography_library() {
+    let house = House::measure();
+    for function in house.functions() {
+        let closure = house.closure(function);
+        for name in ["rustls", "aws-lc-sys", "aws-lc-rs", "hyper"] {
+            let versions: Vec<_> = closure.iter().filter(|(held, _)| held == name).collect();
+            assert!(versions.len() <= 1, "{function} links {versions:?}");
+        }
+        for (name, version) in &closure {
+            assert!(!NEVER_SHIPPED.contains(&name.as_str()), "{function} links {name} {version}");
+        }
+    }
+    let authorizer = house.closure("authorizer");
+    for name in ["rustls", "aws-lc-sys"] {
+        assert!(authorizer.iter().any(|(held, _)| held == name), "the authorizer has lost its {name}");
+    }
+    assert!(!authorizer.iter().any(|(name, _)| name.contains("postgres")), "the authorizer links a database driver");
+}
+
+#[test]
+fn everything_that_ships_has_a_licence_we_may_ship() {
+    let house = House::measure();
+    let packages = house.packages();
+    let shipped: BTreeSet<_> = house.functions().into_iter().flat_map(|f| house.closure(f)).collect();
+    for package in packages.values() {
+        let name = (package["name"].as_str().unwrap().to_owned(), package["version"].as_str().unwrap().to_owned());
+        if !shipped.contains(&name) {
+            continue;
+        }
+        let licence = package["license"].as_str().unwrap_or_default().replace('/', " OR ");
+        // Every part of an AND must be ours to ship; of an OR one part suffices.
+        let fits = licence.split(" AND ").all(|part| {
+            part.split(" OR ").any(|one| LICENCES.contains(&one.trim().trim_matches(['(', ')']).trim()))
+        });
+        assert!(fits, "{name:?} is licensed {licence:?}");
+    }
+}
+
+#[test]
+fn the_release_profile_leaves_nothing_for_a_tool_to_inject() {
+    let house = House::measure();
+    let manifest = std::fs::read_to_string(house.root.join("Cargo.toml")).unwrap();
+    let release = manifest.split("[profile.release]").nth(1).unwrap();
+    for line in ["panic = \"unwind\"", "strip = \"symbols\"", "lto = \"thin\"", "codegen-units = 1"] {
+        assert!(release.contains(line), "[profile.release] must say {line}");
+    }
+    for function in house.functions() {
+        let metadata = &house.members()[function]["metadata"];
+        assert!(metadata["lambda"]["deploy"].is_null(), "{function} must leave its configuration to the template");
+    }
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(walk(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}

@@ -1,0 +1,274 @@
+//! Tenants, clients, revocations and used assertions in memory, behind the same functions that Postgres offers to `token`,
+//! `admin` and `trust`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value, json};
+use shared::port::{Database, Fault, FaultKind, Parameter};
+
+/// A database that knows the foundation's functions. Clones share it.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    tenants: BTreeMap<String, Value>,
+    clients: BTreeMap<String, Value>,
+    revocations: BTreeMap<(String, String), (i64, i64)>,
+    assertions: BTreeMap<(String, Vec<u8>), i64>,
+    acts: Vec<Value>,
+    calls: Vec<&'static str>,
+    down: bool,
+}
+
+impl Registry {
+    /// A registry that holds an enabled tenant.
+    pub fn with_tenant(tenant: &str) -> Self {
+        let registry = Self::default();
+        registry.add_tenant(tenant);
+        registry
+    }
+
+    /// Adds an enabled tenant.
+    pub fn add_tenant(&self, tenant: &str) {
+        let row = json!({ "tenant": tenant, "name": tenant, "enabled": true, "version": 1 });
+        self.with(|state| state.tenants.insert(tenant.to_owned(), row));
+    }
+
+    /// Adds or replaces a client row as `api.client_for_token` answers it, with its `client_id` and `tenant`.
+    pub fn add_client(&self, row: Value) {
+        let client_id = row.get("client_id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        self.with(|state| state.clients.insert(client_id, row));
+    }
+
+    /// The rows of `admin_audit`, in order.
+    pub fn acts(&self) -> Vec<Value> {
+        self.with(|state| state.acts.clone())
+    }
+
+    /// The functions called so far, forgotten by asking.
+    pub fn take_calls(&self) -> Vec<&'static str> {
+        self.with(|state| std::mem::take(&mut state.calls))
+    }
+
+    /// How many assertion ids are remembered.
+    pub fn assertions(&self) -> usize {
+        self.with(|state| state.assertions.len())
+    }
+
+    /// Makes every call fail as unavailable, or work again.
+    pub fn set_down(&self, down: bool) {
+        self.with(|state| state.down = down);
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Database for Registry {
+    async fn call(&self, function: &'static str, parameters: Vec<Parameter>) -> Result<Value, Fault> {
+        tokio::task::yield_now().await;
+        self.with(|state| {
+            if state.down {
+                return Err(Fault::new(FaultKind::Unavailable, "postgres", function));
+            }
+            state.calls.push(function);
+            // Wrong arguments are what Postgres calls them: a fault of ours.
+            state.call(function, &parameters).ok_or(Fault::new(FaultKind::Invalid, "postgres", function))
+        })
+    }
+}
+
+impl State {
+    fn call(&mut self, function: &str, parameters: &[Parameter]) -> Option<Value> {
+        use Parameter::{Bool, Bytes, Int, Json, OptionalText, Text, Texts};
+        match (function, parameters) {
+            ("api.client_for_token", [Text(client_id)]) => Some(self.client_for_token(client_id)),
+            ("api.consume_assertion", [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now)]) => {
+                Some(self.consume(tenant, client, *version, hash, *expires, *now))
+            }
+            ("api.tenant_put", [Text(operator), Text(request), Int(now), Text(tenant), Text(name), Bool(enabled)]) => {
+                let row = json!({ "name": name, "tenant": tenant, "enabled": enabled });
+                let outcome = store(&mut self.tenants, tenant, row, *now);
+                if outcome != "unchanged" && !enabled {
+                    self.end("tenant", tenant, now / 1000 + 1);
+                }
+                self.act(*now, operator, request, "tenant.put", tenant, outcome);
+                let mut view = self.tenants.get(tenant)?.clone();
+                view.as_object_mut()?.retain(|name, _| !name.ends_with("_ms"));
+                Some(json!({ "outcome": outcome, "tenant": view }))
+            }
+            (
+                "api.client_put",
+                [
+                    Text(operator),
+                    Text(request),
+                    Int(now),
+                    Text(tenant),
+                    Text(client_id),
+                    Text(name),
+                    Json(jwks),
+                    Texts(algorithms),
+                    Texts(scopes),
+                    Bool(dpop),
+                    Int(ttl),
+                    Bool(enabled),
+                ],
+            ) => {
+                let row = json!({ "client_id": client_id, "tenant": tenant, "name": name, "jwks": jwks, "algorithms": algorithms,
+                    "scopes": scopes, "dpop": dpop, "ttl_seconds": ttl, "enabled": enabled });
+                let holder = self.clients.get(client_id).map(|row| text(row, "tenant"));
+                let outcome = match holder {
+                    _ if !self.tenants.contains_key(tenant) => "tenant_unknown",
+                    Some(holder) if holder != *tenant => "client_id_taken",
+                    _ => store(&mut self.clients, client_id, row, *now),
+                };
+                if matches!(outcome, "created" | "updated") && !enabled {
+                    self.end("client_id", client_id, now / 1000 + 1);
+                }
+                self.act(*now, operator, request, "client.put", client_id, outcome);
+                Some(match outcome {
+                    "tenant_unknown" | "client_id_taken" => json!({ "outcome": outcome }),
+                    _ => json!({ "outcome": outcome, "client": self.clients.get(client_id) }),
+                })
+            }
+            ("api.client_disable", [Text(operator), Text(request), Int(now), Text(tenant), Text(client_id)]) => {
+                let held = self.clients.get(client_id).filter(|row| text(row, "tenant") == *tenant).cloned();
+                let outcome = match &held {
+                    None => "client_unknown",
+                    Some(row) if flag(row, "enabled") => "disabled",
+                    Some(_) => "unchanged",
+                };
+                if let (Some(mut row), "disabled") = (held, outcome) {
+                    let version = version(&row) + 1;
+                    merge(&mut row, json!({ "enabled": false, "version": version, "updated_ms": now }));
+                    self.clients.insert(client_id.clone(), row);
+                    self.end("client_id", client_id, now / 1000 + 1);
+                }
+                self.act(*now, operator, request, "client.disable", client_id, outcome);
+                Some(match outcome {
+                    "client_unknown" => json!({ "outcome": outcome }),
+                    _ => json!({ "outcome": outcome, "client": self.clients.get(client_id) }),
+                })
+            }
+            (
+                "api.client_list",
+                [Text(operator), Text(request), Int(now), Text(tenant), OptionalText(after), Int(limit)],
+            ) => {
+                let known = self.tenants.contains_key(tenant);
+                let outcome = if known { "listed" } else { "tenant_unknown" };
+                self.act(*now, operator, request, "client.list", tenant, outcome);
+                if !known {
+                    return Some(json!({ "outcome": outcome }));
+                }
+                let limit = usize::try_from(*limit).ok()?.min(500);
+                let after = after.as_deref().unwrap_or_default();
+                let mine = self.clients.iter().filter(|(id, row)| id.as_str() > after && text(row, "tenant") == *tenant);
+                let page: Vec<(&String, &Value)> = mine.take(limit).collect();
+                let next = page.last().filter(|_| page.len() == limit).map(|(id, _)| *id);
+                let clients: Vec<&Value> = page.iter().map(|(_, row)| *row).collect();
+                Some(json!({ "outcome": outcome, "clients": clients, "next": next }))
+            }
+            ("api.revoke", [Text(operator), Text(request), Int(now), Text(kind), Text(value), Int(epoch)]) => {
+                let entry = (kind.clone(), value.clone());
+                self.end(kind, value, *epoch);
+                self.act(*now, operator, request, "revoke", &format!("{kind}:{value}"), "revoked");
+                let (epoch, dead) = self.revocations.get(&entry)?;
+                Some(json!({ "outcome": "revoked", "kind": kind, "value": value, "epoch": epoch, "dead_ms": dead }))
+            }
+            ("api.trust_snapshot", [Int(now)]) => Some(self.snapshot(*now)),
+            _ => None,
+        }
+    }
+
+    fn client_for_token(&self, client_id: &str) -> Value {
+        let Some(row) = self.clients.get(client_id) else { return json!({ "outcome": "unknown" }) };
+        let mut row = row.clone();
+        let tenant_enabled = self.tenants.get(&text(&row, "tenant")).is_some_and(|tenant| flag(tenant, "enabled"));
+        let enabled = flag(&row, "enabled") && tenant_enabled;
+        merge(&mut row, json!({ "enabled": enabled }));
+        if let Some(row) = row.as_object_mut() {
+            row.retain(|name, _| !matches!(name.as_str(), "name" | "created_ms" | "updated_ms"));
+        }
+        json!({ "outcome": "found", "client": row })
+    }
+
+    fn consume(&mut self, tenant: &str, client: &str, seen: i64, hash: &[u8], expires: i64, now: i64) -> Value {
+        let current = self.client_for_token(client);
+        let row = current.get("client").cloned().unwrap_or_default();
+        if text(&row, "tenant") != tenant || version(&row) != seen || !flag(&row, "enabled") {
+            return json!({ "outcome": "client_changed" });
+        }
+        let id = (client.to_owned(), hash.to_owned());
+        if self.assertions.contains_key(&id) {
+            return json!({ "outcome": "replayed" });
+        }
+        self.assertions.retain(|_, expires| *expires >= now);
+        self.assertions.insert(id, expires);
+        json!({ "outcome": "ok" })
+    }
+
+    fn end(&mut self, kind: &str, value: &str, epoch: i64) {
+        let dead = if kind == "jti" { (epoch + 10) * 1000 } else { (epoch + 910) * 1000 };
+        let held = self.revocations.entry((kind.to_owned(), value.to_owned())).or_insert((epoch, dead));
+        *held = (held.0.max(epoch), held.1.max(dead));
+    }
+
+    fn act(&mut self, now: i64, operator: &str, request: &str, operation: &str, target: &str, outcome: &str) {
+        self.acts.push(json!({ "at_ms": now, "operator": operator, "request_id": request, "operation": operation,
+            "target": target, "outcome": outcome }));
+    }
+
+    fn snapshot(&mut self, now: i64) -> Value {
+        let (revocations, assertions) = (self.revocations.len(), self.assertions.len());
+        self.revocations.retain(|_, (_, dead)| *dead >= now);
+        self.assertions.retain(|_, expires| *expires >= now);
+        let of = |kind: &str| -> Map<String, Value> {
+            let entries = self.revocations.iter().filter(|((held, _), _)| held == kind);
+            entries.map(|((_, value), (epoch, _))| (value.clone(), json!(epoch))).collect()
+        };
+        let kinds = ["sub", "sid", "client_id", "tenant", "device"];
+        let epochs: Map<String, Value> = kinds.iter().map(|kind| ((*kind).to_owned(), json!(of(kind)))).collect();
+        let kid: Vec<String> = of("kid").into_iter().map(|(kid, _)| kid).collect();
+        json!({
+            "revocations": { "epochs": epochs, "jti": of("jti"), "kid": kid },
+            "swept": { "revocations": revocations - self.revocations.len(), "assertion_ids": assertions - self.assertions.len() },
+        })
+    }
+}
+
+/// Inserts or replaces a row as the tables do: a version that rises, and nothing written when nothing changed.
+fn store(rows: &mut BTreeMap<String, Value>, key: &str, mut row: Value, now: i64) -> &'static str {
+    let held = rows.get(key).cloned();
+    let same = held.as_ref().is_some_and(|held| {
+        row.as_object().is_some_and(|row| row.iter().all(|(name, value)| held.get(name) == Some(value)))
+    });
+    if same {
+        return "unchanged";
+    }
+    let created = held.as_ref().and_then(|held| held.get("created_ms").cloned()).unwrap_or(json!(now));
+    let version = held.as_ref().map_or(0, version) + 1;
+    merge(&mut row, json!({ "version": version, "created_ms": created, "updated_ms": now }));
+    rows.insert(key.to_owned(), row);
+    if held.is_some() { "updated" } else { "created" }
+}
+
+fn merge(row: &mut Value, with: Value) {
+    if let (Some(row), Value::Object(with)) = (row.as_object_mut(), with) {
+        row.extend(with);
+    }
+}
+
+fn text(row: &Value, name: &str) -> String {
+    row.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn flag(row: &Value, name: &str) -> bool {
+    row.get(name).and_then(Value::as_bool).unwrap_or(false)
+}
+
+fn version(row: &Value) -> i64 {
+    row.get("version").and_then(Value::as_i64).unwrap_or(0)
+}

@@ -1,0 +1,180 @@
+//! The table `data_keys` and its functions in memory, with the outcomes that the SQL functions promise.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use shared::encoding::hex;
+use shared::port::{Database, Fault, FaultKind, Parameter};
+use uuid::Uuid;
+
+const DAY: i64 = 86_400_000;
+const CAP: i64 = 1 << 32;
+
+/// A row. Tests may change any column, as whoever writes to the table could.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the columns of the table")]
+pub struct Row {
+    pub id: Uuid,
+    pub tenant: String,
+    pub scope: String,
+    pub purpose: String,
+    pub kms_key_arn: String,
+    pub key_material_id: Option<String>,
+    pub wrapped: Option<Vec<u8>>,
+    pub writer_wrapped: Option<Vec<u8>>,
+    pub context: Value,
+    pub encrypt_until: i64,
+    pub reserved: i64,
+    pub state: String,
+}
+
+type Hook = Box<dyn FnOnce(&mut Vec<Row>) + Send>;
+
+/// A database with nothing in it but data keys. Clones share it.
+#[derive(Clone, Default)]
+pub struct DataKeys(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    rows: Vec<Row>,
+    calls: Vec<&'static str>,
+    down: bool,
+    before_insert: Option<Hook>,
+}
+
+impl DataKeys {
+    /// The functions called so far, forgotten by asking.
+    pub fn take_calls(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.state().calls)
+    }
+
+    /// Makes every call fail as unavailable, or work again.
+    pub fn set_down(&self, down: bool) {
+        self.state().down = down;
+    }
+
+    /// Looks at the rows, or changes them behind everybody's back.
+    pub fn rows<T>(&self, act: impl FnOnce(&mut Vec<Row>) -> T) -> T {
+        act(&mut self.state().rows)
+    }
+
+    /// Runs `hook` once, just before the next insert is judged: what a faster environment does in that gap.
+    pub fn before_next_insert(&self, hook: impl FnOnce(&mut Vec<Row>) + Send + 'static) {
+        self.state().before_insert = Some(Box::new(hook));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Database for DataKeys {
+    async fn call(&self, function: &'static str, parameters: Vec<Parameter>) -> Result<Value, Fault> {
+        // Whoever else is ready runs meanwhile, as it would while a call is on its way.
+        tokio::task::yield_now().await;
+        let mut state = self.state();
+        state.calls.push(function);
+        if state.down {
+            return Err(Fault::new(FaultKind::Unavailable, "rds", function));
+        }
+        let answer = match function {
+            "api.current_data_keys" => current(&mut state.rows, &parameters),
+            "api.insert_data_key" => {
+                if let Some(hook) = state.before_insert.take() {
+                    hook(&mut state.rows);
+                }
+                insert(&mut state.rows, parameters)
+            }
+            "api.data_keys_for_decrypt" => for_decrypt(&state.rows, &parameters),
+            _ => None,
+        };
+        answer.ok_or_else(|| Fault::new(FaultKind::Invalid, "rds", function))
+    }
+}
+
+fn current(rows: &mut [Row], parameters: &[Parameter]) -> Option<Value> {
+    let [Parameter::Text(tenant), Parameter::Json(Value::Array(wanted)), Parameter::Int(now)] = parameters else {
+        return None;
+    };
+    if wanted.len() > 256 {
+        return None;
+    }
+    let mut keys = Vec::new();
+    for wanted in wanted {
+        let (scope, messages) = (wanted.get("scope")?.as_str()?, wanted.get("messages")?.as_i64()?);
+        keys.extend(take(rows, tenant, scope, messages, *now)?);
+    }
+    Some(json!({"keys": keys}))
+}
+
+fn insert(rows: &mut Vec<Row>, parameters: Vec<Parameter>) -> Option<Value> {
+    let [
+        Parameter::Text(tenant),
+        Parameter::Uuid(id),
+        Parameter::Text(scope),
+        Parameter::Text(kms_key_arn),
+        Parameter::OptionalText(key_material_id),
+        Parameter::Bytes(wrapped),
+        Parameter::Bytes(writer_wrapped),
+        Parameter::Int(messages),
+        Parameter::Int(now),
+    ] = <[Parameter; 9]>::try_from(parameters).ok()?
+    else {
+        return None;
+    };
+    if let Some(key) = take(rows, &tenant, &scope, messages, now)? {
+        return Some(json!({"outcome": "lost", "key": key}));
+    }
+    rows.push(Row {
+        id,
+        context: json!({"tenant": tenant, "purpose": "field", "data_key_id": id}),
+        tenant: tenant.clone(),
+        scope: scope.clone(),
+        purpose: "field".to_owned(),
+        kms_key_arn,
+        key_material_id,
+        wrapped: Some(wrapped),
+        writer_wrapped: Some(writer_wrapped),
+        encrypt_until: now + DAY,
+        reserved: 0,
+        state: "active".to_owned(),
+    });
+    Some(json!({"outcome": "inserted", "key": take(rows, &tenant, &scope, messages, now)??}))
+}
+
+fn for_decrypt(rows: &[Row], parameters: &[Parameter]) -> Option<Value> {
+    let [Parameter::Text(tenant), Parameter::Uuids(ids)] = parameters else { return None };
+    if ids.len() > 256 {
+        return None;
+    }
+    let own = |row: &&Row| row.tenant == *tenant && ids.contains(&row.id) && row.purpose == "field";
+    let keys: Vec<Value> = rows
+        .iter()
+        .filter(own)
+        .map(|row| {
+            json!({"id": row.id, "scope": row.scope, "state": row.state, "kms_key_arn": row.kms_key_arn,
+                "wrapped": row.wrapped.as_deref().map(hex)})
+        })
+        .collect();
+    Some(json!({"keys": keys}))
+}
+
+/// `Some(None)` where the scope has no usable key.
+#[expect(clippy::option_option, reason = "absent is an answer, malformed is none")]
+fn take(rows: &mut [Row], tenant: &str, scope: &str, messages: i64, now: i64) -> Option<Option<Value>> {
+    if !(0..=100_000).contains(&messages) {
+        return None;
+    }
+    let active =
+        |row: &&mut Row| row.tenant == tenant && row.scope == scope && row.purpose == "field" && row.state == "active";
+    let Some(row) = rows.iter_mut().find(active) else { return Some(None) };
+    if row.encrypt_until <= now || row.reserved + messages > CAP {
+        "decrypt_only".clone_into(&mut row.state);
+        row.writer_wrapped = None;
+        return Some(None);
+    }
+    row.reserved += messages;
+    Some(Some(json!({"scope": row.scope, "id": row.id, "kms_key_arn": row.kms_key_arn,
+        "writer_wrapped": row.writer_wrapped.as_deref().map(hex), "encrypt_until": row.encrypt_until,
+        "messages": messages})))
+}

@@ -1,0 +1,121 @@
+//! An issuer with a real key: signs tokens and assertions, publishes itself into a trust bucket, and is a `Signer`.
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use serde_json::{Map, Value, json};
+use shared::clock::Timestamp;
+use shared::encoding::base64url;
+use shared::jwks::Algorithm;
+use shared::port::{Fault, FaultKind, Signer};
+use shared::trust::Envelope;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::TrustBucket;
+
+/// The issuer identifier of the fakes.
+pub const ISSUER: &str = "https://gate.example";
+/// The audience of the fakes.
+pub const AUDIENCE: &str = "https://api.example";
+/// How the fake signer addresses its key.
+pub const KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/0198e1a0-0000-4000-8000-000000000001";
+
+/// A key pair with an id. Clones share the key.
+#[derive(Clone)]
+pub struct Issuer(Arc<Inner>);
+
+struct Inner {
+    kid: String,
+    pair: EcdsaKeyPair,
+    down: AtomicBool,
+    signatures: AtomicUsize,
+}
+
+impl Issuer {
+    /// A fresh ES256 key under this id.
+    pub fn new(kid: &str) -> Self {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        Self(Arc::new(Inner { kid: kid.to_owned(), pair, down: AtomicBool::default(), signatures: AtomicUsize::default() }))
+    }
+
+    /// The public key.
+    pub fn jwk(&self) -> Value {
+        let point = self.0.pair.public_key().as_ref();
+        json!({"kty":"EC","crv":"P-256","alg":"ES256","use":"sig","kid":self.0.kid,
+            "x":base64url(&point[1..33]),"y":base64url(&point[33..])})
+    }
+
+    /// A compact JWS of exactly this header and these claims.
+    pub fn jws(&self, header: &Value, claims: &Value) -> String {
+        let input = format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
+        format!("{input}.{}", base64url(&self.raw(input.as_bytes())))
+    }
+
+    /// An access token with the standard claims, some of them changed; a change to `null` removes the claim.
+    pub fn token(&self, now: Timestamp, changes: &Value) -> String {
+        let claims = json!({"iss":ISSUER,"sub":"acme-backend","aud":AUDIENCE,"client_id":"acme-backend",
+            "iat":now.seconds(),"exp":now.seconds() + 300,"jti":"0198e1a0-0000-7000-8000-000000000001",
+            "scope":"files:read files:write","tenant":"acme","kind":"machine"});
+        self.jws(&json!({"alg":"ES256","typ":"at+jwt","kid":self.0.kid}), &changed(claims, changes))
+    }
+
+    /// A client assertion of `client_id` for [`ISSUER`], some of its claims changed.
+    pub fn assertion(&self, client_id: &str, jti: &str, now: Timestamp, changes: &Value) -> String {
+        let claims = json!({"iss":client_id,"sub":client_id,"aud":ISSUER,"jti":jti,
+            "iat":now.seconds(),"exp":now.seconds() + 60});
+        self.jws(&json!({"alg":"ES256","kid":self.0.kid}), &changed(claims, changes))
+    }
+
+    /// Publishes this key as the only one, and no revocations, good for a day.
+    pub fn publish(&self, bucket: &TrustBucket, now: Timestamp) {
+        self.put(bucket, "trust/keys.json", now, json!({"keys":[self.jwk()]}));
+        self.put(bucket, "trust/revocations.json", now, json!({}));
+        let key = json!({"kid":self.0.kid,"alg":"ES256","key":KEY,"state":"active","created_at":now.millis()});
+        self.put(bucket, "trust/signing-state.json", now, json!({"keys":[key]}));
+    }
+
+    /// Publishes one object in its envelope.
+    pub fn put(&self, bucket: &TrustBucket, key: &str, now: Timestamp, body: Value) {
+        let at = now.millis();
+        bucket.put(key, Envelope { version: at, issued_at: at, not_after: at + 86_400_000, body }.seal());
+    }
+
+    /// Makes signing fail as throttled, or work again.
+    pub fn set_down(&self, down: bool) {
+        self.0.down.store(down, Ordering::SeqCst);
+    }
+
+    /// How many signatures were made through the port.
+    pub fn signatures(&self) -> usize {
+        self.0.signatures.load(Ordering::SeqCst)
+    }
+
+    fn raw(&self, input: &[u8]) -> Vec<u8> {
+        self.0.pair.sign(&SystemRandom::new(), input).unwrap().as_ref().to_vec()
+    }
+}
+
+impl Signer for Issuer {
+    async fn sign(&self, key: &str, algorithm: Algorithm, input: &[u8]) -> Result<Vec<u8>, Fault> {
+        if self.0.down.load(Ordering::SeqCst) {
+            return Err(Fault::new(FaultKind::Throttled, "kms", "Sign"));
+        }
+        if key != KEY || algorithm != Algorithm::Es256 {
+            return Err(Fault::new(FaultKind::Invalid, "kms", "Sign"));
+        }
+        self.0.signatures.fetch_add(1, Ordering::SeqCst);
+        Ok(self.raw(input))
+    }
+}
+
+fn changed(claims: Value, changes: &Value) -> Value {
+    let mut claims = claims.as_object().cloned().unwrap_or_else(Map::new);
+    for (name, value) in changes.as_object().into_iter().flatten() {
+        if value.is_null() {
+            claims.remove(name);
+        } else {
+            claims.insert(name.clone(), value.clone());
+        }
+    }
+    Value::Object(claims)
+}

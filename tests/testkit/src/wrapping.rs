@@ -1,0 +1,129 @@
+//! A KMS that really wraps: AES-256-GCM under a key of its own, with the encryption context as additional data.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use shared::entropy::{Entropy as _, SystemEntropy};
+use shared::port::{Fault, FaultKind, Generated, KeyContext, KeyWrapping, Unwrapped};
+use shared::secret::SecretBytes;
+
+/// A call that was made, with the context it named.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Call {
+    /// `GenerateDataKey`, `Encrypt` or `Decrypt`.
+    pub operation: &'static str,
+    /// The context of the call.
+    pub context: KeyContext,
+}
+
+/// Wraps data keys. Clones share the key and the memory of calls.
+#[derive(Clone)]
+pub struct Wrapping(Arc<Mutex<State>>);
+
+struct State {
+    key: [u8; 32],
+    calls: Vec<Call>,
+    fault: Option<FaultKind>,
+    length: usize,
+    wrapped: Vec<Vec<u8>>,
+}
+
+impl Default for Wrapping {
+    fn default() -> Self {
+        let mut key = [0; 32];
+        SystemEntropy.fill(&mut key);
+        Self(Arc::new(Mutex::new(State { key, calls: Vec::new(), fault: None, length: 32, wrapped: Vec::new() })))
+    }
+}
+
+impl Wrapping {
+    /// The calls so far, forgotten by asking.
+    pub fn take_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.state().calls)
+    }
+
+    /// Makes every call fail so, or work again.
+    pub fn set_fault(&self, fault: Option<FaultKind>) {
+        self.state().fault = fault;
+    }
+
+    /// Makes the plaintext of answers to `unwrap` this long, whatever was wrapped.
+    pub fn set_length(&self, length: usize) {
+        self.state().length = length;
+    }
+
+    /// Every data key that was ever handled here, for tests that look for one where none may be.
+    pub fn keys_seen(&self) -> Vec<Vec<u8>> {
+        self.state().wrapped.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn called(&self, operation: &'static str, context: &KeyContext) -> Result<(), Fault> {
+        let fault = {
+            let mut state = self.state();
+            state.calls.push(Call { operation, context: context.clone() });
+            state.fault
+        };
+        // Whoever else is ready runs meanwhile, as it would while a call is on its way.
+        tokio::task::yield_now().await;
+        match fault {
+            Some(kind) => Err(Fault::new(kind, "kms", operation)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl State {
+    fn seal(&mut self, context: &KeyContext, key: &[u8], operation: &'static str) -> Result<Vec<u8>, Fault> {
+        let mut nonce = [0; NONCE_LEN];
+        SystemEntropy.fill(&mut nonce);
+        let mut blob = key.to_vec();
+        let invalid = |_| Fault::new(FaultKind::Invalid, "kms", operation);
+        UnboundKey::new(&AES_256_GCM, &self.key)
+            .map(LessSafeKey::new)
+            .and_then(|cipher| {
+                cipher.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad(context)), &mut blob)
+            })
+            .map_err(invalid)?;
+        self.wrapped.push(key.to_vec());
+        Ok([&nonce[..], &blob].concat())
+    }
+
+    fn open(&self, context: &KeyContext, wrapped: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, blob) = wrapped.split_first_chunk::<NONCE_LEN>()?;
+        let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.key).ok()?);
+        let mut blob = blob.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        Some(cipher.open_in_place(nonce, Aad::from(aad(context)), &mut blob).ok()?.to_vec())
+    }
+}
+
+impl KeyWrapping for Wrapping {
+    async fn generate(&self, context: &KeyContext) -> Result<Generated, Fault> {
+        self.called("GenerateDataKey", context).await?;
+        let mut key = vec![0; 32];
+        SystemEntropy.fill(&mut key);
+        let wrapped = self.state().seal(context, &key, "GenerateDataKey")?;
+        Ok(Generated { plaintext: SecretBytes::new(key), wrapped, material: Some("material-1".to_owned()) })
+    }
+
+    async fn wrap(&self, context: &KeyContext, key: &SecretBytes) -> Result<Vec<u8>, Fault> {
+        self.called("Encrypt", context).await?;
+        self.state().seal(context, key.expose(), "Encrypt")
+    }
+
+    async fn unwrap(&self, context: &KeyContext, wrapped: &[u8]) -> Result<Unwrapped, Fault> {
+        self.called("Decrypt", context).await?;
+        let state = self.state();
+        let mut key = state.open(context, wrapped).ok_or_else(|| Fault::new(FaultKind::Invalid, "kms", "Decrypt"))?;
+        key.resize(state.length, 0);
+        Ok(Unwrapped { plaintext: SecretBytes::new(key), material: Some("material-1".to_owned()) })
+    }
+}
+
+fn aad(context: &KeyContext) -> Vec<u8> {
+    format!("{}|{}|{}", context.tenant, context.purpose, context.data_key_id).into_bytes()
+}
