@@ -1,5 +1,7 @@
 //! `GET /files/{id}` and its content in process: whose, which, when, and what leaves.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on fails")]
+
 use download::{Download, Route, Scan};
 use serde_json::{Value, json};
 use shared::boot::{Invocation, Routes};
@@ -279,3 +281,19 @@ async fn a_request_without_a_token_is_not_answered() {
     assert_eq!(refused.code, Code::Unauthorized);
     assert!(world.files.calls().is_empty());
 }
+
+/// Runs the tests named as their own process and looks at all that they log.
+#[test]
+fn no_log_line_holds_a_url_a_signature_or_a_secret() {
+    let own = std::env::current_exe().unwrap();
+    let ran = std::process::Command::new(own).args(["--nocapture", "--exact"]).args(LOGGED).output().unwrap();
+    let logged = String::from_utf8(ran.stdout).unwrap();
+    assert!(ran.status.success() && logged.contains("\"decision\":\"allow\""), "{logged}");
+    assert!(!logged.contains(CANARY) && !logged.contains("https://objects.test"), "{logged}");
+}
+
+const LOGGED: [&str; 3] = [
+    "the_owner_is_redirected_to_the_one_version_that_was_checked",
+    "who_asks_for_json_gets_the_url_as_json",
+    "without_a_session_of_enough_life_nothing_is_signed",
+];

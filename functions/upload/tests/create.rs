@@ -1,5 +1,7 @@
 //! `POST /files` in process: what is refused, what is signed, and what is never half done.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on fails")]
+
 use serde_json::{Value, json};
 use shared::boot::{Api, Handler, Invocation, Routes};
 use shared::clock::Timestamp;
@@ -372,3 +374,19 @@ fn every_variable_is_named_and_every_fault_told_at_once() {
     }
     assert!(!faults.contains("canary"));
 }
+
+/// Runs the tests named as their own process and looks at all that they log.
+#[test]
+fn no_log_line_holds_a_url_a_signature_or_a_secret() {
+    let own = std::env::current_exe().unwrap();
+    let ran = std::process::Command::new(own).args(["--nocapture", "--exact"]).args(LOGGED).output().unwrap();
+    let logged = String::from_utf8(ran.stdout).unwrap();
+    assert!(ran.status.success() && logged.contains("\"decision\":\"allow\""), "{logged}");
+    assert!(!logged.contains(CANARY) && !logged.contains("https://objects.test"), "{logged}");
+}
+
+const LOGGED: [&str; 3] = [
+    "a_file_is_pending_and_gets_one_exact_put",
+    "the_same_key_and_body_give_the_same_file_and_a_fresh_url",
+    "no_file_is_made_that_could_not_be_signed_for",
+];

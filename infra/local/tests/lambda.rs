@@ -1,6 +1,7 @@
 //! Real processes on the Runtime API, the `Invoke` API and event delivery.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
@@ -29,7 +30,7 @@ use local::{
     lambda::{InvokeError, InvokeOutcome, Kind, Lambda, Settings},
     policy::Iam,
     sigv4,
-    template::{FunctionSpec, RoleSpec, RuleSpec},
+    template::{Deployment, FunctionSpec, PermissionSpec, RoleSpec, RuleSpec},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -79,6 +80,7 @@ fn spec(name: &str, change: impl FnOnce(&mut FunctionSpec)) -> FunctionSpec {
     let mut spec = FunctionSpec {
         logical_id: format!("{name}Function"),
         function_name: name.to_owned(),
+        arn: format!("arn:aws:lambda:us-east-1:111122223333:function:{name}"),
         deployment: name.to_owned(),
         binary: "fixture".to_owned(),
         environment: BTreeMap::from([("PORTCULLIS_ENV".to_owned(), "test".to_owned())]),
@@ -320,6 +322,42 @@ async fn shutdown_leaves_no_process_behind() {
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
 }
 
+/// The stack that `a_killed_stack_takes_its_processes_along` kills: reports its function's process id and waits.
+#[tokio::test]
+#[ignore = "not a test: a stack for another test to kill"]
+async fn stack_to_be_killed() {
+    let stack = Stack::one(|_| {}).await;
+    println!("pid={}", stack.value(json!({"do": "context"})).await["pid"]);
+    stack.value(json!({"do": "sleep", "ms": 60_000})).await;
+}
+
+#[tokio::test]
+async fn a_killed_stack_takes_its_processes_along() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let mut stack = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "stack_to_be_killed", "--ignored", "--nocapture"])
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(stack.stdout.take().unwrap()).lines();
+    let pid = loop {
+        let line = lines.next_line().await.unwrap().expect("the stack reports a process");
+        if let Some((_, pid)) = line.split_once("pid=") {
+            break pid.to_owned();
+        }
+    };
+    let function = format!("/proc/{pid}");
+    assert!(Path::new(&function).exists());
+    stack.kill().await.unwrap();
+    let gone = async {
+        while Path::new(&function).exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the function outlives its stack");
+}
+
 #[tokio::test]
 async fn a_start_that_cannot_work_names_every_fault() {
     let stack = Stack::one(|_| {}).await;
@@ -453,7 +491,7 @@ fn created(key: &str) -> ObjectCreated {
     }
 }
 
-fn rules() -> Vec<RuleSpec> {
+fn deployment() -> Deployment {
     let pattern = json!({
         "source": ["aws.s3"],
         "detail-type": ["Object Created"],
@@ -461,6 +499,7 @@ fn rules() -> Vec<RuleSpec> {
     });
     let objects = RuleSpec {
         name: "objects".to_owned(),
+        arn: "arn:aws:events:us-east-1:111122223333:rule/objects".to_owned(),
         pattern: Some(pattern),
         schedule: None,
         targets: vec!["echo".to_owned()],
@@ -468,12 +507,18 @@ fn rules() -> Vec<RuleSpec> {
     };
     let sweep = RuleSpec {
         name: "sweep".to_owned(),
+        arn: "arn:aws:events:us-east-1:111122223333:rule/sweep".to_owned(),
         pattern: None,
         schedule: Some("rate(1 minute)".to_owned()),
         targets: vec!["echo".to_owned()],
         input: Some(json!({"operation": "sweep"})),
     };
-    vec![objects, sweep]
+    let permission = PermissionSpec {
+        function_name: "echo".to_owned(),
+        principal: "events.amazonaws.com".to_owned(),
+        source_arn: "arn:aws:events:us-east-1:111122223333:rule/*".to_owned(),
+    };
+    Deployment { rules: vec![objects, sweep], permissions: vec![permission], ..Deployment::default() }
 }
 
 /// How often the function saw something that contains `text`.
@@ -485,7 +530,7 @@ fn seen(stack: &Stack, text: &str) -> usize {
 async fn an_object_event_reaches_the_functions_of_the_rules_it_matches() {
     let stack = Stack::one(|_| {}).await;
     let lambda: Arc<dyn local::lambda::Invoke> = Arc::<Lambda>::clone(&stack.lambda);
-    let events = Events::new(Arc::clone(&stack.account), rules(), lambda).unwrap();
+    let events = Events::new(Arc::clone(&stack.account), &deployment(), lambda).unwrap();
     events.object_created(created("t/acme/1")).await;
     events.object_created(created("elsewhere/1")).await;
     events.object_created(ObjectCreated { bucket: "other".to_owned(), ..created("t/acme/2") }).await;
@@ -500,10 +545,19 @@ async fn an_object_event_reaches_the_functions_of_the_rules_it_matches() {
 }
 
 #[tokio::test]
+async fn a_rule_without_permission_to_invoke_is_refused_at_the_start() {
+    let stack = Stack::one(|_| {}).await;
+    let lambda: Arc<dyn local::lambda::Invoke> = Arc::<Lambda>::clone(&stack.lambda);
+    let deployment = Deployment { permissions: Vec::new(), ..deployment() };
+    let faults = Events::new(Arc::clone(&stack.account), &deployment, lambda).err().unwrap();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+}
+
+#[tokio::test]
 async fn delivery_can_be_doubled_lost_and_reordered() {
     let stack = Stack::new(vec![spec("echo", |_| {})], |settings| settings.processes = 1).await;
     let lambda: Arc<dyn local::lambda::Invoke> = Arc::<Lambda>::clone(&stack.lambda);
-    let events = Events::new(Arc::clone(&stack.account), rules(), lambda).unwrap();
+    let events = Events::new(Arc::clone(&stack.account), &deployment(), lambda).unwrap();
     events.duplicate(1);
     events.object_created(created("t/doubled")).await;
     events.lose(1);

@@ -162,6 +162,35 @@ impl Keyring {
         stocked.map_or_else(|| Substance::generate(spec, now), Ok)
     }
 
+    /// Puts a new key under an id that nobody has.
+    pub(crate) fn place(
+        &self,
+        id: Uuid,
+        spec: KeySpec,
+        tags: BTreeMap<String, String>,
+        now: Millis,
+    ) -> Result<String, KmsError> {
+        let key = Key {
+            id,
+            arn: self.arn(&format!("key/{id}")),
+            spec,
+            state: KeyState::Enabled,
+            description: String::new(),
+            policy: None,
+            created: now,
+            tags,
+            substance: self.substance(spec, now)?,
+            rotating_since: None,
+        };
+        let arn = key.arn.clone();
+        let mut state = self.write();
+        if state.keys.contains_key(&id) {
+            return Err(KmsError::new("AlreadyExistsException", format!("Key '{arn}' already exists")));
+        }
+        state.keys.insert(id, Arc::new(key));
+        Ok(arn)
+    }
+
     pub(crate) fn arn(&self, resource: &str) -> String {
         format!("arn:aws:kms:{}:{}:{resource}", self.region, self.account)
     }

@@ -1,0 +1,364 @@
+//! The file functions on a real Postgres: the same outcomes and the same states as the model that all other tests use, for
+//! every order of facts, under the logins that the functions have.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::path::Path;
+
+use futures::future::join_all;
+use local::postgres::Postgres;
+use object_events::{Config, ObjectEvents, Scan};
+use serde_json::{Value, json};
+use shared::boot::{Handler, Invocation};
+use shared::clock::Timestamp;
+use shared::object::Sha256Digest;
+use shared::port::{Database, Fault, FaultKind, Parameter};
+use testkit::files::{Fact, state_of};
+use testkit::objects::BUCKET_KEY;
+use testkit::{Files, FixedClock, Objects};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
+
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../../migrate/sql/0001_foundation.sql"), include_str!("../../migrate/sql/0002_files.sql")];
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// One login's connection as the port that functions call.
+struct Login(Client);
+
+impl Login {
+    async fn open(socket: &Path, user: &str) -> Login {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(socket).user(user).dbname(local::postgres::DATABASE);
+        let (client, connection) = config.connect(NoTls).await.unwrap();
+        tokio::spawn(connection);
+        Login(client)
+    }
+
+    async fn ask(&self, function: &'static str, parameters: Vec<Parameter>) -> Value {
+        self.call(function, parameters).await.unwrap()
+    }
+}
+
+impl Database for Login {
+    async fn call(&self, function: &'static str, parameters: Vec<Parameter>) -> Result<Value, Fault> {
+        let typed: Vec<(Box<dyn ToSql + Sync + Send>, Type)> = parameters
+            .into_iter()
+            .map(|parameter| -> (Box<dyn ToSql + Sync + Send>, Type) {
+                match parameter {
+                    Parameter::Text(value) => (Box::new(value), Type::TEXT),
+                    Parameter::OptionalText(value) => (Box::new(value), Type::TEXT),
+                    Parameter::Uuid(value) => (Box::new(value), Type::UUID),
+                    Parameter::Bytes(value) => (Box::new(value), Type::BYTEA),
+                    Parameter::OptionalBytes(value) => (Box::new(value), Type::BYTEA),
+                    Parameter::Int(value) => (Box::new(value), Type::INT8),
+                    Parameter::Bool(value) => (Box::new(value), Type::BOOL),
+                    other => panic!("no file function takes {other:?}"),
+                }
+            })
+            .collect();
+        let places: Vec<String> = (1..=typed.len()).map(|place| format!("${place}")).collect();
+        let statement = format!("SELECT {function}({})", places.join(","));
+        let given: Vec<(&(dyn ToSql + Sync), Type)> =
+            typed.iter().map(|(value, of)| (value.as_ref() as &(dyn ToSql + Sync), of.clone())).collect();
+        let rows = self.0.query_typed(&statement, &given).await;
+        let rows =
+            rows.map_err(|error| Fault::new(FaultKind::Invalid, "postgres", function).caused_by(format!("{error:?}")))?;
+        Ok(rows[0].get(0))
+    }
+}
+
+struct Server {
+    _directory: tempfile::TempDir,
+    postgres: Postgres,
+}
+
+impl Server {
+    /// A migrated database with the tenants `acme` and `globex`.
+    async fn start() -> Server {
+        let directory = tempfile::tempdir().unwrap();
+        let postgres = Postgres::start(directory.path(), None).await.unwrap();
+        let owner = Login::open(postgres.socket_dir(), local::postgres::OWNER).await;
+        for migration in MIGRATIONS {
+            owner.0.batch_execute(&format!("BEGIN; {migration}; COMMIT")).await.unwrap();
+        }
+        let server = Server { _directory: directory, postgres };
+        let admin = server.login("admin").await;
+        for tenant in ["acme", "globex"] {
+            let text = |value: &str| Parameter::Text(value.to_owned());
+            let made = admin.call(
+                "api.tenant_put",
+                vec![text("op"), text("r"), Parameter::Int(1), text(tenant), text(tenant), Parameter::Bool(true)],
+            );
+            made.await.unwrap();
+        }
+        server
+    }
+
+    async fn login(&self, user: &str) -> Login {
+        Login::open(self.postgres.socket_dir(), user).await
+    }
+}
+
+fn id(number: u64) -> Uuid {
+    Uuid::parse_str(&format!("01920000-0000-7000-8000-{number:012x}")).unwrap()
+}
+
+fn create(tenant: &str, subject: &str, id: Uuid, key: Option<&str>, body: &str, now: i64) -> Vec<Parameter> {
+    vec![
+        Parameter::Text(tenant.to_owned()),
+        Parameter::Text(subject.to_owned()),
+        Parameter::Uuid(id),
+        Parameter::Text("report.txt".to_owned()),
+        Parameter::Text("text/plain".to_owned()),
+        Parameter::Int(11),
+        Parameter::Bytes(Sha256Digest::of(b"hello world").as_bytes().to_vec()),
+        Parameter::Text("put".to_owned()),
+        Parameter::Int(now + 300_000),
+        Parameter::OptionalText(key.map(str::to_owned)),
+        Parameter::OptionalBytes(key.map(|_| Sha256Digest::of(body.as_bytes()).as_bytes().to_vec())),
+        Parameter::Int(now),
+    ]
+}
+
+fn find(tenant: &str, subject: &str, id: Uuid, of_tenant: bool) -> Vec<Parameter> {
+    vec![
+        Parameter::Text(tenant.to_owned()),
+        Parameter::Text(subject.to_owned()),
+        Parameter::Uuid(id),
+        Parameter::Bool(of_tenant),
+    ]
+}
+
+#[tokio::test]
+async fn real_sql_and_the_model_answer_alike() {
+    let server = Server::start().await;
+    let (upload, download) = (server.login("upload").await, server.login("download").await);
+    let model = Files::default();
+
+    let creations = [
+        create("acme", "alice", id(1), None, "", 1000),
+        create("acme", "alice", id(2), Some("k"), "a", 1000),
+        create("acme", "alice", id(3), Some("k"), "a", 2000),
+        create("acme", "alice", id(4), Some("k"), "b", 2000),
+        create("acme", "bob", id(5), Some("k"), "b", 2000),
+        create("globex", "alice", id(6), Some("k"), "b", 2000),
+        create("acme", "alice", id(7), Some("k"), "a", 1000 + DAY_MS - 1),
+        create("acme", "alice", id(8), Some("k"), "b", 1000 + DAY_MS),
+        create("acme", "alice", id(9), Some("k"), "b", 1001 + DAY_MS),
+    ];
+    for parameters in creations {
+        let real = upload.ask("api.create_file", parameters.clone()).await;
+        assert_eq!(real, model.call("api.create_file", parameters.clone()).await.unwrap(), "{parameters:?}");
+    }
+    assert_eq!(model.row(id(2)).unwrap().url_expires_ms, 1000 + DAY_MS - 1 + 300_000);
+
+    for (tenant, subject, number, of_tenant) in [
+        ("acme", "alice", 1, false),
+        ("acme", "bob", 1, false),
+        ("acme", "bob", 1, true),
+        ("globex", "alice", 1, true),
+        ("globex", "alice", 6, false),
+        ("acme", "alice", 99, true),
+    ] {
+        let parameters = find(tenant, subject, id(number), of_tenant);
+        let real = download.ask("api.file_for_download", parameters.clone()).await;
+        assert_eq!(real, model.call("api.file_for_download", parameters.clone()).await.unwrap(), "{parameters:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_equal_requests_at_once_one_makes_the_file() {
+    let server = Server::start().await;
+    let logins = join_all((0..8).map(|_| server.login("upload"))).await;
+    let asked = logins.iter().enumerate().map(|(number, login)| {
+        login.ask("api.create_file", create("acme", "alice", id(number as u64), Some("k"), "a", 1000))
+    });
+    let answers = join_all(asked).await;
+    assert_eq!(answers.iter().filter(|answer| answer["outcome"] == "created").count(), 1);
+    assert!(answers.iter().all(|answer| answer["id"] == answers[0]["id"]), "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_login_can_do_its_own_work_and_nothing_else() {
+    let server = Server::start().await;
+    let owner = server.login(local::postgres::OWNER).await;
+    server.login("upload").await.ask("api.create_file", create("acme", "alice", id(1), None, "", 1000)).await;
+    for user in ["upload", "download", "object_events", "token", "trust"] {
+        let login = server.login(user).await;
+        for table in ["files", "file_facts"] {
+            assert!(
+                login.0.batch_execute(&format!("SELECT * FROM public.{table}")).await.is_err(),
+                "{user} reads {table}"
+            );
+        }
+        let derived = format!("SELECT internal.derive_file_status('{}')", id(1));
+        assert!(login.0.batch_execute(&derived).await.is_err(), "{user}");
+        let may = |function: &str| match function {
+            "api.create_file" => user == "upload",
+            "api.file_for_download" => user == "download",
+            _ => user == "object_events",
+        };
+        for (function, parameters) in [
+            ("api.create_file", create("acme", "alice", Uuid::from_u128(7), None, "", 1000)),
+            ("api.file_for_download", find("acme", "alice", id(1), false)),
+            (
+                "api.file_for_event",
+                find("acme", "alice", id(1), false)[..1].iter().chain(&[Parameter::Uuid(id(1))]).cloned().collect(),
+            ),
+        ] {
+            assert_eq!(login.call(function, parameters).await.is_ok(), may(function), "{user} calls {function}");
+        }
+    }
+    // Row-level security holds for the owner too.
+    let seen: i64 = owner.0.query_typed("SELECT count(*) FROM public.files", &[]).await.unwrap()[0].get(0);
+    assert_eq!(seen, 0);
+}
+
+#[tokio::test]
+async fn rows_that_break_a_rule_are_refused_by_the_table_itself() {
+    let server = Server::start().await;
+    let upload = server.login("upload").await;
+    let broken: [(usize, Parameter); 8] = [
+        (0, Parameter::Text("unknown".to_owned())),
+        (1, Parameter::Text(String::new())),
+        (3, Parameter::Text("n".repeat(201))),
+        (5, Parameter::Int(0)),
+        (6, Parameter::Bytes(vec![0; 31])),
+        (7, Parameter::Text("post".to_owned())),
+        (9, Parameter::OptionalText(Some("k".to_owned()))),
+        (10, Parameter::OptionalBytes(Some(vec![0; 32]))),
+    ];
+    for (place, value) in broken {
+        let mut parameters = create("acme", "alice", id(1), None, "", 1000);
+        parameters[place] = value;
+        assert!(upload.call("api.create_file", parameters.clone()).await.is_err(), "{parameters:?}");
+    }
+    let answer = server.login("download").await.ask("api.file_for_download", find("acme", "alice", id(1), true)).await;
+    assert_eq!(answer, json!({ "outcome": "unknown" }));
+}
+
+#[tokio::test]
+async fn every_sequence_of_facts_gives_the_state_of_the_model() {
+    let server = Server::start().await;
+    let (upload, events) = (server.login("upload").await, server.login("object_events").await);
+    let owner = server.login(local::postgres::OWNER).await;
+    let created = |version: &str, finding: &str| Fact::Created {
+        version: version.to_owned(),
+        etag: format!("e-{version}"),
+        finding: finding.to_owned(),
+        scan_off: false,
+    };
+    let verdict = |version: &str, value: &str| Fact::Verdict { version: version.to_owned(), value: value.to_owned() };
+    let alphabet = [
+        created("v1", "ok"),
+        created("v1", "size"),
+        created("v2", "ok"),
+        verdict("v1", "NO_THREATS_FOUND"),
+        verdict("v1", "THREATS_FOUND"),
+        verdict("v1", "UNSUPPORTED"),
+        verdict("v2", "NO_THREATS_FOUND"),
+    ];
+    let mut number = 1000;
+    for scan_off in [false, true] {
+        for sequence in sequences(&alphabet, 3) {
+            number += 1;
+            let file = id(number);
+            upload.ask("api.create_file", create("acme", "alice", file, None, "", 1000)).await;
+            let mut known = Vec::new();
+            for fact in sequence {
+                let fact = match fact {
+                    Fact::Created { version, etag, finding, .. } => {
+                        let text = Parameter::Text;
+                        let parameters = vec![
+                            text("acme".to_owned()),
+                            Parameter::Uuid(file),
+                            text("objects".to_owned()),
+                            text(version.clone()),
+                            text(etag.clone()),
+                            Parameter::Int(11),
+                            text(finding.clone()),
+                            Parameter::Bool(scan_off),
+                            Parameter::Int(2000),
+                        ];
+                        events.ask("api.record_created", parameters).await;
+                        Fact::Created { version, etag, finding, scan_off }
+                    }
+                    Fact::Verdict { version, value } => {
+                        let insert = format!(
+                            "BEGIN; SELECT internal.enter_tenant('acme');
+                             INSERT INTO public.file_facts (bucket, object_key, tenant, version_id, etag, kind, value, recorded_ms)
+                             VALUES ('objects', 't/acme/{file}', 'acme', '{version}', 'e-{version}', 'verdict', '{value}', 1)
+                             ON CONFLICT DO NOTHING;
+                             SELECT internal.derive_file_status('{file}'); COMMIT"
+                        );
+                        owner.0.batch_execute(&insert).await.unwrap();
+                        Fact::Verdict { version, value }
+                    }
+                };
+                known.push(fact);
+            }
+            let found = "SELECT set_config('portcullis.tenant', 'acme', true)";
+            owner.0.batch_execute(&format!("BEGIN; {found}")).await.unwrap();
+            let row = format!("SELECT status, verdict FROM public.files WHERE id = '{file}'");
+            let row = owner.0.query_typed(&row, &[]).await.unwrap().remove(0);
+            owner.0.batch_execute("COMMIT").await.unwrap();
+            let (status, said): (String, Option<String>) = (row.get(0), row.get(1));
+            let (want, wanted) = state_of(&known);
+            assert_eq!(status, want, "{known:?}");
+            if matches!(want, "clean" | "infected" | "unscannable") {
+                assert_eq!(said, wanted, "{known:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_function_completes_a_file_on_real_sql() {
+    let server = Server::start().await;
+    server.login("upload").await.ask("api.create_file", create("acme", "alice", id(1), None, "", 1000)).await;
+    let objects = Objects::default();
+    let key = format!("t/acme/{}", id(1));
+    objects.put(&key, "v1", "text/plain", b"hello world");
+    objects.put(&key, "v2", "text/plain", b"hello world");
+    let function = ObjectEvents {
+        database: server.login("object_events").await,
+        objects,
+        clock: FixedClock::at(Timestamp::from_seconds(1_800_000_000)),
+        config: Config {
+            env: "test".to_owned(),
+            object_bucket: "objects".to_owned(),
+            bucket_key: BUCKET_KEY.to_owned(),
+            scan: Scan::Off,
+        },
+    };
+    let invocation = Invocation {
+        request_id: "i-1".to_owned(),
+        deadline: Timestamp::from_seconds(1_800_000_010),
+        function_arn: "arn".to_owned(),
+    };
+    let download = server.login("download").await;
+    for (version, want) in [("v1", "clean"), ("v1", "clean"), ("v2", "rejected"), ("v1", "rejected")] {
+        let event = json!({ "source": "aws.s3", "detail-type": "Object Created",
+            "detail": { "bucket": { "name": "objects" }, "object": { "key": key, "version-id": version } } });
+        function.handle(event, &invocation).await.unwrap();
+        let file = download.ask("api.file_for_download", find("acme", "alice", id(1), false)).await;
+        assert_eq!(file["file"]["status"], want);
+    }
+}
+
+fn sequences(alphabet: &[Fact], longest: usize) -> Vec<Vec<Fact>> {
+    let mut all = vec![Vec::new()];
+    let mut latest = all.clone();
+    for _ in 0..longest {
+        latest = latest
+            .iter()
+            .flat_map(|sequence| {
+                alphabet.iter().map(|fact| sequence.iter().cloned().chain([fact.clone()]).collect::<Vec<_>>())
+            })
+            .collect();
+        all.extend(latest.iter().cloned());
+    }
+    all
+}
