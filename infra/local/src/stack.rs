@@ -23,7 +23,7 @@ use crate::postgres::Postgres;
 use crate::rds::{RdsEndpoint, RdsServer};
 use crate::s3::S3;
 use crate::sts::Sts;
-use crate::template;
+use crate::template::Template;
 
 /// The deployed template and API document, compiled in so that a stack cannot run with others than it was built with.
 const TEMPLATE: &str = include_str!("../../aws/functions.yaml");
@@ -41,6 +41,7 @@ pub const REGION: &str = "us-east-1";
 pub const DATABASE: &str = "portcullis";
 const PROXY_ID: &str = "prx-0a1b2c3d4e5f60718";
 const INSTANCE_ID: &str = "db-LOCALSTACKINSTANCE0000000";
+const API: &str = "local";
 const TRUST_BUCKET: &str = "portcullis-local-trust";
 const OBJECT_BUCKET: &str = "portcullis-local-objects";
 
@@ -84,6 +85,7 @@ pub struct Stack {
     /// Where everything listens and lies.
     pub places: Places,
     _servers: Vec<Server>,
+    _gateway: gateway::Serving,
     _databases: Vec<RdsServer>,
     _pump: Pump,
     _directory: tempfile::TempDir,
@@ -196,12 +198,13 @@ impl Stack {
             ("SigningAlg", "RS256"),
             ("Architecture", if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }),
             ("CodeBucket", "local"),
-            ("ApiId", "local"),
+            ("ApiId", API),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-        let deployment = template::load(TEMPLATE, &parameters, ACCOUNT, REGION).map_err(all)?;
+        let template = Template::open(TEMPLATE, &parameters, ACCOUNT, REGION).map_err(all)?;
+        let deployment = template.deployment();
         let iam = Iam::new(ACCOUNT, REGION, options.clock.clone(), &deployment.roles).map_err(all)?;
         let account = Arc::new(Account::new(iam));
         let operator = account.credentials.issue(account.operator(), None);
@@ -229,10 +232,10 @@ impl Stack {
         settings.extra.insert("PORTCULLIS_CA_FILE".to_owned(), ca_file.display().to_string());
         let lambda = Lambda::start(Arc::clone(&account), settings).await.map_err(all)?;
         let runner: Arc<dyn lambda::Invoke> = lambda.clone();
-        let events = Arc::new(Events::new(Arc::clone(&account), deployment.rules, runner.clone()).map_err(all)?);
-        let mut settings = gateway::Settings::new(&account, &deployment.functions);
-        settings.api_id = "local".to_owned();
-        let api = Gateway::new(DOCUMENT, settings, Arc::clone(&account), runner).map_err(all)?;
+        let events = Arc::new(Events::new(Arc::clone(&account), deployment, runner.clone()).map_err(all)?);
+        let settings = gateway::Settings::new(API, deployment);
+        let resolve = |document: &Value| template.resolve(document);
+        let api = Gateway::new(DOCUMENT, resolve, settings, Arc::clone(&account), runner).map_err(all)?;
 
         let dispatcher = Arc::clone(&events);
         let pump = Pump(tokio::spawn(async move {
@@ -245,8 +248,9 @@ impl Stack {
             sts.serve(listeners.sts).await?,
             s3.serve(listeners.s3).await?,
             lambda.serve(listeners.lambda).await?,
-            api.serve(listeners.gateway, Some(ca.server_config(&["localhost", "127.0.0.1"])?)).await?,
         ];
+        let tls = ca.server_config(&["localhost", "127.0.0.1"])?;
+        let gateway_server = api.serve(listeners.gateway, Some(tls)).await?;
         let databases = vec![proxy.serve(listeners.proxy).await?, instance.serve(listeners.instance).await?];
         let places = Places {
             directory: root,
@@ -272,6 +276,7 @@ impl Stack {
             operator,
             places,
             _servers: servers,
+            _gateway: gateway_server,
             _databases: databases,
             _pump: pump,
             _directory: directory,
