@@ -87,8 +87,7 @@ impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
 
 impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Handler for Admin<D, O, C, E> {
     async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
-        // Boxed: the SDK's futures are too deep for the compiler to lay out inside the runtime's.
-        match Box::pin(self.act(event, &invocation.request_id)).await {
+        match self.act(event, &invocation.request_id).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(refusal)) => Ok(refusal.into_value()),
             Err(fault) => {

@@ -278,8 +278,7 @@ where
     C: Clock,
 {
     async fn handle(&self, _event: Value, invocation: &Invocation) -> Result<Value, Failure> {
-        // Boxed: the SDK's futures are too deep for the compiler to lay out inside the runtime's.
-        let report = Box::pin(self.publish()).await;
+        let report = self.publish().await;
         for fault in &report.faults {
             Line::new("trust", "publish").request(&invocation.request_id).fault(fault).emit();
         }
