@@ -8,13 +8,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 const METHODS: [&str; 7] = ["get", "put", "post", "delete", "patch", "head", "options"];
-const KNOWN: [&str; 5] = [
-    "x-portcullis-open",
-    "x-portcullis-action",
-    "x-portcullis-scopes",
-    "x-portcullis-access",
-    "x-portcullis-function",
-];
+const KNOWN: [&str; 5] =
+    ["x-portcullis-open", "x-portcullis-action", "x-portcullis-scopes", "x-portcullis-access", "x-portcullis-function"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let document = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../infra/aws/openapi.yaml");

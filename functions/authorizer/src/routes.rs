@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn what_a_policy_would_read_as_a_pattern_fits_no_route() {
-        let route = Route { method: "GET", template: "/files/{id}/content", action: "", scopes: &[], access: Access::ByToken };
+        let route =
+            Route { method: "GET", template: "/files/{id}/content", action: "", scopes: &[], access: Access::ByToken };
         assert_eq!(route.fill("/files/0198-a/content").as_deref(), Some("/files/0198-a/content"));
         for path in [
             "/files/*/content",

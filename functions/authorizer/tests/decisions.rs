@@ -139,7 +139,9 @@ async fn an_event_of_another_shape_is_unauthorized() {
             assert_eq!(world.ask(event).await, Err(Failure::UNAUTHORIZED), "{member}");
         }
     }
-    for event in [json!(null), json!([]), json!({}), json!("REQUEST"), json!({"type":"TOKEN","authorizationToken":token})] {
+    for event in
+        [json!(null), json!([]), json!({}), json!("REQUEST"), json!({"type":"TOKEN","authorizationToken":token})]
+    {
         assert_eq!(world.ask(event).await, Err(Failure::UNAUTHORIZED));
     }
 }

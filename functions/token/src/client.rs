@@ -58,8 +58,7 @@ const ASSERTION_ALGORITHMS: [Algorithm; 3] = [Algorithm::Es256, Algorithm::Ps256
 
 /// Looks an enabled client up; `None` for an unknown or disabled one.
 pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Client>, Fault> {
-    let answer =
-        database.call("api.client_for_token", vec![Parameter::Text(id.as_str().to_owned())]).await?;
+    let answer = database.call("api.client_for_token", vec![Parameter::Text(id.as_str().to_owned())]).await?;
     if answer.get("outcome").and_then(Value::as_str) == Some("unknown") {
         return Ok(None);
     }

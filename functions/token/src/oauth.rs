@@ -19,21 +19,21 @@ impl Error {
     /// The request is malformed.
     pub(crate) const INVALID_REQUEST: Self = Self { status: 400, code: "invalid_request", description: "" };
     /// Client authentication failed, whatever the reason.
-    pub(crate) const INVALID_CLIENT: Self = Self { status: 401, code: "invalid_client", description: "client authentication failed" };
+    pub(crate) const INVALID_CLIENT: Self =
+        Self { status: 401, code: "invalid_client", description: "client authentication failed" };
     /// The grant type does not exist here.
-    pub(crate) const UNSUPPORTED_GRANT_TYPE: Self = Self { status: 400, code: "unsupported_grant_type", description: "" };
+    pub(crate) const UNSUPPORTED_GRANT_TYPE: Self =
+        Self { status: 400, code: "unsupported_grant_type", description: "" };
     /// The scope is unknown or wider than the client's.
     pub(crate) const INVALID_SCOPE: Self = Self { status: 400, code: "invalid_scope", description: "" };
     /// The resource is not one the client may ask for (RFC 8707 §2).
     pub(crate) const INVALID_TARGET: Self = Self { status: 400, code: "invalid_target", description: "" };
     /// A proof of possession is demanded or was sent, and this build cannot check one.
-    pub(crate) const INVALID_DPOP_PROOF: Self = Self {
-        status: 400,
-        code: "invalid_dpop_proof",
-        description: "tokens bound by DPoP are not issued yet",
-    };
+    pub(crate) const INVALID_DPOP_PROOF: Self =
+        Self { status: 400, code: "invalid_dpop_proof", description: "tokens bound by DPoP are not issued yet" };
     /// A service we depend on does not answer.
-    pub(crate) const TEMPORARILY_UNAVAILABLE: Self = Self { status: 503, code: "temporarily_unavailable", description: "try again" };
+    pub(crate) const TEMPORARILY_UNAVAILABLE: Self =
+        Self { status: 503, code: "temporarily_unavailable", description: "try again" };
     /// A bug of ours.
     pub(crate) const SERVER_ERROR: Self = Self { status: 500, code: "server_error", description: "" };
 

@@ -29,8 +29,7 @@ impl World {
         let (issuer, client) = (Issuer::new("k1"), Issuer::new("c1"));
         let (registry, bucket) = (Registry::with_tenant("acme"), TrustBucket::default());
         issuer.publish(&bucket, NOW);
-        let world_settings =
-            Settings { issuer: ISSUER.into(), audience: AUDIENCE.into(), algorithm: Algorithm::Es256 };
+        let world_settings = Settings { issuer: ISSUER.into(), audience: AUDIENCE.into(), algorithm: Algorithm::Es256 };
         let clock = FixedClock::at(NOW);
         let endpoint =
             Token::new(world_settings, registry.clone(), issuer.clone(), bucket.clone(), clock, SystemEntropy);
@@ -156,14 +155,20 @@ async fn scopes_are_what_is_asked_and_never_more_than_held() {
 async fn requests_that_are_not_of_the_standards_form_are_refused() {
     let world = World::new();
     let assertion = world.assertion("form");
-    let good = [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", &assertion)];
+    let good =
+        [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", &assertion)];
     let with = |more: &[(&'static str, &'static str)]| [&good[..], more].concat();
     for (what, fields, headers, want) in [
         ("no grant", vec![good[1], good[2]], vec![], (400, "invalid_request")),
         ("another grant", vec![("grant_type", "password"), good[1], good[2]], vec![], (400, "unsupported_grant_type")),
         ("no assertion", vec![good[0]], vec![], (401, "invalid_client")),
         ("no assertion type", vec![good[0], good[2]], vec![], (401, "invalid_client")),
-        ("a wrong assertion type", vec![good[0], ("client_assertion_type", "x"), good[2]], vec![], (401, "invalid_client")),
+        (
+            "a wrong assertion type",
+            vec![good[0], ("client_assertion_type", "x"), good[2]],
+            vec![],
+            (401, "invalid_client"),
+        ),
         ("a secret", vec![good[0], ("client_secret", "s")], vec![], (401, "invalid_client")),
         ("a secret beside the assertion", with(&[("client_secret", "s")]), vec![], (400, "invalid_request")),
         ("basic authentication", vec![good[0]], vec![("Authorization", "Basic eDp5")], (401, "invalid_client")),
@@ -201,16 +206,26 @@ async fn assertions_that_do_not_prove_the_client_are_refused_alike() {
         ("an unknown client", world.client.assertion("nobody", "x", NOW, &json!({}))),
         ("a disabled client", world.client.assertion("disabled", "x", NOW, &json!({}))),
         ("a client id with a quote", world.client.assertion("x' OR '1'='1", "x", NOW, &json!({}))),
-        ("the token endpoint as audience", world.client.assertion("acme-backend", "x", NOW, &json!({"aud": format!("{ISSUER}/oauth2/token")}))),
+        (
+            "the token endpoint as audience",
+            world.client.assertion("acme-backend", "x", NOW, &json!({"aud": format!("{ISSUER}/oauth2/token")})),
+        ),
         ("audience as array", world.client.assertion("acme-backend", "x", NOW, &json!({"aud": [ISSUER]}))),
         ("no sub", world.client.assertion("acme-backend", "x", NOW, &json!({"sub": null}))),
-        ("five minutes ago", world.client.assertion("acme-backend", "x", NOW, &json!({"iat": now - 360, "exp": now - 300}))),
+        (
+            "five minutes ago",
+            world.client.assertion("acme-backend", "x", NOW, &json!({"iat": now - 360, "exp": now - 300})),
+        ),
         ("living for an hour", world.client.assertion("acme-backend", "x", NOW, &json!({"exp": now + 3600}))),
         ("no jti", world.client.assertion("acme-backend", "x", NOW, &json!({"jti": null}))),
         ("an access token", world.issuer.token(NOW, &json!({}))),
         ("no token at all", "a.b".to_owned()),
     ] {
-        let fields = [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", assertion.as_str())];
+        let fields = [
+            ("grant_type", "client_credentials"),
+            ("client_assertion_type", JWT_BEARER),
+            ("client_assertion", assertion.as_str()),
+        ];
         let response = world.ask(&fields).await;
         assert_eq!(error(&response), (401, "invalid_client".to_owned()), "{what}");
         assert_eq!(json_of(&response)["error_description"], "client authentication failed", "{what}");
@@ -223,7 +238,11 @@ async fn assertions_that_do_not_prove_the_client_are_refused_alike() {
 async fn an_assertion_counts_once_among_fifty_at_the_same_time() {
     let world = World::new();
     let assertion = world.assertion("once");
-    let fields = [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", assertion.as_str())];
+    let fields = [
+        ("grant_type", "client_credentials"),
+        ("client_assertion_type", JWT_BEARER),
+        ("client_assertion", assertion.as_str()),
+    ];
     let answers = futures::future::join_all((0..50).map(|_| world.ask(&fields))).await;
     assert_eq!(answers.iter().filter(|answer| answer.status() == 200).count(), 1);
     assert!(answers.iter().filter(|answer| answer.status() != 200).all(|a| error(a) == (401, "invalid_client".into())));
@@ -241,7 +260,11 @@ async fn a_client_that_demands_dpop_is_refused_with_a_clear_code() {
 async fn a_fault_of_the_surroundings_burns_nothing() {
     let world = World::new();
     let assertion = world.assertion("kept");
-    let fields = [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", assertion.as_str())];
+    let fields = [
+        ("grant_type", "client_credentials"),
+        ("client_assertion_type", JWT_BEARER),
+        ("client_assertion", assertion.as_str()),
+    ];
     let faults: [(&str, fn(&World, bool)); 3] = [
         ("the database", |w, down| w.registry.set_down(down)),
         ("the signer", |w, down| w.issuer.set_down(down)),
@@ -275,7 +298,9 @@ async fn the_documents_say_what_exists_and_nothing_else() {
     assert_eq!(body["issuer"], ISSUER);
     assert_eq!(body["token_endpoint"], format!("{ISSUER}/oauth2/token"));
     assert_eq!(body["grant_types_supported"], json!(["client_credentials"]));
-    for absent in ["revocation_endpoint", "introspection_endpoint", "authorization_endpoint", "dpop_signing_alg_values_supported"] {
+    for absent in
+        ["revocation_endpoint", "introspection_endpoint", "authorization_endpoint", "dpop_signing_alg_values_supported"]
+    {
         assert!(body.get(absent).is_none(), "{absent} is not here yet");
     }
     let keys = world.raw("GET", "/.well-known/jwks.json", "", json!({})).await;

@@ -110,7 +110,8 @@ pub async fn act(stack: &Stack, act: Value) -> io::Result<Value> {
 /// When the file cannot be written.
 pub fn write_manifest(stack: &Stack, clients: &[Client], path: &Path) -> io::Result<()> {
     let places = &stack.places;
-    let users = ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
+    let users =
+        ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
     let clients: Vec<Value> = clients
         .iter()
         .map(|client| {

@@ -224,8 +224,7 @@ impl Stack {
         let proxy = RdsEndpoint::new(Arc::clone(&account), &ca, PROXY_ID, postgres.socket_dir())?;
         let instance = RdsEndpoint::new(Arc::clone(&account), &ca, INSTANCE_ID, postgres.socket_dir())?;
 
-        let mut settings =
-            lambda::Settings::new(deployment.functions.clone(), options.binaries.clone(), root.clone());
+        let mut settings = lambda::Settings::new(deployment.functions.clone(), options.binaries.clone(), root.clone());
         for service in ["kms", "sts", "s3"] {
             settings.endpoints.insert(service.to_owned(), endpoints[service].clone());
         }

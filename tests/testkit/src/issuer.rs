@@ -35,7 +35,12 @@ impl Issuer {
     /// A fresh ES256 key under this id.
     pub fn new(kid: &str) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        Self(Arc::new(Inner { kid: kid.to_owned(), pair, down: AtomicBool::default(), signatures: AtomicUsize::default() }))
+        Self(Arc::new(Inner {
+            kid: kid.to_owned(),
+            pair,
+            down: AtomicBool::default(),
+            signatures: AtomicUsize::default(),
+        }))
     }
 
     /// The public key.
@@ -47,7 +52,8 @@ impl Issuer {
 
     /// A compact JWS of exactly this header and these claims.
     pub fn jws(&self, header: &Value, claims: &Value) -> String {
-        let input = format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
+        let input =
+            format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
         format!("{input}.{}", base64url(&self.raw(input.as_bytes())))
     }
 

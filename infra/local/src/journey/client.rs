@@ -70,7 +70,13 @@ impl Api {
     ///
     /// # Errors
     /// When no answer comes.
-    pub async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> io::Result<Answer> {
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> io::Result<Answer> {
         let mut headers = Vec::new();
         let authorization = token.map(|token| format!("Bearer {token}"));
         if let Some(value) = &authorization {

@@ -115,7 +115,11 @@ impl<'a> Journey<'a> {
         self.report.check("the download is the upload, byte for byte", download.body == FILE, "identical", {
             format!("{} {} bytes", download.outcome(), download.body.len())
         });
-        self.report.row("and can only be saved, under a safe name", DISPOSITION, download.header("content-disposition"));
+        self.report.row(
+            "and can only be saved, under a safe name",
+            DISPOSITION,
+            download.header("content-disposition"),
+        );
         Ok((id, upload))
     }
 
@@ -227,7 +231,11 @@ impl<'a> Journey<'a> {
         self.report.row("the same assertion used twice", "401 invalid_client", second.outcome());
         let bound = self.client("acme-bound")?;
         let answer = self.api.token_with(&self.api.assertion(bound)?, None).await?;
-        self.report.row("a client that demands DPoP, which is not here yet", "400 invalid_dpop_proof", answer.outcome());
+        self.report.row(
+            "a client that demands DPoP, which is not here yet",
+            "400 invalid_dpop_proof",
+            answer.outcome(),
+        );
         let reader = self.client("acme-reader")?;
         let answer = self.api.token_with(&self.api.assertion(reader)?, Some("files:write")).await?;
         self.report.row("a scope the client does not hold", "400 invalid_scope", answer.outcome());
@@ -305,8 +313,13 @@ impl<'a> Journey<'a> {
         let before = self.api.call("GET", path, Some(&token), None).await?;
         self.report.row("a token that is about to be revoked", "404 not_found", before.outcome());
         let jti = claims(&token)["jti"].as_str().unwrap_or_default().to_owned();
-        let answer = act(self.stack, json!({"operation": "revoke", "operator": "demo", "kind": "jti", "value": jti})).await?;
-        self.report.row("the operator revokes it, and nudges", "delivered", answer["nudge"].as_str().unwrap_or_default());
+        let answer =
+            act(self.stack, json!({"operation": "revoke", "operator": "demo", "kind": "jti", "value": jti})).await?;
+        self.report.row(
+            "the operator revokes it, and nudges",
+            "delivered",
+            answer["nudge"].as_str().unwrap_or_default(),
+        );
         let since = Instant::now();
         let outcome = loop {
             let outcome = self.api.call("GET", path, Some(&token), None).await?.outcome();

@@ -97,7 +97,13 @@ impl S3 {
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         builder.set_auth(Secrets(Arc::clone(&account)));
         builder.set_access(Access { account: Arc::clone(&account), store: Arc::clone(&store) });
-        Arc::new(S3 { account, store, service: builder.build(), faults: FaultKnobs::default(), calls: Mutex::default() })
+        Arc::new(S3 {
+            account,
+            store,
+            service: builder.build(),
+            faults: FaultKnobs::default(),
+            calls: Mutex::default(),
+        })
     }
 
     /// Serves on this listener until the returned server is dropped.
