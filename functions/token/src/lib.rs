@@ -165,7 +165,7 @@ struct Refused {
     error: Error,
     reason: &'static str,
     client: Option<String>,
-    fault: Option<Fault>,
+    fault: Option<Box<Fault>>,
 }
 
 impl Refused {
@@ -199,6 +199,6 @@ impl From<Error> for Refused {
 
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
-        Self { error: Error::from(&fault), reason: "fault", client: None, fault: Some(fault) }
+        Self { error: Error::from(&fault), reason: "fault", client: None, fault: Some(Box::new(fault)) }
     }
 }

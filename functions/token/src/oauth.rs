@@ -46,10 +46,10 @@ impl Error {
 
     /// The answer.
     pub(crate) fn answer(self) -> Response {
-        let mut body = json!({"error": self.code});
-        if !self.description.is_empty() {
-            body["error_description"] = Value::from(self.description);
-        }
+        let body = match self.description {
+            "" => json!({"error": self.code}),
+            description => json!({"error": self.code, "error_description": description}),
+        };
         let answer = uncached(self.status, &body);
         match self.status {
             503 => answer.header("retry-after", "1"),

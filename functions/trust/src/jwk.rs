@@ -32,7 +32,7 @@ impl PublicJwk {
     /// our own verifiers would refuse in a key set.
     pub fn from_spki(der: &[u8], algorithm: Algorithm) -> Result<Self, Malformed> {
         let (identifier, key) = split_spki(der)?;
-        let mut members = match (algorithm, identifier) {
+        let material = match (algorithm, identifier) {
             (Algorithm::Rs256, RSA) => {
                 let (modulus, exponent) = rsa(key)?;
                 json!({ "kty": "RSA", "n": base64url(modulus), "e": base64url(exponent) })
@@ -44,17 +44,15 @@ impl PublicJwk {
             (Algorithm::EdDsa, ED25519) => json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(key) }),
             _ => return Err(BAD),
         };
+        let Value::Object(mut members) = material else { return Err(BAD) };
         // The verifiers' own reader judges strength and curve, and computes the thumbprint from the decoded values.
         for (name, value) in [("alg", algorithm.as_str()), ("use", "sig"), ("kid", "unnamed")] {
-            members[name] = json!(value);
+            members.insert(name.to_owned(), Value::from(value));
         }
         let read = KeySet::parse(&json!({ "keys": [members] }), &[algorithm])?;
         let kid = read.find("unnamed").ok_or(BAD)?.thumbprint.clone();
-        members["kid"] = json!(kid);
-        match members {
-            Value::Object(members) => Ok(Self { kid, members }),
-            _ => Err(BAD),
-        }
+        members.insert("kid".to_owned(), Value::from(kid.as_str()));
+        Ok(Self { kid, members })
     }
 }
 

@@ -99,7 +99,7 @@ pub async fn seed(stack: &Stack) -> io::Result<Vec<Client>> {
 pub async fn act(stack: &Stack, act: Value) -> io::Result<Value> {
     let answer = stack.invoke("admin", &act).await?;
     if answer.get("error").is_some() {
-        return Err(io::Error::other(format!("admin refused {}: {answer}", act["operation"])));
+        return Err(io::Error::other(format!("admin refused: {answer}")));
     }
     Ok(answer)
 }

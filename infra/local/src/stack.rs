@@ -164,10 +164,11 @@ impl Stack {
             listener.local_addr().map(|address| format!("{scheme}://{host}:{}", address.port()))
         };
         let gateway = url("https", "localhost", &listeners.gateway)?;
+        let s3_url = url("http", "127.0.0.1", &listeners.s3)?;
         let endpoints = BTreeMap::from([
             ("kms", url("http", "127.0.0.1", &listeners.kms)?),
             ("sts", url("http", "127.0.0.1", &listeners.sts)?),
-            ("s3", url("http", "127.0.0.1", &listeners.s3)?),
+            ("s3", s3_url.clone()),
             ("lambda", url("http", "127.0.0.1", &listeners.lambda)?),
         ]);
         let (proxy_port, instance_port) =
@@ -186,7 +187,7 @@ impl Stack {
             ("ObjectBucket", OBJECT_BUCKET),
             ("DataKeyArn", &data_key),
             ("BucketKeyArn", &bucket_key),
-            ("SigningHost", &endpoints["s3"]),
+            ("SigningHost", &s3_url),
             ("DbHost", "localhost"),
             ("DbPort", &proxy_port.to_string()),
             ("DbName", DATABASE),
@@ -225,9 +226,8 @@ impl Stack {
         let instance = RdsEndpoint::new(Arc::clone(&account), &ca, INSTANCE_ID, postgres.socket_dir())?;
 
         let mut settings = lambda::Settings::new(deployment.functions.clone(), options.binaries.clone(), root.clone());
-        for service in ["kms", "sts", "s3"] {
-            settings.endpoints.insert(service.to_owned(), endpoints[service].clone());
-        }
+        let reached = endpoints.iter().filter(|(service, _)| **service != "lambda");
+        settings.endpoints = reached.map(|(service, url)| ((*service).to_owned(), url.clone())).collect();
         settings.extra.insert("PORTCULLIS_CA_FILE".to_owned(), ca_file.display().to_string());
         let lambda = Lambda::start(Arc::clone(&account), settings).await.map_err(all)?;
         let runner: Arc<dyn lambda::Invoke> = lambda.clone();
