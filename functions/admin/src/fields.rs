@@ -45,7 +45,8 @@ impl Fields {
 
     pub(crate) fn optional_texts(&mut self, name: &'static str) -> Result<Option<Vec<String>>, Refusal> {
         let Some(value) = self.0.remove(name) else { return Ok(None) };
-        let texts = value.as_array().and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
+        let texts =
+            value.as_array().and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
         texts.map(Some).ok_or(Refusal::of(Code::WrongType, name))
     }
 

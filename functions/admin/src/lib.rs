@@ -16,9 +16,9 @@ use shared::clock::Clock;
 use shared::entropy::{Entropy, uuid_v7};
 use shared::port::{Database, Fault, FaultKind, ObjectWriter, Parameter, Precondition};
 
-pub use self::refusal::{Code, Refusal};
 use self::act::Act;
 use self::fields::Fields;
+pub use self::refusal::{Code, Refusal};
 
 /// The operators' function over its ports.
 pub struct Admin<D, O, C, E> {
@@ -91,7 +91,11 @@ impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Handler for Admin<D, O,
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(refusal)) => Ok(refusal.into_value()),
             Err(fault) => {
-                Line::new("admin", "act").request(&invocation.request_id).decision("fault", "unavailable").fault(&fault).emit();
+                Line::new("admin", "act")
+                    .request(&invocation.request_id)
+                    .decision("fault", "unavailable")
+                    .fault(&fault)
+                    .emit();
                 Err(Failure::UNAVAILABLE)
             }
         }

@@ -20,12 +20,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let (registry, bucket, clock) = (Registry::with_tenant("acme"), TrustBucket::default(), FixedClock::at(NOW));
-        let admin = Admin {
-            database: registry.clone(),
-            inbox: bucket.clone(),
-            clock: clock.clone(),
-            entropy: SystemEntropy,
-        };
+        let admin =
+            Admin { database: registry.clone(), inbox: bucket.clone(), clock: clock.clone(), entropy: SystemEntropy };
         Self { registry, bucket, clock, admin }
     }
 
@@ -158,9 +154,7 @@ async fn what_only_the_database_knows_is_refused_by_its_own_code() {
     let world = World::new();
     world.registry.add_tenant("globex");
     assert_eq!(world.act(client("acme", "shared-name")).await["outcome"], "created");
-    let disable = |tenant: &str, client: &str| {
-        json!({"operation":"client.disable","operator":"alice","tenant":tenant,"client_id":client})
-    };
+    let disable = |tenant: &str, client: &str| json!({"operation":"client.disable","operator":"alice","tenant":tenant,"client_id":client});
     for (event, expected) in [
         (client("initech", "x"), ("tenant_unknown", "tenant")),
         (client("globex", "shared-name"), ("client_id_taken", "client_id")),
@@ -182,7 +176,10 @@ async fn a_client_is_stored_with_its_algorithms_spelled_out_and_bound_by_default
     assert_eq!((&answer["outcome"], &answer["nudge"]), (&json!("created"), &json!("not_needed")));
     let client = &answer["client"];
     assert_eq!(client["algorithms"], json!(["ES256", "PS256", "EdDSA"]));
-    assert_eq!((&client["dpop"], &client["ttl_seconds"], &client["enabled"]), (&json!(true), &json!(300), &json!(true)));
+    assert_eq!(
+        (&client["dpop"], &client["ttl_seconds"], &client["enabled"]),
+        (&json!(true), &json!(300), &json!(true))
+    );
     let algs: Vec<&Value> = client["jwks"]["keys"].as_array().unwrap().iter().map(|key| &key["alg"]).collect();
     assert_eq!(algs, ["ES256", "PS256", "EdDSA"]);
     assert!(client["jwks"]["keys"][1].get("key_ops").is_none());
@@ -229,7 +226,8 @@ async fn an_act_that_ends_tokens_nudges_and_one_that_does_not_stays_silent() {
 async fn a_nudge_that_fails_leaves_the_act_done_and_says_so() {
     let world = World::new();
     world.bucket.set_down(true);
-    let answer = world.act(json!({"operation":"revoke","operator":"alice","kind":"client_id","value":"acme-backend"})).await;
+    let answer =
+        world.act(json!({"operation":"revoke","operator":"alice","kind":"client_id","value":"acme-backend"})).await;
     assert_eq!((&answer["outcome"], &answer["nudge"]), (&json!("revoked"), &json!("failed")));
     assert_eq!(world.registry.acts().len(), 1);
 }
@@ -272,6 +270,9 @@ async fn every_act_that_reached_the_database_is_audited_with_operator_and_reques
     let told: Vec<_> = acts.iter().map(|act| (&act["operator"], &act["request_id"], &act["outcome"])).collect();
     assert_eq!(
         told,
-        [(&json!("alice"), &json!("req-1"), &json!("created")), (&json!("alice"), &json!("req-1"), &json!("tenant_unknown"))]
+        [
+            (&json!("alice"), &json!("req-1"), &json!("created")),
+            (&json!("alice"), &json!("req-1"), &json!("tenant_unknown"))
+        ]
     );
 }

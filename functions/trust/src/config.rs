@@ -20,8 +20,7 @@ impl Config {
     /// Reads the variables; meaningful only if the reader's `finish` succeeds. `PORTCULLIS_SIGNER` must be `kms`.
     pub fn read(reader: &Reader<'_>) -> Self {
         reader.choice("PORTCULLIS_SIGNER", &[("kms", ())], ());
-        let algorithms =
-            [("RS256", Algorithm::Rs256), ("ES256", Algorithm::Es256), ("EdDSA", Algorithm::EdDsa)];
+        let algorithms = [("RS256", Algorithm::Rs256), ("ES256", Algorithm::Es256), ("EdDSA", Algorithm::EdDsa)];
         Self {
             env: reader.text("PORTCULLIS_ENV"),
             trust_bucket: reader.text("PORTCULLIS_TRUST_BUCKET"),

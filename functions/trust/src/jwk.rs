@@ -173,7 +173,11 @@ mod tests {
             }
             assert!(PublicJwk::from_spki(&[der.as_slice(), &[0]].concat(), algorithm).is_err(), "trailing byte");
             // Every byte before the key itself is structure: no other value of any of them may pass.
-            let structure = if algorithm == Algorithm::Rs256 { 32 } else { der.len() - 32 - 32 * usize::from(algorithm == Algorithm::Es256) };
+            let structure = if algorithm == Algorithm::Rs256 {
+                32
+            } else {
+                der.len() - 32 - 32 * usize::from(algorithm == Algorithm::Es256)
+            };
             for at in 0..structure {
                 for bit in 0..8 {
                     let mut other = der.clone();

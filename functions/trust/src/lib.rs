@@ -173,7 +173,10 @@ where
             _ => {}
         }
         if state.active(self.issues.algorithm).is_none() {
-            Line::new("trust", "no_active_key").text("level", "WARN").text("alg", self.issues.algorithm.as_str()).emit();
+            Line::new("trust", "no_active_key")
+                .text("level", "WARN")
+                .text("alg", self.issues.algorithm.as_str())
+                .emit();
         }
         let body = key_set(&state).map_err(|malformed| refused("signing_state", malformed))?;
         self.put(report, OwnKeys::KEY, &held_keys, body, OwnKeys::LAST_GOOD, now).await

@@ -69,8 +69,7 @@ impl<O: ObjectReader + ObjectWriter> Shelf<'_, O> {
             return Ok(Outcome::Unchanged);
         }
         let version = last.map_or(now.millis(), |last| now.millis().max(last.version.saturating_add(1)));
-        let envelope =
-            Envelope { version, issued_at: version, not_after: now.plus_millis(life).millis(), body };
+        let envelope = Envelope { version, issued_at: version, not_after: now.plus_millis(life).millis(), body };
         let when = match held {
             Held::Missing => Precondition::Absent,
             Held::Found { etag, .. } => Precondition::Matches(etag.clone()),

@@ -98,8 +98,14 @@ impl World {
 
 async fn revoke(registry: &Registry, now: Timestamp, kind: &str, value: &str) {
     let text = |text: &str| Parameter::Text(text.to_owned());
-    let parameters =
-        vec![text("op"), text("r"), Parameter::Int(now.millis()), text(kind), text(value), Parameter::Int(now.seconds())];
+    let parameters = vec![
+        text("op"),
+        text("r"),
+        Parameter::Int(now.millis()),
+        text(kind),
+        text(value),
+        Parameter::Int(now.seconds()),
+    ];
     registry.call("api.revoke", parameters).await.unwrap();
 }
 
@@ -346,7 +352,12 @@ async fn without_the_bucket_nothing_is_created() {
 
 #[tokio::test]
 async fn whatever_the_event_says_the_run_is_the_same() {
-    for event in [json!(null), json!({}), json!({"source": "aws.s3", "detail": {"object": {"key": "trust-inbox/admin/x"}}}), json!([1])] {
+    for event in [
+        json!(null),
+        json!({}),
+        json!({"source": "aws.s3", "detail": {"object": {"key": "trust-inbox/admin/x"}}}),
+        json!([1]),
+    ] {
         let world = World::new();
         let invocation =
             Invocation { request_id: "r".into(), deadline: START.plus_seconds(60), function_arn: String::new() };

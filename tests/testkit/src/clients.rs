@@ -86,9 +86,10 @@ impl State {
         use Parameter::{Bool, Bytes, Int, Json, OptionalText, Text, Texts};
         match (function, parameters) {
             ("api.client_for_token", [Text(client_id)]) => Some(self.client_for_token(client_id)),
-            ("api.consume_assertion", [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now)]) => {
-                Some(self.consume(tenant, client, *version, hash, *expires, *now))
-            }
+            (
+                "api.consume_assertion",
+                [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now)],
+            ) => Some(self.consume(tenant, client, *version, hash, *expires, *now)),
             ("api.tenant_put", [Text(operator), Text(request), Int(now), Text(tenant), Text(name), Bool(enabled)]) => {
                 let row = json!({ "name": name, "tenant": tenant, "enabled": enabled });
                 let outcome = store(&mut self.tenants, tenant, row, *now);
@@ -165,7 +166,8 @@ impl State {
                 }
                 let limit = usize::try_from(*limit).ok()?.min(500);
                 let after = after.as_deref().unwrap_or_default();
-                let mine = self.clients.iter().filter(|(id, row)| id.as_str() > after && text(row, "tenant") == *tenant);
+                let mine =
+                    self.clients.iter().filter(|(id, row)| id.as_str() > after && text(row, "tenant") == *tenant);
                 let page: Vec<(&String, &Value)> = mine.take(limit).collect();
                 let next = page.last().filter(|_| page.len() == limit).map(|(id, _)| *id);
                 let clients: Vec<&Value> = page.iter().map(|(_, row)| *row).collect();
