@@ -1,0 +1,75 @@
+//! The lists that are kept by hand, held against the code.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::problem::Code;
+use support::root;
+
+/// The cells of the Markdown table that follows the line `after`.
+fn table(text: &str, after: &str) -> Vec<Vec<String>> {
+    let rest = text.split_once(after).unwrap_or_else(|| panic!("no line {after:?}")).1;
+    let rows = rest.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect())
+        .collect()
+}
+
+#[test]
+fn the_documented_errors_are_the_errors_of_the_code() {
+    let text = std::fs::read_to_string(root().join("docs/errors.md")).unwrap();
+    let documented: BTreeMap<String, String> =
+        table(&text, "compared with the code by a test").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let coded: BTreeMap<String, String> =
+        Code::ALL.iter().map(|code| (code.as_str().to_owned(), code.status().to_string())).collect();
+    assert_eq!(documented, coded);
+}
+
+#[test]
+fn every_problem_title_in_the_api_document_is_the_codes_own() {
+    let text = std::fs::read_to_string(root().join("infra/aws/openapi.yaml")).unwrap();
+    let mut found = 0;
+    for code in Code::ALL {
+        for line in text.lines().filter(|line| line.contains(&format!("\"code\":\"{}\"", code.as_str()))) {
+            found += 1;
+            assert!(line.contains(&format!("\"title\":\"{}\"", code.title())), "{line}");
+            assert!(line.contains(&format!("\"status\":{}", code.status())), "{line}");
+        }
+    }
+    assert!(found > 0, "the document has no problem bodies any more, or in another form");
+}
+
+#[test]
+fn every_parser_of_outside_input_names_tests_that_exist() {
+    let root = root();
+    let text = std::fs::read_to_string(root.join("docs/parsers.md")).unwrap();
+    let rows = table(&text, "# Parsers of outside input");
+    assert!(rows.len() >= 15, "the list has lost rows");
+    let mut sources = BTreeMap::new();
+    for row in &rows {
+        for cell in row[3].split(',') {
+            let (file, test) = cell.trim().trim_matches('`').split_once("::").unwrap_or_else(|| panic!("{cell:?}"));
+            let source = sources.entry(file.to_owned()).or_insert_with(|| {
+                std::fs::read_to_string(root.join(file)).unwrap_or_else(|_| panic!("{file} does not exist"))
+            });
+            assert!(source.contains(&format!("fn {test}")), "{file} has no test {test}");
+        }
+    }
+    let parsers: BTreeSet<_> = rows.iter().map(|row| &row[0]).collect();
+    assert_eq!(parsers.len(), rows.len(), "a parser is listed twice");
+}
+
+#[test]
+fn every_threat_names_tests_that_exist() {
+    let root = root();
+    let text = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let rows = table(&text, "## Threats and the tests that hold them");
+    assert!(rows.len() >= 15);
+    for row in rows {
+        for cell in row[2].split(',').map(|cell| cell.trim().trim_matches('`')) {
+            let (file, test) = cell.split_once("::").unwrap_or_else(|| panic!("{cell:?}"));
+            let source = std::fs::read_to_string(root.join(file)).unwrap_or_else(|_| panic!("{file} does not exist"));
+            assert!(source.contains(&format!("fn {test}")), "{file} has no test {test}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A running stack for tests, and where the checkout is.
+
+#![allow(dead_code, reason = "every test program uses its own part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may fail loudly")]
+
+use std::path::{Path, PathBuf};
+
+use local::clock::Clock;
+use local::journey::{Answer, Api};
+use local::seed::{self, Client};
+use local::stack::{Options, Stack, unpacked_postgres};
+use serde_json::{Value, json};
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// Where `cargo build --workspace --bins` put the functions.
+fn binaries() -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "cargo's own setting")]
+    let target = std::env::var("CARGO_TARGET_DIR").map_or_else(|_| root().join("target"), PathBuf::from);
+    let folder = target.join("debug");
+    assert!(folder.join("token").is_file(), "no functions in {}: `make test` builds them first", folder.display());
+    folder
+}
+
+/// A seeded stack of its own.
+pub struct Running {
+    pub stack: Stack,
+    pub clients: Vec<Client>,
+    pub api: Api,
+}
+
+impl Running {
+    pub async fn start() -> Self {
+        let home = root().join(".local");
+        let options = Options {
+            binaries: binaries(),
+            postgres: unpacked_postgres(&root()),
+            root: home.join("run"),
+            cache: Some(home.join("cache")),
+            clock: Clock::system(),
+        };
+        let stack = Stack::start(options).await.expect("the stack starts");
+        let clients = seed::seed(&stack).await.expect("the seed is taken");
+        let api = Api::new(&stack.places.gateway, stack.ca.client_config().unwrap(), stack.account.clock.clone());
+        Self { stack, clients, api }
+    }
+
+    pub fn client(&self, id: &str) -> &Client {
+        self.clients.iter().find(|client| client.client_id == id).unwrap()
+    }
+
+    pub async fn token(&self, id: &str) -> String {
+        self.api.token(self.client(id), None).await.unwrap()
+    }
+
+    pub async fn encrypt(&self, token: &str, plaintexts: &[&str]) -> Answer {
+        let items: Vec<Value> = plaintexts.iter().enumerate().map(|(row, text)| plain(row, text)).collect();
+        self.api.call("POST", "/fields/encrypt", Some(token), Some(&json!({"items": items}))).await.unwrap()
+    }
+
+    /// One count of a table, by the database's owner.
+    pub async fn count(&self, from: &str) -> i64 {
+        let url = self.stack.postgres.admin_url();
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let rows = client.query_typed(&format!("SELECT count(*) FROM {from}"), &[]).await.unwrap();
+        connection.abort();
+        rows[0].get(0)
+    }
+}
+
+fn plain(row: usize, text: &str) -> Value {
+    use base64::Engine as _;
+    let plaintext = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    json!({"ref": row.to_string(), "table": "users", "column": "email", "row": row.to_string(), "plaintext": plaintext})
+}
