@@ -22,7 +22,8 @@ use tokio::{
 
 use crate::{
     account::Account,
-    lambda::{Invoke, Kind, request_id},
+    lambda::{Invoke, Kind},
+    request_id,
     template::Deployment,
 };
 
@@ -242,7 +243,7 @@ impl Inner {
         let now = OffsetDateTime::from(self.account.clock.now());
         json!({
             "version": "0",
-            "id": request_id(),
+            "id": request_id::fresh(),
             "detail-type": kind,
             "source": source,
             "account": self.account.id,

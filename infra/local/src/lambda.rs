@@ -22,6 +22,7 @@ use crate::{
     account::Account,
     http::{Request, Response, Server, answer, bind, serve},
     policy::{Context, Decision, denial},
+    request_id,
     runtime_api::{
         Event,
         environment::{Surroundings, reserved},
@@ -237,7 +238,7 @@ impl Lambda {
         if serde_json::from_slice::<serde::de::IgnoredAny>(&payload).is_err() {
             return Err(InvokeError::NotJson);
         }
-        let event = Event { request_id: request_id(), payload, client_context };
+        let event = Event { request_id: request_id::fresh(), payload, client_context };
         let accepted = InvokeOutcome {
             payload: Bytes::new(),
             function_error: None,
@@ -342,7 +343,7 @@ impl Lambda {
             Err(fault) => fault.into_response(),
         };
         if !response.headers().contains_key("x-amzn-requestid") {
-            header(&mut response, "x-amzn-requestid", &request_id());
+            header(&mut response, "x-amzn-requestid", &request_id::fresh());
         }
         response
     }
@@ -564,10 +565,4 @@ fn header(response: &mut Response, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }
-}
-
-/// A fresh id for a request, as AWS makes them.
-#[expect(clippy::disallowed_methods, reason = "request ids of the stand-in decide nothing")]
-pub(crate) fn request_id() -> String {
-    uuid::Uuid::new_v4().to_string()
 }

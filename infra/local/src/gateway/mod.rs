@@ -30,7 +30,8 @@ use self::{
 use crate::{
     account::Account,
     http::{Request, Response, answer as respond},
-    lambda::{Invoke, InvokeError, Kind as Invocation, request_id},
+    lambda::{Invoke, InvokeError, Kind as Invocation},
+    request_id,
     template::{Deployment, PermissionSpec, yaml},
 };
 
@@ -124,7 +125,7 @@ impl Gateway {
 
     async fn answer(&self, request: Request, spelling: &Spelling) -> Response {
         let inner = &self.0;
-        let mut incoming = Incoming::new(&request, spelling, &inner.account, &inner.settings, request_id());
+        let mut incoming = Incoming::new(&request, spelling, &inner.account, &inner.settings, request_id::fresh());
         let mut response = match inner.dispatch(&mut incoming).await {
             Ok(response) => response,
             Err(Refusal::Kind(kind, message)) => {
