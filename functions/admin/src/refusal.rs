@@ -99,10 +99,10 @@ impl Refusal {
 
     /// `{"error":{"code","field"?}}`
     pub fn into_value(self) -> Value {
-        let mut error = json!({ "code": self.code.as_str() });
-        if let Some(field) = self.field {
-            error["field"] = json!(field);
-        }
+        let error = match self.field {
+            Some(field) => json!({ "code": self.code.as_str(), "field": field }),
+            None => json!({ "code": self.code.as_str() }),
+        };
         json!({ "error": error })
     }
 }
