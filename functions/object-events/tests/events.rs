@@ -112,7 +112,8 @@ async fn a_direct_notification_says_the_same() {
 
 #[tokio::test]
 async fn an_object_that_is_not_what_was_declared_is_rejected() {
-    let cases: [(&str, fn(&mut ObjectHead)); 11] = [
+    type Change = fn(&mut ObjectHead);
+    let cases: [(&str, Change); 11] = [
         ("size", |head| head.size = 12),
         ("size", |head| head.size = 0),
         ("sha256", |head| head.sha256 = None),

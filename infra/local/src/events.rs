@@ -15,7 +15,10 @@ use std::{
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, macros::format_description};
-use tokio::{task::JoinHandle, time::interval_at};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
 
 use crate::{
     account::Account,
@@ -139,7 +142,8 @@ impl Events {
             let Some(period) = rule.period else { continue };
             let inner = Arc::clone(&self.inner);
             schedules.push(tokio::spawn(async move {
-                let mut ticks = interval_at(tokio::time::Instant::now() + period, period);
+                let mut ticks = interval_at(Instant::now() + period, period);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
                 loop {
                     ticks.tick().await;
                     inner.tick(index).await;

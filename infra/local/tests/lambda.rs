@@ -24,8 +24,10 @@ use http_body_util::Full;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use local::{
     account::{Account, Keys},
+    ca::Ca,
     clock::Clock,
     events::{Events, ObjectCreated},
+    gateway::Gateway,
     http::{Server, bind, send},
     lambda::{InvokeError, InvokeOutcome, Kind, Lambda, Settings},
     policy::Iam,
@@ -48,6 +50,12 @@ fn fixture_function() {
 
 async fn fixture(event: LambdaEvent<Value>) -> Result<Value, Error> {
     println!("saw {}", event.payload);
+    if event.payload["requestContext"].is_object() {
+        return match event.payload["body"].as_str() {
+            Some("fail") => Err("canary".into()),
+            _ => Ok(json!({"statusCode": 200, "body": event.payload.to_string()})),
+        };
+    }
     match event.payload["do"].as_str().unwrap_or_default() {
         "environment" => Ok(json!(std::env::vars().collect::<BTreeMap<_, _>>())),
         "context" => Ok(json!({
@@ -244,6 +252,63 @@ async fn a_timeout_kills_the_process() {
     assert_eq!(error["errorMessage"], text);
     assert_eq!(stack.value(json!({"ok": 1})).await, json!({"ok": 1}));
     assert_eq!(stack.lambda.cold_starts("echo"), 2);
+}
+
+#[tokio::test]
+async fn an_event_that_a_vanished_process_never_took_goes_to_a_new_one() {
+    let stack = Stack::one(|_| {}).await;
+    let pid = stack.value(json!({"do": "context"})).await["pid"].to_string();
+    let killed = tokio::process::Command::new("kill").args(["-KILL", &pid]).status().await.unwrap();
+    assert!(killed.success());
+    assert_eq!(stack.value(json!({"ok": 1})).await, json!({"ok": 1}));
+    assert_eq!(stack.lambda.cold_starts("echo"), 2);
+}
+
+const DOCUMENT: &str = r#"
+openapi: 3.0.1
+paths:
+  /echo/{id}:
+    post:
+      security: []
+      x-portcullis-open: the fixture is public
+      x-amazon-apigateway-integration:
+        type: aws_proxy
+        httpMethod: POST
+        uri: arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/arn:aws:lambda:us-east-1:111122223333:function:echo/invocations
+"#;
+
+#[tokio::test]
+async fn a_request_goes_through_the_gateway_to_a_real_process() {
+    let stack = Stack::one(|_| {}).await;
+    let permission = PermissionSpec {
+        function_name: "echo".to_owned(),
+        principal: "apigateway.amazonaws.com".to_owned(),
+        source_arn: "arn:aws:execute-api:us-east-1:111122223333:api/*/POST/echo/*".to_owned(),
+    };
+    let deployment =
+        Deployment { functions: vec![spec("echo", |_| {})], permissions: vec![permission], ..Deployment::default() };
+    let settings = local::gateway::Settings::new("api", &deployment);
+    let lambda: Arc<dyn local::lambda::Invoke> = Arc::<Lambda>::clone(&stack.lambda);
+    let account = Arc::clone(&stack.account);
+    let gateway = Gateway::new(DOCUMENT, |document| Ok(document.clone()), settings, account, lambda).unwrap();
+    let ca = Ca::generate().unwrap();
+    let tls = ca.server_config(&["localhost", "127.0.0.1"]).unwrap();
+    let server = gateway.serve(bind().await.unwrap(), Some(tls)).await.unwrap();
+    let post = |body: Vec<u8>| {
+        let url = format!("https://localhost:{}/echo/a%20b", server.addr.port());
+        let request = http::Request::post(url).body(Full::new(Bytes::from(body))).unwrap();
+        send(request, Some(ca.client_config().unwrap()))
+    };
+    let answer = post(b"hello".to_vec()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let event = object(answer.body());
+    assert_eq!((&event["body"], &event["pathParameters"]["id"]), (&json!("hello"), &json!("a%20b")));
+    let answer = post(b"fail".to_vec()).await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.body()[..]), (502, &br#"{"message":"Internal server error"}"#[..]));
+    // Fits through the gateway, but not into an event.
+    assert_eq!(post(vec![b'a'; 7 * 1024 * 1024]).await.unwrap().status(), 413);
+    assert_eq!(post(vec![b'a'; 11 * 1024 * 1024]).await.unwrap().status(), 413);
+    assert!(stack.lambda.stray_calls().is_empty());
 }
 
 #[tokio::test]

@@ -6,8 +6,11 @@
 //! refused with 501 and never ignored.
 
 mod access;
+mod conditions;
 mod digest;
+mod encryption;
 mod guard;
+mod listing;
 mod operations;
 mod refusal;
 mod store;
