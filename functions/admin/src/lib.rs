@@ -68,8 +68,8 @@ impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
         }
         let nudge = if act.ends_tokens { self.nudge().await } else { "not_needed" };
         line.decision("allow", "done").text("nudge", nudge).emit();
-        if let Some(answer) = answer.as_object_mut() {
-            answer.insert("nudge".to_owned(), json!(nudge));
+        if let Some(members) = answer.as_object_mut() {
+            members.insert("nudge".to_owned(), json!(nudge));
         }
         Ok(Ok(answer))
     }

@@ -99,9 +99,10 @@ impl Refusal {
 
     /// `{"error":{"code","field"?}}`
     pub fn into_value(self) -> Value {
-        match self.field {
-            Some(field) => json!({ "error": { "code": self.code.as_str(), "field": field } }),
-            None => json!({ "error": { "code": self.code.as_str() } }),
-        }
+        let error = match self.field {
+            Some(field) => json!({ "code": self.code.as_str(), "field": field }),
+            None => json!({ "code": self.code.as_str() }),
+        };
+        json!({ "error": error })
     }
 }

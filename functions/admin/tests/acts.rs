@@ -1,4 +1,5 @@
 //! What an operator may ask for, what is refused and how, over a registry in memory.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 use admin::Admin;
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
 //! The schema on a real Postgres: applied once, closed to the logins, separate by tenant, and the same as the fake that other
 //! tests stand on.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -32,26 +32,28 @@ impl PublicJwk {
     /// our own verifiers would refuse in a key set.
     pub fn from_spki(der: &[u8], algorithm: Algorithm) -> Result<Self, Malformed> {
         let (identifier, key) = split_spki(der)?;
-        let material = match (algorithm, identifier) {
+        let own: Vec<(&str, String)> = match (algorithm, identifier) {
             (Algorithm::Rs256, RSA) => {
                 let (modulus, exponent) = rsa(key)?;
-                json!({ "kty": "RSA", "n": base64url(modulus), "e": base64url(exponent) })
+                vec![("kty", "RSA".to_owned()), ("n", base64url(modulus)), ("e", base64url(exponent))]
             }
             (Algorithm::Es256, P256) => {
                 let (x, y) = uncompressed_point(key)?;
-                json!({ "kty": "EC", "crv": "P-256", "x": base64url(x), "y": base64url(y) })
+                let named = [("kty", "EC".to_owned()), ("crv", "P-256".to_owned())];
+                [named, [("x", base64url(x)), ("y", base64url(y))]].concat()
             }
-            (Algorithm::EdDsa, ED25519) => json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(key) }),
+            (Algorithm::EdDsa, ED25519) => {
+                vec![("kty", "OKP".to_owned()), ("crv", "Ed25519".to_owned()), ("x", base64url(key))]
+            }
             _ => return Err(BAD),
         };
-        let Value::Object(mut members) = material else { return Err(BAD) };
+        let common = [("alg", algorithm.as_str().to_owned()), ("use", "sig".to_owned()), ("kid", "unnamed".to_owned())];
+        let members = own.into_iter().chain(common);
+        let mut members: Map<String, Value> = members.map(|(name, value)| (name.to_owned(), value.into())).collect();
         // The verifiers' own reader judges strength and curve, and computes the thumbprint from the decoded values.
-        for (name, value) in [("alg", algorithm.as_str()), ("use", "sig"), ("kid", "unnamed")] {
-            members.insert(name.to_owned(), Value::from(value));
-        }
         let read = KeySet::parse(&json!({ "keys": [members] }), &[algorithm])?;
         let kid = read.find("unnamed").ok_or(BAD)?.thumbprint.clone();
-        members.insert("kid".to_owned(), Value::from(kid.as_str()));
+        members.insert("kid".to_owned(), kid.clone().into());
         Ok(Self { kid, members })
     }
 }

@@ -1,4 +1,5 @@
 //! What `trust` publishes, when, and what it must never publish, over a bucket and a registry in memory.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
