@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use aws::{AwsSettings, Connector};
-use migrate::config::Config;
 use migrate::Migrate;
+use migrate::config::Config;
 use rds::RdsSettings;
 use shared::boot;
 use shared::config::{Environment, Faults, Reader};

@@ -171,7 +171,10 @@ fn consume(tenant: &str, client_id: &str, version: i64, id: u8) -> (&'static str
 }
 
 fn list(tenant: &str, after: Option<&str>, limit: i64) -> (&'static str, Vec<Parameter>) {
-    ("api.client_list", act(vec![text(tenant), Parameter::OptionalText(after.map(str::to_owned)), Parameter::Int(limit)]))
+    (
+        "api.client_list",
+        act(vec![text(tenant), Parameter::OptionalText(after.map(str::to_owned)), Parameter::Int(limit)]),
+    )
 }
 
 fn disable(tenant: &str, client_id: &str) -> (&'static str, Vec<Parameter>) {
@@ -219,7 +222,8 @@ async fn migrations_are_applied_once_in_order_and_never_edited() {
     let mut broken = MIGRATIONS.to_vec();
     broken.extend([later, Migration { name: "9999_wrong", sql: "CREATE TABLE public.half (a int); SELECT nonsense" }]);
     assert!(run(&one, &broken).await.is_err());
-    let left = one.0.query_typed("SELECT to_regclass('public.later')::text, to_regclass('public.half')::text", &[]).await;
+    let left =
+        one.0.query_typed("SELECT to_regclass('public.later')::text, to_regclass('public.half')::text", &[]).await;
     let left = &left.unwrap()[0];
     assert_eq!((left.get::<_, Option<&str>>(0), left.get::<_, Option<&str>>(1)), (Some("later"), None));
     assert_eq!(one.applied().await.unwrap().len(), names.len() + 1, "the failed one is not on record");
@@ -266,7 +270,9 @@ async fn a_login_touches_no_table_and_calls_no_function_but_its_own() {
             assert!(refused.is_err(), "{user}: {statement}");
         }
         for (function, holder) in FOUNDATION {
-            let call = format!("SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p WHERE p.oid = (SELECT q.oid FROM pg_proc q JOIN pg_namespace n ON n.oid = q.pronamespace WHERE n.nspname = 'api' AND q.proname = '{function}')");
+            let call = format!(
+                "SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p WHERE p.oid = (SELECT q.oid FROM pg_proc q JOIN pg_namespace n ON n.oid = q.pronamespace WHERE n.nspname = 'api' AND q.proname = '{function}')"
+            );
             let may: bool = login.0.query_typed(&call, &[]).await.unwrap()[0].get(0);
             assert_eq!(may, user == holder, "{user}: {function}");
         }
@@ -278,14 +284,38 @@ async fn every_function_and_table_keeps_the_house_rules() {
     let server = Server::migrated().await;
     let owner = server.connect(OWNER).await;
     for (rule, statement) in [
-        ("every function of api is a security definer", "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'api' AND NOT prosecdef"),
-        ("every function pins its search_path", "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname IN ('api', 'internal') AND NOT coalesce(array_to_string(proconfig, ',') LIKE 'search_path=pg_catalog,%pg_temp', false)"),
-        ("every function of api answers jsonb", "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'api' AND prorettype <> 'jsonb'::regtype"),
-        ("the public may call nothing", "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname IN ('api', 'internal') AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0)"),
-        ("nobody but the owner calls internal", "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'internal' AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee <> proowner)"),
-        ("nobody but the owner has a right on a table", "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'public' AND relkind = 'r' AND EXISTS (SELECT FROM aclexplode(coalesce(relacl, acldefault('r', relowner))) WHERE grantee <> relowner)"),
-        ("row-level security is forced on every table that holds a tenant's data", "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'public' AND relkind = 'r' AND relname <> 'schema_migrations' AND NOT (relrowsecurity AND relforcerowsecurity)"),
-        ("no login inherits, creates or passes row-level security", "SELECT rolname FROM pg_roles WHERE rolname = ANY (ARRAY['token', 'upload', 'download', 'data_key_encrypt', 'data_key_decrypt', 'object_events', 'trust', 'admin']) AND (rolinherit OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR NOT rolcanlogin OR NOT pg_has_role(rolname, 'rds_iam', 'MEMBER') OR rolconfig IS NULL)"),
+        (
+            "every function of api is a security definer",
+            "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'api' AND NOT prosecdef",
+        ),
+        (
+            "every function pins its search_path",
+            "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname IN ('api', 'internal') AND NOT coalesce(array_to_string(proconfig, ',') LIKE 'search_path=pg_catalog,%pg_temp', false)",
+        ),
+        (
+            "every function of api answers jsonb",
+            "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'api' AND prorettype <> 'jsonb'::regtype",
+        ),
+        (
+            "the public may call nothing",
+            "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname IN ('api', 'internal') AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0)",
+        ),
+        (
+            "nobody but the owner calls internal",
+            "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'internal' AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee <> proowner)",
+        ),
+        (
+            "nobody but the owner has a right on a table",
+            "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'public' AND relkind = 'r' AND EXISTS (SELECT FROM aclexplode(coalesce(relacl, acldefault('r', relowner))) WHERE grantee <> relowner)",
+        ),
+        (
+            "row-level security is forced on every table that holds a tenant's data",
+            "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'public' AND relkind = 'r' AND relname <> 'schema_migrations' AND NOT (relrowsecurity AND relforcerowsecurity)",
+        ),
+        (
+            "no login inherits, creates or passes row-level security",
+            "SELECT rolname FROM pg_roles WHERE rolname = ANY (ARRAY['token', 'upload', 'download', 'data_key_encrypt', 'data_key_decrypt', 'object_events', 'trust', 'admin']) AND (rolinherit OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR NOT rolcanlogin OR NOT pg_has_role(rolname, 'rds_iam', 'MEMBER') OR rolconfig IS NULL)",
+        ),
     ] {
         let broken = owner.query_typed(statement, &[]).await.unwrap();
         let broken: Vec<String> = broken.iter().map(|row| row.get(0)).collect();
@@ -329,8 +359,14 @@ async fn a_tenant_sees_and_moves_only_its_own() {
     let listed = admin.call(function, parameters).await.unwrap();
     assert_eq!(listed["clients"].as_array().unwrap().len(), 1);
     for (function, parameters, outcome) in [
-        { let (f, p) = disable("acme", "globex-one"); (f, p, "client_unknown") },
-        { let (f, p) = client("acme", "globex-one", &["app"], true); (f, p, "client_id_taken") },
+        {
+            let (f, p) = disable("acme", "globex-one");
+            (f, p, "client_unknown")
+        },
+        {
+            let (f, p) = client("acme", "globex-one", &["app"], true);
+            (f, p, "client_id_taken")
+        },
     ] {
         assert_eq!(admin.call(function, parameters).await.unwrap()["outcome"], outcome);
     }
@@ -437,7 +473,11 @@ async fn values_that_the_functions_of_this_house_never_send_are_faults() {
         tenant("", true),
         revoke("everything", "x", NOW / 1000),
         revoke("sub", "", NOW / 1000),
-        { let (f, mut p) = tenant("acme", true); p[0] = text(""); (f, p) },
+        {
+            let (f, mut p) = tenant("acme", true);
+            p[0] = text("");
+            (f, p)
+        },
     ] {
         assert!(admin.call(function, parameters).await.is_err());
     }
