@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
 
@@ -146,9 +147,10 @@ pub fn run<C, H: Handler>(
             return ExitCode::FAILURE;
         }
     };
-    let service = service_fn(move |event: LambdaEvent<Value>| {
+    // Boxed, so that the runtime's own future does not carry the type of everything a handler awaits.
+    let service = service_fn(move |event: LambdaEvent<Value>| -> BoxFuture<'static, Result<Value, Failure>> {
         let handler = Arc::clone(&handler);
-        async move { invoke(handler.as_ref(), event).await }
+        Box::pin(async move { invoke(handler.as_ref(), event).await })
     });
     match runtime.block_on(lambda_runtime::run(service)) {
         Ok(()) => ExitCode::SUCCESS,

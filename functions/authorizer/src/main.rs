@@ -18,7 +18,7 @@ struct Config {
 
 fn read(environment: &Environment) -> Result<Config, Faults> {
     let reader = Reader::new(environment);
-    let (accepts, aws) = (config::read(&reader), AwsSettings::from_reader(&reader));
+    let (accepts, aws) = (config::read(&reader), AwsSettings::read(&reader));
     let trust_bucket = reader.text("PORTCULLIS_TRUST_BUCKET");
     reader.finish().map(|()| Config { accepts, aws, trust_bucket })
 }

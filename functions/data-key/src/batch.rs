@@ -1,5 +1,6 @@
 //! Bodies: what comes in, strictly, and what goes out.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -9,6 +10,7 @@ use shared::name::Identifier;
 use shared::pc1::{Row, Version};
 use shared::problem::{Code, Problem};
 use shared::secret::SecretString;
+use uuid::Uuid;
 
 use crate::config::Operation;
 use crate::refusal::Refusal;
@@ -202,6 +204,12 @@ pub(crate) struct Outcome {
     pub(crate) result: Result<SecretString, Refusal>,
 }
 
+/// A batch that was worked through, and the data keys that it used.
+pub(crate) struct Done {
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) keys: BTreeSet<Uuid>,
+}
+
 /// The answer to a batch, in the order of the request.
 pub(crate) struct Answer {
     pub(crate) operation: Operation,
@@ -216,7 +224,7 @@ impl Answer {
 
     /// Refusals with how often each occurred, for the log.
     pub(crate) fn refusals(&self) -> String {
-        let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+        let mut counts = BTreeMap::<&str, usize>::new();
         for refusal in self.outcomes.iter().filter_map(|outcome| outcome.result.as_ref().err()) {
             *counts.entry(refusal.reason()).or_default() += 1;
         }

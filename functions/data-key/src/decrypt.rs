@@ -9,17 +9,11 @@ use shared::port::{Database, Fault, KeyWrapping};
 use shared::secret::SecretString;
 use uuid::Uuid;
 
-use crate::batch::{Item, Outcome, Place};
+use crate::batch::{Done, Item, Outcome, Place};
 use crate::config::Operation;
 use crate::keys::{MAX_KEYS, ReaderKeys};
 use crate::refusal::Refusal;
 use crate::scope::Scope;
-
-/// What was opened, and the keys that opened it.
-pub(crate) struct Opened {
-    pub(crate) outcomes: Vec<Outcome>,
-    pub(crate) keys: BTreeSet<Uuid>,
-}
 
 /// Opens every item that may be opened. No key is asked for on behalf of an item that was refused before.
 pub(crate) async fn batch<W: KeyWrapping, D: Database, C: Clock>(
@@ -27,7 +21,7 @@ pub(crate) async fn batch<W: KeyWrapping, D: Database, C: Clock>(
     caller: &Caller,
     items: Vec<Item>,
     deadline: Timestamp,
-) -> Result<Opened, Fault> {
+) -> Result<Done, Fault> {
     let judged: Vec<_> = items.into_iter().map(|item| (judge(&item, caller), item.reference)).collect();
     let mut wanted = BTreeMap::<Uuid, BTreeSet<Scope>>::new();
     let mut refused = BTreeSet::new();
@@ -54,7 +48,7 @@ pub(crate) async fn batch<W: KeyWrapping, D: Database, C: Clock>(
     });
     let outcomes = outcomes.collect();
     let keys = taken.into_iter().filter(|(_, result)| result.is_ok()).map(|(id, _)| id).collect();
-    Ok(Opened { outcomes, keys })
+    Ok(Done { outcomes, keys })
 }
 
 struct Judged {

@@ -10,7 +10,7 @@ use shared::port::{Database, Fault, KeyWrapping};
 use shared::secret::SecretString;
 use zeroize::Zeroizing;
 
-use crate::batch::{Item, Outcome, Place};
+use crate::batch::{Done, Item, Outcome, Place};
 use crate::config::Operation;
 use crate::keys::{MAX_KEYS, Sealing, WriterKeys};
 use crate::refusal::Refusal;
@@ -23,16 +23,18 @@ pub(crate) async fn batch<W: KeyWrapping, D: Database, C: Clock, E: Entropy>(
     caller: &Caller,
     items: Vec<Item>,
     deadline: Timestamp,
-) -> Result<Vec<Outcome>, Fault> {
+) -> Result<Done, Fault> {
     let judged: Vec<_> = items.into_iter().map(|item| (judge(&item, caller), item.reference)).collect();
     let mut wanted = BTreeMap::<Scope, u64>::new();
     let mut refused = BTreeSet::new();
-    for (place, _) in judged.iter().filter_map(|(judged, reference)| Some((judged.as_ref().ok()?, reference))) {
-        let scope = &place.0.scope;
-        if wanted.len() == MAX_KEYS && !wanted.contains_key(scope) {
-            refused.insert(scope.clone());
+    for (place, _) in judged.iter().filter_map(|(judged, _)| judged.as_ref().ok()) {
+        let scope = &place.scope;
+        if let Some(count) = wanted.get_mut(scope) {
+            *count += 1;
+        } else if wanted.len() < MAX_KEYS {
+            wanted.insert(scope.clone(), 1);
         } else {
-            *wanted.entry(scope.clone()).or_default() += 1;
+            refused.insert(scope.clone());
         }
     }
     let taken = keys.take(&caller.tenant, &wanted, deadline).await?;
@@ -48,7 +50,8 @@ pub(crate) async fn batch<W: KeyWrapping, D: Database, C: Clock, E: Entropy>(
         });
         Outcome { reference, result }
     });
-    Ok(outcomes.collect())
+    let outcomes = outcomes.collect();
+    Ok(Done { outcomes, keys: taken.into_values().flatten().map(|sealing| sealing.id).collect() })
 }
 
 fn judge(item: &Item, caller: &Caller) -> Result<(Place, Zeroizing<Vec<u8>>), Refusal> {

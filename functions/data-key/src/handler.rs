@@ -13,7 +13,7 @@ use shared::port::{Database, KeyWrapping, ObjectReader};
 use shared::problem::{Code, Problem};
 use uuid::Uuid;
 
-use crate::batch::{self, Answer, Batch, Direct, Item, MAX_BODY};
+use crate::batch::{self, Answer, Batch, Direct, Done, Item, MAX_BODY};
 use crate::config::{Config, Operation};
 use crate::keys::{Kms, ReaderKeys, WriterKeys};
 use crate::refusal::Refusal;
@@ -104,14 +104,10 @@ where
             .text("columns", &columns(&items))
             .number("items", count(items.len()));
         let done = match &self.keys {
-            Keys::Writer(keys) => encrypt::batch(keys, &self.entropy, caller, items, deadline)
-                .await
-                .map(|outcomes| (outcomes, BTreeSet::new())),
-            Keys::Reader(keys) => {
-                decrypt::batch(keys, caller, items, deadline).await.map(|opened| (opened.outcomes, opened.keys))
-            }
+            Keys::Writer(keys) => encrypt::batch(keys, &self.entropy, caller, items, deadline).await,
+            Keys::Reader(keys) => decrypt::batch(keys, caller, items, deadline).await,
         };
-        let (outcomes, keys) = match done {
+        let Done { outcomes, keys } = match done {
             Ok(done) => done,
             Err(fault) => {
                 line.decision("fault", "database").fault(&fault).emit();
@@ -123,6 +119,7 @@ where
         let line = line
             .number("failed", count(failed))
             .number("millis", self.clock.now().millis_since(started))
+            .number("data_keys", count(keys.len()))
             .text("keys", &names(&keys));
         let refusals = answer.refusals();
         if failed < answer.outcomes.len() {

@@ -7,6 +7,8 @@ use data_key::Operation;
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler as _, Invocation};
 use shared::encoding::base64url;
+use shared::name::{Identifier, Tenant};
+use shared::pc1::{Context, DataKey, MessageId, Row, seal};
 use shared::port::FaultKind;
 use support::{ARN, Lab, answer, bytes, field, sealed, with};
 
@@ -289,6 +291,69 @@ async fn a_key_encrypts_for_its_day_and_no_longer() {
     assert_eq!(states, [("decrypt_only".to_owned(), false, true), ("active".to_owned(), true, true)]);
     let both = lab.decrypt(json!([sealed("ssn", "42", &first), sealed("ssn", "42", &second)])).await;
     assert_eq!(both.codes(), ["ok", "ok"]);
+}
+
+#[tokio::test]
+async fn a_key_in_memory_ends_with_its_day() {
+    let lab = Lab::new();
+    lab.record().await;
+    lab.clock.advance(DAY - 100_000);
+    let last = lab.record().await;
+    lab.clock.advance(99_999);
+    assert_eq!(bytes(&lab.record().await)[1..17], bytes(&last)[1..17]);
+    lab.clock.advance(1);
+    assert_ne!(bytes(&lab.record().await)[1..17], bytes(&last)[1..17]);
+}
+
+#[tokio::test]
+async fn a_key_that_was_replaced_elsewhere_is_not_used_again() {
+    let lab = Lab::new();
+    let item = with(field("ssn", "42", b"x"), "scope", json!("subject:s-1"));
+    let first = lab.encrypt(json!([item])).await.text("record").remove(0);
+    lab.database.rows(|rows| {
+        rows[0].state = "decrypt_only".to_owned();
+        rows[0].writer_wrapped = None;
+    });
+    let body = json!({"items": [item]}).to_string();
+    let event = lab.event("/fields/encrypt", &lab.token("acme", "fields:encrypt:*.*"), &body);
+    lab.send(&lab.fresh(Operation::Encrypt), event).await;
+    lab.forget();
+    let second = lab.encrypt(json!([item])).await.text("record").remove(0);
+    assert_ne!(bytes(&second)[1..17], bytes(&first)[1..17]);
+    assert_eq!(lab.operations(), ["Decrypt"]);
+    // Memory had messages of the old key only, so the new one was asked for more.
+    assert_eq!(lab.database.take_calls(), ["api.current_data_keys", "api.current_data_keys"]);
+    assert_eq!(lab.database.rows(|rows| rows[1].reserved), 20_000);
+    let both = lab.decrypt(json!([sealed("ssn", "42", &first), sealed("ssn", "42", &second)])).await;
+    assert_eq!(both.codes(), ["ok", "ok"]);
+}
+
+#[tokio::test]
+async fn a_key_in_memory_serves_only_the_row_it_came_from() {
+    let lab = Lab::new();
+    let item = with(field("ssn", "42", b"x"), "scope", json!("subject:s-1"));
+    let record = lab.encrypt(json!([item])).await.text("record").remove(0);
+    assert_eq!(lab.decrypt(json!([sealed("ssn", "42", &record)])).await.codes(), ["ok"]);
+    lab.database.rows(|rows| rows[0].wrapped.as_mut().unwrap()[20] ^= 1);
+    assert_eq!(lab.decrypt(json!([sealed("ssn", "42", &record)])).await.codes(), ["key_unavailable"]);
+    lab.database.rows(|rows| rows[0].writer_wrapped.as_mut().unwrap()[20] ^= 1);
+    assert_eq!(lab.encrypt(json!([item])).await.codes(), ["key_unavailable"]);
+}
+
+#[tokio::test]
+async fn a_record_made_with_the_key_of_another_column_does_not_open() {
+    let lab = Lab::new();
+    let record = lab.record().await;
+    let (key, id) = (lab.kms.keys_seen().remove(0), lab.database.rows(|rows| rows[0].id));
+    let name = |text| Identifier::parse(text).unwrap();
+    let (tenant, row) = (Tenant::parse("acme").unwrap(), Row::parse("42").unwrap());
+    let context = Context { tenant: &tenant, table: &name("users"), column: &name("email"), row: &row, version: None };
+    let forged =
+        seal(&DataKey::parse(&key).unwrap(), id, MessageId::from_bytes([9; 32]), &context, b"planted").unwrap();
+    let forged = base64url(&forged);
+    let answer = lab.decrypt(json!([sealed("ssn", "42", &record), sealed("email", "42", &forged)])).await;
+    assert_eq!(answer.codes(), ["ok", "decrypt_failed"]);
+    assert_eq!(lab.decrypt(json!([sealed("email", "42", &forged)])).await.codes(), ["decrypt_failed"]);
 }
 
 #[tokio::test]

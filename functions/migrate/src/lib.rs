@@ -32,6 +32,8 @@ macro_rules! migrations {
 
 migrations! {
     "0001_foundation",
+    "0002_files",
+    "0003_data_keys",
 }
 
 /// A migration as the database remembers it.

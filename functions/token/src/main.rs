@@ -22,7 +22,7 @@ struct Config {
 fn read(environment: &Environment) -> Result<Config, Faults> {
     let reader = Reader::new(environment);
     let settings = Settings::read(&reader);
-    let (aws, rds) = (AwsSettings::from_reader(&reader), RdsSettings::from_reader(&reader));
+    let (aws, rds) = (AwsSettings::read(&reader), RdsSettings::read(&reader));
     let trust_bucket = reader.text("PORTCULLIS_TRUST_BUCKET");
     reader.finish().map(|()| Config { settings, aws, rds, trust_bucket })
 }

@@ -296,8 +296,8 @@ async fn an_instance_that_was_overtaken_does_not_bring_the_older_body_back() {
     world.revoke("sub", "first").await;
     let (bucket, registry, now) = (world.bucket.clone(), world.registry.clone(), world.clock.now());
     // Between this instance's snapshot and its write, somebody revokes and another instance publishes.
-    world.bucket.before_next_write(move || {
-        futures::executor::block_on(revoke(&registry, now, "sub", "second"));
+    world.bucket.before_next_write(async move {
+        revoke(&registry, now, "sub", "second").await;
         let mut envelope = bucket.json(REVOCATIONS);
         envelope["version"] = json!(envelope["version"].as_i64().unwrap() + 1);
         envelope["body"]["epochs"]["sub"] = json!({ "first": now.seconds(), "second": now.seconds() });

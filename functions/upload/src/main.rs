@@ -1,7 +1,5 @@
 //! `upload` in AWS Lambda: the real adapters, and nothing else.
 
-#![recursion_limit = "256"]
-
 use std::process::ExitCode;
 
 use aws::{AwsSettings, Connector, Service};

@@ -15,36 +15,18 @@ use std::{
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, macros::format_description};
-use tokio::{task::JoinHandle, time::interval_at};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
 
 use crate::{
     account::Account,
     lambda::{Invoke, Kind, request_id},
-    template::RuleSpec,
+    template::Deployment,
 };
 
-/// A new object version, as the bucket saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectCreated {
-    /// Bucket name.
-    pub bucket: String,
-    /// Key, not encoded.
-    pub key: String,
-    /// Size in bytes.
-    pub size: u64,
-    /// Entity tag without quotes.
-    pub etag: String,
-    /// Version id.
-    pub version_id: String,
-    /// Hexadecimal; grows with every event of the key.
-    pub sequencer: String,
-    /// `PutObject`, `POST Object`, `CopyObject` or `CompleteMultipartUpload`.
-    pub reason: String,
-    /// The S3 request id.
-    pub request_id: String,
-    /// The client's address.
-    pub source_ip: String,
-}
+pub use crate::s3::ObjectCreated;
 
 /// The rules of one deployment.
 pub struct Events {
@@ -68,6 +50,7 @@ struct Knobs {
 
 struct Rule {
     name: String,
+    arn: String,
     pattern: Option<Pattern>,
     period: Option<Duration>,
     targets: Vec<String>,
@@ -78,23 +61,37 @@ impl Events {
     /// Reads the rules.
     ///
     /// # Errors
-    /// Every pattern operator and schedule expression that is not supported.
-    pub fn new(account: Arc<Account>, rules: Vec<RuleSpec>, lambda: Arc<dyn Invoke>) -> Result<Self, Vec<String>> {
+    /// Every pattern operator and schedule expression that is not supported, and every target that EventBridge may not
+    /// invoke.
+    pub fn new(account: Arc<Account>, deployment: &Deployment, lambda: Arc<dyn Invoke>) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
         let mut known = Vec::new();
-        for rule in rules {
+        for rule in deployment.rules.clone() {
             let mut fault = |text: String| faults.push(format!("rule {}: {text}", rule.name));
             let pattern = rule.pattern.as_ref().map(Pattern::parse).transpose();
             let period = rule.schedule.as_deref().map(rate).transpose();
             if rule.pattern.is_none() && rule.schedule.is_none() {
                 fault("neither pattern nor schedule".to_owned());
             }
+            for target in &rule.targets {
+                let service = "events.amazonaws.com";
+                if !deployment.permissions.iter().any(|one| one.covers(target, service, &rule.arn)) {
+                    fault(format!("no permission lets {service} invoke {target}"));
+                }
+            }
             if rule.targets.is_empty() {
                 fault("no target".to_owned());
             }
             match (pattern, period) {
                 (Ok(pattern), Ok(period)) => {
-                    known.push(Rule { name: rule.name, pattern, period, targets: rule.targets, input: rule.input });
+                    known.push(Rule {
+                        name: rule.name,
+                        arn: rule.arn,
+                        pattern,
+                        period,
+                        targets: rule.targets,
+                        input: rule.input,
+                    });
                 }
                 (pattern, period) => pattern.err().into_iter().chain(period.err()).for_each(fault),
             }
@@ -145,7 +142,8 @@ impl Events {
             let Some(period) = rule.period else { continue };
             let inner = Arc::clone(&self.inner);
             schedules.push(tokio::spawn(async move {
-                let mut ticks = interval_at(tokio::time::Instant::now() + period, period);
+                let mut ticks = interval_at(Instant::now() + period, period);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
                 loop {
                     ticks.tick().await;
                     inner.tick(index).await;
@@ -208,8 +206,7 @@ impl Drop for Events {
 impl Inner {
     async fn tick(&self, index: usize) {
         let Some(rule) = self.rules.get(index) else { return };
-        let arn = format!("arn:aws:events:{}:{}:rule/{}", self.account.region, self.account.id, rule.name);
-        let event = self.envelope("aws.events", "Scheduled Event", &arn, json!({}));
+        let event = self.envelope("aws.events", "Scheduled Event", &rule.arn, json!({}));
         self.fire(rule, &event).await;
     }
 
@@ -387,4 +384,73 @@ fn wildcard(parts: &[String], text: &str) -> bool {
         rest = after;
     }
     rest.ends_with(last.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_matches_what_eventbridge_would_match() {
+        let event = json!({
+            "source": "aws.s3",
+            "resources": ["a", "b"],
+            "detail": {"bucket": {"name": "objects"}, "object": {"key": "t/acme/1", "size": 5, "deleted": null}},
+        });
+        let cases = [
+            (json!({"source": ["aws.s3"]}), true),
+            (json!({"source": ["other", "aws.s3"]}), true),
+            (json!({"source": ["AWS.S3"]}), false),
+            (json!({"source": [{"equals-ignore-case": "AWS.S3"}]}), true),
+            (json!({"source": ["aws.s3"], "detail": {"bucket": {"name": ["other"]}}}), false),
+            (json!({"resources": ["b"]}), true),
+            (json!({"resources": ["c"]}), false),
+            (json!({"detail": {"object": {"size": [5]}}}), true),
+            (json!({"detail": {"object": {"size": ["5"]}}}), false),
+            (json!({"detail": {"object": {"deleted": [null]}}}), true),
+            (json!({"detail": {"object": {"key": [{"prefix": "t/"}]}}}), true),
+            (json!({"detail": {"object": {"key": [{"prefix": "x/"}, {"suffix": "/1"}]}}}), true),
+            (json!({"detail": {"object": {"key": [{"wildcard": "t/*/1"}]}}}), true),
+            (json!({"detail": {"object": {"key": [{"wildcard": "t/*/2"}]}}}), false),
+            (json!({"detail": {"object": {"key": [{"anything-but": "t/acme/1"}]}}}), false),
+            (json!({"detail": {"object": {"key": [{"anything-but": [{"prefix": "x/"}]}]}}}), true),
+            (json!({"detail": {"object": {"missing": [{"anything-but": "x"}]}}}), false),
+            (json!({"detail": {"object": {"missing": [{"exists": false}]}}}), true),
+            (json!({"detail": {"object": {"key": [{"exists": false}]}}}), false),
+            (json!({"missing": {"below": [{"exists": false}]}}), true),
+            (json!({"missing": {"below": ["x"]}}), false),
+        ];
+        for (pattern, wanted) in cases {
+            assert_eq!(Pattern::parse(&pattern).unwrap().matches(&event), wanted, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_is_not_understood_is_refused() {
+        for pattern in [
+            json!({}),
+            json!([]),
+            json!("aws.s3"),
+            json!({"source": "aws.s3"}),
+            json!({"source": []}),
+            json!({"$or": [{"source": ["a"]}]}),
+            json!({"source": [{"cidr": "10.0.0.0/8"}]}),
+            json!({"source": [{"numeric": ["=", 1]}]}),
+            json!({"source": [{"prefix": "a", "suffix": "b"}]}),
+            json!({"source": [["a"]]}),
+        ] {
+            assert!(Pattern::parse(&pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn only_rates_are_schedules_here() {
+        assert_eq!(rate("rate(1 minute)"), Ok(Duration::from_secs(60)));
+        assert_eq!(rate("rate(5 minutes)"), Ok(Duration::from_secs(300)));
+        assert_eq!(rate("rate(12 hours)"), Ok(Duration::from_secs(43_200)));
+        for wrong in ["rate(1 minutes)", "rate(2 minute)", "rate(0 minutes)", "rate(1 week)", "cron(0 12 * * ? *)", ""]
+        {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
 }

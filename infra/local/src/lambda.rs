@@ -172,6 +172,7 @@ impl Lambda {
         for spec in settings.functions {
             faults.extend(reserved(&spec));
             let binary = settings.binaries.join(&spec.binary);
+            let binary = std::path::absolute(&binary).unwrap_or(binary);
             if !binary.is_file() {
                 faults.push(format!("{}: no binary at {}", spec.logical_id, binary.display()));
             }

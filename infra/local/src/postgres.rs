@@ -31,11 +31,11 @@ const LONGEST_SOCKET_DIRECTORY: usize = 107 - "/.s.PGSQL.5432".len();
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What RDS has prepared when `migrate` arrives.
-const SEED: &[(&str, &str)] = &[
-    ("postgres", "CREATE ROLE rds_iam NOLOGIN"),
-    ("postgres", "CREATE ROLE portcullis_owner LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOBYPASSRLS NOREPLICATION"),
-    ("postgres", "GRANT rds_iam TO portcullis_owner WITH ADMIN OPTION"),
-    ("postgres", "CREATE DATABASE portcullis OWNER portcullis_owner"),
+const SEED: &[&str] = &[
+    "CREATE ROLE rds_iam NOLOGIN",
+    "CREATE ROLE portcullis_owner LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOBYPASSRLS NOREPLICATION",
+    "GRANT rds_iam TO portcullis_owner WITH ADMIN OPTION",
+    "CREATE DATABASE portcullis OWNER portcullis_owner",
 ];
 
 const SETTINGS: &str = "
@@ -276,8 +276,8 @@ impl Postgres {
     }
 
     async fn seed(&self) -> io::Result<()> {
-        for (database, statement) in SEED {
-            let client = self.connect(database).await.map_err(Error::other)?;
+        let client = self.connect("postgres").await.map_err(Error::other)?;
+        for statement in SEED {
             client.batch_execute(statement).await.map_err(|error| Error::other(format!("{statement}: {error:?}")))?;
         }
         Ok(())
@@ -342,7 +342,7 @@ impl Home {
         fs::create_dir_all(dir)?;
         let mut root = fs::canonicalize(dir)?.join("postgres");
         if drop_to.is_some() && !reachable(dir)? {
-            let outside = open_directory()?;
+            let outside = open_directory(true)?;
             root = outside.path().join("postgres");
             temporary.push(outside);
         }
@@ -360,7 +360,7 @@ impl Home {
 
         let mut socket = root.join("socket");
         if socket.as_os_str().len() > LONGEST_SOCKET_DIRECTORY {
-            let short = open_directory()?;
+            let short = open_directory(drop_to.is_some())?;
             socket = short.path().join("s");
             temporary.push(short);
             if socket.as_os_str().len() > LONGEST_SOCKET_DIRECTORY {
@@ -448,10 +448,21 @@ impl Home {
     }
 }
 
-fn open_directory() -> io::Result<TempDir> {
-    let directory = tempfile::Builder::new().prefix("pc-").tempdir()?;
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711))?;
-    Ok(directory)
+/// A fresh directory that others may walk through, with a short path; where strangers must reach it, they can.
+fn open_directory(for_strangers: bool) -> io::Result<TempDir> {
+    let mut refusal = Error::other("no temporary directory that other users can reach: set TMPDIR");
+    for place in [std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")] {
+        let made = tempfile::Builder::new().prefix("pc-").tempdir_in(&place).and_then(|directory| {
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711))?;
+            Ok((!for_strangers || reachable(directory.path())?).then_some(directory))
+        });
+        match made {
+            Ok(Some(directory)) => return Ok(directory),
+            Ok(None) => {}
+            Err(error) => refusal = error,
+        }
+    }
+    Err(refusal)
 }
 
 /// Whether a stranger may walk into `path`.
@@ -481,7 +492,7 @@ fn succeed(command: &mut Command) -> io::Result<()> {
 /// Changes with everything that decides what a fresh data directory holds.
 fn kept_name(version: u32) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in SEED.iter().flat_map(|(_, statement)| statement.bytes()) {
+    for byte in SEED.iter().flat_map(|statement| statement.bytes()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     format!("postgres-{version}-{hash:016x}")

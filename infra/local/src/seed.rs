@@ -4,7 +4,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -39,7 +38,7 @@ impl Client {
         directory: &Path,
     ) -> io::Result<(Self, Value)> {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(io::Error::other)?;
-        let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).map_err(io::Error::other)?;
+        let der = pair.to_pkcs8v1().map_err(io::Error::other)?;
         let private_key_file = directory.join(format!("{client_id}.pem"));
         write_private(&private_key_file, &pem(der.as_ref()))?;
         let kid = format!("{client_id}-1");

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -25,7 +23,7 @@ use crate::postgres::Postgres;
 use crate::rds::{RdsEndpoint, RdsServer};
 use crate::s3::S3;
 use crate::sts::Sts;
-use crate::template;
+use crate::template::Template;
 
 /// The deployed template and API document, compiled in so that a stack cannot run with others than it was built with.
 const TEMPLATE: &str = include_str!("../../aws/functions.yaml");
@@ -43,6 +41,7 @@ pub const REGION: &str = "us-east-1";
 pub const DATABASE: &str = "portcullis";
 const PROXY_ID: &str = "prx-0a1b2c3d4e5f60718";
 const INSTANCE_ID: &str = "db-LOCALSTACKINSTANCE0000000";
+const API: &str = "local";
 const TRUST_BUCKET: &str = "portcullis-local-trust";
 const OBJECT_BUCKET: &str = "portcullis-local-objects";
 
@@ -86,6 +85,7 @@ pub struct Stack {
     /// Where everything listens and lies.
     pub places: Places,
     _servers: Vec<Server>,
+    _gateway: gateway::Serving,
     _databases: Vec<RdsServer>,
     _pump: Pump,
     _directory: tempfile::TempDir,
@@ -153,7 +153,6 @@ impl Stack {
     /// # Errors
     /// What could not be started, by name. Nothing is left running.
     pub async fn start(options: Options) -> io::Result<Stack> {
-        let started = Instant::now();
         std::fs::create_dir_all(&options.root)?;
         let directory = tempfile::Builder::new().prefix("stack-").tempdir_in(&options.root)?;
         let root = directory.path().to_path_buf();
@@ -174,16 +173,19 @@ impl Stack {
         let (proxy_port, instance_port) =
             (listeners.proxy.local_addr()?.port(), listeners.instance.local_addr()?.port());
 
-        let key_arn = |id: &str| format!("arn:aws:kms:{REGION}:{ACCOUNT}:key/{id}");
-        let (data_key_id, bucket_key_id) = (uuid(), uuid());
+        // The template names the keys and the keys' account enforces the template: so the keys come first, in a draft.
+        let draft = Account::new(Iam::new(ACCOUNT, REGION, options.clock.clone(), &[]).map_err(all)?);
+        let draft = Kms::new(Arc::new(draft));
+        let symmetric = || draft.create_key(KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt, &[]).map_err(shown);
+        let (data_key, bucket_key) = (symmetric()?, symmetric()?);
         let parameters: BTreeMap<String, String> = [
             ("Env", ENV),
             ("Issuer", &gateway),
             ("Audience", AUDIENCE),
             ("TrustBucket", TRUST_BUCKET),
             ("ObjectBucket", OBJECT_BUCKET),
-            ("DataKeyArn", &key_arn(&data_key_id)),
-            ("BucketKeyArn", &key_arn(&bucket_key_id)),
+            ("DataKeyArn", &data_key),
+            ("BucketKeyArn", &bucket_key),
             ("SigningHost", &endpoints["s3"]),
             ("DbHost", "localhost"),
             ("DbPort", &proxy_port.to_string()),
@@ -196,24 +198,23 @@ impl Stack {
             ("SigningAlg", "RS256"),
             ("Architecture", if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }),
             ("CodeBucket", "local"),
-            ("ApiId", "local"),
+            ("ApiId", API),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-        let deployment = template::load(TEMPLATE, &parameters, ACCOUNT, REGION).map_err(all)?;
+        let template = Template::open(TEMPLATE, &parameters, ACCOUNT, REGION).map_err(all)?;
+        let deployment = template.deployment();
         let iam = Iam::new(ACCOUNT, REGION, options.clock.clone(), &deployment.roles).map_err(all)?;
         let account = Arc::new(Account::new(iam));
         let operator = account.credentials.issue(account.operator(), None);
 
-        let kms = Kms::new(Arc::clone(&account));
-        for id in [&data_key_id, &bucket_key_id] {
-            kms.create_key_with_id(id, KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt, &[]).map_err(shown)?;
-        }
+        let kms = Kms::load(Arc::clone(&account), &draft.save());
+        let kms = kms.ok_or_else(|| io::Error::other("the keys of the draft do not load"))?;
         let sts = Sts::new(Arc::clone(&account));
         let (created, mut creations) = mpsc::unbounded_channel();
         let buckets = vec![TRUST_BUCKET.to_owned(), OBJECT_BUCKET.to_owned()];
-        let s3 = S3::new(Arc::clone(&account), buckets, root.join("s3"), created)?;
+        let s3 = S3::new(Arc::clone(&account), buckets, root.join("s3"), created);
 
         let (postgres_dir, binaries) = (root.join("postgres"), options.postgres.clone());
         let postgres = match &options.cache {
@@ -231,10 +232,10 @@ impl Stack {
         settings.extra.insert("PORTCULLIS_CA_FILE".to_owned(), ca_file.display().to_string());
         let lambda = Lambda::start(Arc::clone(&account), settings).await.map_err(all)?;
         let runner: Arc<dyn lambda::Invoke> = lambda.clone();
-        let events = Arc::new(Events::new(Arc::clone(&account), deployment.rules, runner.clone()).map_err(all)?);
-        let mut settings = gateway::Settings::new(&account, &deployment.functions);
-        settings.api_id = "local".to_owned();
-        let api = Gateway::new(DOCUMENT, settings, Arc::clone(&account), runner).map_err(all)?;
+        let events = Arc::new(Events::new(Arc::clone(&account), deployment, runner.clone()).map_err(all)?);
+        let settings = gateway::Settings::new(API, deployment);
+        let resolve = |document: &Value| template.resolve(document);
+        let api = Gateway::new(DOCUMENT, resolve, settings, Arc::clone(&account), runner).map_err(all)?;
 
         let dispatcher = Arc::clone(&events);
         let pump = Pump(tokio::spawn(async move {
@@ -247,8 +248,9 @@ impl Stack {
             sts.serve(listeners.sts).await?,
             s3.serve(listeners.s3).await?,
             lambda.serve(listeners.lambda).await?,
-            api.serve(listeners.gateway, Some(ca.server_config(&["localhost", "127.0.0.1"])?)).await?,
         ];
+        let tls = ca.server_config(&["localhost", "127.0.0.1"])?;
+        let gateway_server = api.serve(listeners.gateway, Some(tls)).await?;
         let databases = vec![proxy.serve(listeners.proxy).await?, instance.serve(listeners.instance).await?];
         let places = Places {
             directory: root,
@@ -256,8 +258,8 @@ impl Stack {
             gateway,
             endpoints,
             proxy_port,
-            data_key: key_arn(&data_key_id),
-            bucket_key: key_arn(&bucket_key_id),
+            data_key,
+            bucket_key,
             object_bucket: OBJECT_BUCKET,
             trust_bucket: TRUST_BUCKET,
         };
@@ -274,6 +276,7 @@ impl Stack {
             operator,
             places,
             _servers: servers,
+            _gateway: gateway_server,
             _databases: databases,
             _pump: pump,
             _directory: directory,
@@ -281,7 +284,6 @@ impl Stack {
         stack.invoke("migrate", &json!({})).await?;
         stack.invoke("trust", &json!({})).await?;
         stack.events.start_schedules();
-        let _ = started.elapsed();
         Ok(stack)
     }
 
@@ -302,6 +304,18 @@ impl Stack {
             return Err(io::Error::other(format!("{name}: {error}: {answer}\n{log}")));
         }
         serde_json::from_slice(&outcome.payload).map_err(io::Error::other)
+    }
+
+    /// The ARN of the KMS key that signs tokens now, as the trust bucket says.
+    ///
+    /// # Errors
+    /// When there is no signing state, or no active key in it.
+    pub async fn signing_key(&self) -> io::Result<String> {
+        let bytes = self.s3.look(TRUST_BUCKET, "trust/signing-state.json").await.unwrap_or_default();
+        let state: Value = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+        let keys = state.pointer("/body/keys").and_then(Value::as_array).into_iter().flatten();
+        let mut active = keys.filter(|key| key["state"] == "active").filter_map(|key| key["key"].as_str());
+        active.next().map(str::to_owned).ok_or_else(|| io::Error::other("no active signing key"))
     }
 
     /// The URL of a service: `kms`, `s3`, `sts` or `lambda`.
@@ -332,23 +346,10 @@ pub fn unpacked_postgres(checkout: &Path) -> Option<PathBuf> {
     Some(checkout.join(".local/postgres/bin")).filter(|folder| folder.is_dir())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a key id of this stack only; nothing decides by it")]
-fn uuid() -> String {
-    uuid::Uuid::new_v4().to_string()
-}
-
 fn all(faults: Vec<String>) -> io::Error {
     io::Error::other(faults.join("\n"))
 }
 
 fn shown(error: impl std::fmt::Debug) -> io::Error {
     io::Error::other(format!("{error:?}"))
-}
-
-/// How long a stack may take before its starter gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Address of a listener on this machine.
-pub fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }

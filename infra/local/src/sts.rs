@@ -204,10 +204,11 @@ impl Sts {
             element("AssumedRoleId", &format!("{}:{}", unique_id("AROA", role_name), asked.session_name)),
             element("Arn", &arn),
         ];
+        let token = keys.session_token.as_deref().unwrap_or_default();
         let credentials = [
             element("AccessKeyId", &keys.access_key_id),
             element("SecretAccessKey", &keys.secret_access_key),
-            element("SessionToken", keys.session_token.as_deref().unwrap_or_default()),
+            element("SessionToken", token),
             element("Expiration", &instant(expires)),
         ];
         let mut result = format!(

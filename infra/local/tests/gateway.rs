@@ -13,6 +13,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,10 +23,12 @@ use local::{
     account::Account,
     ca::Ca,
     clock::Clock,
+    events::Events,
     gateway::{Gateway, Settings},
     http::{Request, bind, send},
     lambda::{Invoke, InvokeError, InvokeOutcome, Invoked, Kind},
     policy::Iam,
+    template::{Deployment, PermissionSpec, Template},
 };
 use serde_json::{Value, json};
 
@@ -59,7 +62,7 @@ components:
         identitySource: method.request.header.Authorization
         authorizerResultTtlInSeconds: 0
         authorizerUri:
-          Fn::Sub: arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${GateFunction.Arn}/invocations
+          Fn::Sub: ${GateFunction.Arn}
 paths:
   /files:
     post: &guarded
@@ -72,7 +75,7 @@ paths:
         httpMethod: POST
         timeoutInMillis: 60
         uri:
-          Fn::Sub: arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${EchoFunction.Arn}/invocations
+          Fn::Sub: ${EchoFunction.Arn}
   /files/{id}:
     get: *guarded
   /files/{id}/content:
@@ -167,14 +170,29 @@ fn account() -> Arc<Account> {
     Arc::new(Account::new(Iam::new("111122223333", "us-east-1", Clock::system(), &[]).unwrap()))
 }
 
-fn settings(account: &Account) -> Settings {
-    let mut settings = Settings::new(account, &[]);
+fn settings() -> Settings {
+    let mut settings = Settings::new("api1234567", &Deployment::default());
+    settings.authorizer_limit = Duration::from_millis(50);
     for name in ["echo", "gate"] {
-        let logical = format!("{}{}Function", name[..1].to_uppercase(), &name[1..]);
-        settings.variables.insert(format!("{logical}.Arn"), account.function_arn(name));
         settings.deployments.insert(name.to_owned(), name.to_owned());
+        settings.permissions.push(PermissionSpec {
+            function_name: name.to_owned(),
+            principal: "apigateway.amazonaws.com".to_owned(),
+            source_arn: "arn:aws:execute-api:us-east-1:111122223333:api1234567/*".to_owned(),
+        });
     }
     settings
+}
+
+/// Replaces `{"Fn::Sub": "${EchoFunction.Arn}"}` by the integration URI of `echo`.
+fn resolve(document: &Value) -> Result<Value, Vec<String>> {
+    let mut text = document.to_string();
+    for (logical, name) in [("EchoFunction", "echo"), ("GateFunction", "gate")] {
+        let arn = format!("arn:aws:lambda:us-east-1:111122223333:function:{name}");
+        let uri = format!("\"arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/{arn}/invocations\"");
+        text = text.replace(&format!(r#"{{"Fn::Sub":"${{{logical}.Arn}}"}}"#), &uri);
+    }
+    Ok(serde_json::from_str(&text).unwrap())
 }
 
 fn allow(resource: &str) -> Value {
@@ -201,7 +219,7 @@ impl Api {
         ]);
         let script = Arc::new(Script { answers: Mutex::new(answers), seen: Mutex::default() });
         let lambda: Arc<dyn Invoke> = Arc::<Script>::clone(&script);
-        let gateway = Gateway::new(DOCUMENT, settings(&account), account, lambda).unwrap();
+        let gateway = Gateway::new(DOCUMENT, resolve, settings(), account, lambda).unwrap();
         Self { gateway, script }
     }
 
@@ -447,6 +465,14 @@ async fn the_authorizers_verdict_decides() {
 }
 
 #[tokio::test]
+async fn an_authorizer_that_does_not_answer_lets_nobody_in() {
+    let api = Api::new();
+    api.set("gate", Answer::Never);
+    let answer = api.call("GET", "/files/a", BEARER, b"").await;
+    assert_eq!((answer.status, api.invoked()), (503, vec!["gate".to_owned()]));
+}
+
+#[tokio::test]
 async fn a_malformed_proxy_answer_is_502_and_says_nothing() {
     let api = Api::new();
     let cases = [
@@ -591,6 +617,65 @@ async fn the_api_is_served_over_the_stacks_own_tls() {
     assert_eq!(answer.status(), 200);
 }
 
+#[tokio::test]
+async fn header_names_keep_the_clients_spelling() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let api = Api::new();
+    let server = api.gateway.serve(bind().await.unwrap(), None).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
+    let requests = "POST /open/a HTTP/1.1\r\nHost: h\r\nX-MiXed: 1\r\nContent-Length: 3\r\n\r\nabc";
+    let last = "GET /open/a HTTP/1.1\r\nHOST: h\r\nx-low: 1\r\nConnection: close\r\n\r\n";
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    let mut head = [0_u8; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    stream.write_all(last.as_bytes()).await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    let events: Vec<Value> = api.script.seen.lock().unwrap().iter().map(|(_, event)| event.clone()).collect();
+    assert_eq!(events[0]["headers"]["X-MiXed"], "1");
+    assert_eq!(events[0]["headers"]["Host"], "h");
+    assert_eq!(events[1]["headers"]["HOST"], "h");
+    assert_eq!(events[1]["headers"]["x-low"], "1");
+}
+
+#[test]
+fn the_projects_own_document_is_served_with_the_projects_own_template() {
+    let parameters = [
+        ("Env", "test"),
+        ("Issuer", "https://localhost:1"),
+        ("Audience", "https://api.example"),
+        ("TrustBucket", "trust-bucket"),
+        ("ObjectBucket", "object-bucket"),
+        ("DataKeyArn", "arn:aws:kms:us-east-1:111122223333:key/data"),
+        ("BucketKeyArn", "arn:aws:kms:us-east-1:111122223333:key/bucket"),
+        ("SigningHost", "http://127.0.0.1:2"),
+        ("DbHost", "localhost"),
+        ("DbProxyResourceId", "prx-1"),
+        ("DbResourceId", "db-1"),
+        ("DbDirectHost", "127.0.0.1"),
+        ("Scan", "off"),
+        ("CodeBucket", "code"),
+        ("ApiId", "api1234567"),
+    ];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let template = include_str!("../../aws/functions.yaml");
+    let template = Template::open(template, &parameters, "111122223333", "us-east-1").unwrap();
+    let document = include_str!("../../aws/openapi.yaml");
+    let settings = |api_id| Settings::new(api_id, template.deployment());
+    let script = || Arc::new(Script { answers: Mutex::default(), seen: Mutex::default() });
+    let resolve = |document: &Value| template.resolve(document);
+    if let Err(faults) = Gateway::new(document, resolve, settings("api1234567"), account(), script()) {
+        panic!("{faults:#?}");
+    }
+    // Permissions are for that API only.
+    let faults = Gateway::new(document, resolve, settings("other"), account(), script()).err().unwrap();
+    assert!(faults.iter().all(|fault| fault.contains("no permission lets")), "{faults:#?}");
+    if let Err(faults) = Events::new(account(), template.deployment(), script()) {
+        panic!("{faults:#?}");
+    }
+}
+
 #[test]
 fn a_document_that_is_not_understood_is_refused_with_every_reason() {
     let replacements: &[(&str, &str, &str)] = &[
@@ -602,7 +687,9 @@ fn a_document_that_is_not_understood_is_refused_with_every_reason() {
             "identitySource: method.request.body",
             "identity source",
         ),
-        ("${GateFunction.Arn}", "${OtherFunction.Arn}", "unknown reference OtherFunction.Arn"),
+        ("${GateFunction.Arn}", "${OtherFunction.Arn}", "names no function"),
+        ("info: {", "security: [{gate: []}]\ninfo: {", "ignores it here"),
+        ("/open/{id}:", "/open/x{id}:", "whole segment"),
         ("httpMethod: POST", "httpMethod: GET", "httpMethod POST"),
         ("type: aws_proxy", "type: http_proxy", "not supported"),
         ("timeoutInMillis: 60", "timeoutInMillis: 29001", "50 to 29000"),
@@ -627,7 +714,7 @@ fn a_document_that_is_not_understood_is_refused_with_every_reason() {
         assert!(DOCUMENT.contains(from), "{from}");
         let document = DOCUMENT.replace(from, to);
         let script = Arc::new(Script { answers: Mutex::default(), seen: Mutex::default() });
-        let Err(faults) = Gateway::new(&document, settings(&account), Arc::clone(&account), script) else {
+        let Err(faults) = Gateway::new(&document, resolve, settings(), Arc::clone(&account), script) else {
             panic!("accepted: {to}");
         };
         assert!(faults.iter().any(|fault| fault.contains(wanted)), "{to}: {faults:?}");

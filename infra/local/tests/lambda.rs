@@ -1,6 +1,7 @@
 //! Real processes on the Runtime API, the `Invoke` API and event delivery.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
@@ -23,13 +24,15 @@ use http_body_util::Full;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use local::{
     account::{Account, Keys},
+    ca::Ca,
     clock::Clock,
     events::{Events, ObjectCreated},
+    gateway::Gateway,
     http::{Server, bind, send},
     lambda::{InvokeError, InvokeOutcome, Kind, Lambda, Settings},
     policy::Iam,
     sigv4,
-    template::{FunctionSpec, RoleSpec, RuleSpec},
+    template::{Deployment, FunctionSpec, PermissionSpec, RoleSpec, RuleSpec},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -47,6 +50,12 @@ fn fixture_function() {
 
 async fn fixture(event: LambdaEvent<Value>) -> Result<Value, Error> {
     println!("saw {}", event.payload);
+    if event.payload["requestContext"].is_object() {
+        return match event.payload["body"].as_str() {
+            Some("fail") => Err("canary".into()),
+            _ => Ok(json!({"statusCode": 200, "body": event.payload.to_string()})),
+        };
+    }
     match event.payload["do"].as_str().unwrap_or_default() {
         "environment" => Ok(json!(std::env::vars().collect::<BTreeMap<_, _>>())),
         "context" => Ok(json!({
@@ -79,6 +88,7 @@ fn spec(name: &str, change: impl FnOnce(&mut FunctionSpec)) -> FunctionSpec {
     let mut spec = FunctionSpec {
         logical_id: format!("{name}Function"),
         function_name: name.to_owned(),
+        arn: format!("arn:aws:lambda:us-east-1:111122223333:function:{name}"),
         deployment: name.to_owned(),
         binary: "fixture".to_owned(),
         environment: BTreeMap::from([("PORTCULLIS_ENV".to_owned(), "test".to_owned())]),
@@ -245,6 +255,63 @@ async fn a_timeout_kills_the_process() {
 }
 
 #[tokio::test]
+async fn an_event_that_a_vanished_process_never_took_goes_to_a_new_one() {
+    let stack = Stack::one(|_| {}).await;
+    let pid = stack.value(json!({"do": "context"})).await["pid"].to_string();
+    let killed = tokio::process::Command::new("kill").args(["-KILL", &pid]).status().await.unwrap();
+    assert!(killed.success());
+    assert_eq!(stack.value(json!({"ok": 1})).await, json!({"ok": 1}));
+    assert_eq!(stack.lambda.cold_starts("echo"), 2);
+}
+
+const DOCUMENT: &str = r#"
+openapi: 3.0.1
+paths:
+  /echo/{id}:
+    post:
+      security: []
+      x-portcullis-open: the fixture is public
+      x-amazon-apigateway-integration:
+        type: aws_proxy
+        httpMethod: POST
+        uri: arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/arn:aws:lambda:us-east-1:111122223333:function:echo/invocations
+"#;
+
+#[tokio::test]
+async fn a_request_goes_through_the_gateway_to_a_real_process() {
+    let stack = Stack::one(|_| {}).await;
+    let permission = PermissionSpec {
+        function_name: "echo".to_owned(),
+        principal: "apigateway.amazonaws.com".to_owned(),
+        source_arn: "arn:aws:execute-api:us-east-1:111122223333:api/*/POST/echo/*".to_owned(),
+    };
+    let deployment =
+        Deployment { functions: vec![spec("echo", |_| {})], permissions: vec![permission], ..Deployment::default() };
+    let settings = local::gateway::Settings::new("api", &deployment);
+    let lambda: Arc<dyn local::lambda::Invoke> = Arc::<Lambda>::clone(&stack.lambda);
+    let account = Arc::clone(&stack.account);
+    let gateway = Gateway::new(DOCUMENT, |document| Ok(document.clone()), settings, account, lambda).unwrap();
+    let ca = Ca::generate().unwrap();
+    let tls = ca.server_config(&["localhost", "127.0.0.1"]).unwrap();
+    let server = gateway.serve(bind().await.unwrap(), Some(tls)).await.unwrap();
+    let post = |body: Vec<u8>| {
+        let url = format!("https://localhost:{}/echo/a%20b", server.addr.port());
+        let request = http::Request::post(url).body(Full::new(Bytes::from(body))).unwrap();
+        send(request, Some(ca.client_config().unwrap()))
+    };
+    let answer = post(b"hello".to_vec()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let event = object(answer.body());
+    assert_eq!((&event["body"], &event["pathParameters"]["id"]), (&json!("hello"), &json!("a%20b")));
+    let answer = post(b"fail".to_vec()).await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.body()[..]), (502, &br#"{"message":"Internal server error"}"#[..]));
+    // Fits through the gateway, but not into an event.
+    assert_eq!(post(vec![b'a'; 7 * 1024 * 1024]).await.unwrap().status(), 413);
+    assert_eq!(post(vec![b'a'; 11 * 1024 * 1024]).await.unwrap().status(), 413);
+    assert!(stack.lambda.stray_calls().is_empty());
+}
+
+#[tokio::test]
 async fn a_process_that_never_polls_is_an_exit_error_with_its_status() {
     let stack = Stack::one(|spec| {
         spec.environment.insert("FIXTURE_INIT".to_owned(), "exit".to_owned());
@@ -318,6 +385,42 @@ async fn shutdown_leaves_no_process_behind() {
     assert!(Path::new(&format!("/proc/{pid}")).exists());
     stack.lambda.shutdown().await;
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
+}
+
+/// The stack that `a_killed_stack_takes_its_processes_along` kills: reports its function's process id and waits.
+#[tokio::test]
+#[ignore = "not a test: a stack for another test to kill"]
+async fn stack_to_be_killed() {
+    let stack = Stack::one(|_| {}).await;
+    println!("pid={}", stack.value(json!({"do": "context"})).await["pid"]);
+    stack.value(json!({"do": "sleep", "ms": 60_000})).await;
+}
+
+#[tokio::test]
+async fn a_killed_stack_takes_its_processes_along() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let mut stack = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "stack_to_be_killed", "--ignored", "--nocapture"])
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(stack.stdout.take().unwrap()).lines();
+    let pid = loop {
+        let line = lines.next_line().await.unwrap().expect("the stack reports a process");
+        if let Some((_, pid)) = line.split_once("pid=") {
+            break pid.to_owned();
+        }
+    };
+    let function = format!("/proc/{pid}");
+    assert!(Path::new(&function).exists());
+    stack.kill().await.unwrap();
+    let gone = async {
+        while Path::new(&function).exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the function outlives its stack");
 }
 
 #[tokio::test]
@@ -453,7 +556,7 @@ fn created(key: &str) -> ObjectCreated {
     }
 }
 
-fn rules() -> Vec<RuleSpec> {
+fn deployment() -> Deployment {
     let pattern = json!({
         "source": ["aws.s3"],
         "detail-type": ["Object Created"],
@@ -461,6 +564,7 @@ fn rules() -> Vec<RuleSpec> {
     });
     let objects = RuleSpec {
         name: "objects".to_owned(),
+        arn: "arn:aws:events:us-east-1:111122223333:rule/objects".to_owned(),
         pattern: Some(pattern),
         schedule: None,
         targets: vec!["echo".to_owned()],
@@ -468,12 +572,18 @@ fn rules() -> Vec<RuleSpec> {
     };
     let sweep = RuleSpec {
         name: "sweep".to_owned(),
+        arn: "arn:aws:events:us-east-1:111122223333:rule/sweep".to_owned(),
         pattern: None,
         schedule: Some("rate(1 minute)".to_owned()),
         targets: vec!["echo".to_owned()],
         input: Some(json!({"operation": "sweep"})),
     };
-    vec![objects, sweep]
+    let permission = PermissionSpec {
+        function_name: "echo".to_owned(),
+        principal: "events.amazonaws.com".to_owned(),
+        source_arn: "arn:aws:events:us-east-1:111122223333:rule/*".to_owned(),
+    };
+    Deployment { rules: vec![objects, sweep], permissions: vec![permission], ..Deployment::default() }
 }
 
 /// How often the function saw something that contains `text`.
@@ -485,7 +595,7 @@ fn seen(stack: &Stack, text: &str) -> usize {
 async fn an_object_event_reaches_the_functions_of_the_rules_it_matches() {
     let stack = Stack::one(|_| {}).await;
     let lambda: Arc<dyn local::lambda::Invoke> = Arc::<Lambda>::clone(&stack.lambda);
-    let events = Events::new(Arc::clone(&stack.account), rules(), lambda).unwrap();
+    let events = Events::new(Arc::clone(&stack.account), &deployment(), lambda).unwrap();
     events.object_created(created("t/acme/1")).await;
     events.object_created(created("elsewhere/1")).await;
     events.object_created(ObjectCreated { bucket: "other".to_owned(), ..created("t/acme/2") }).await;
@@ -500,10 +610,19 @@ async fn an_object_event_reaches_the_functions_of_the_rules_it_matches() {
 }
 
 #[tokio::test]
+async fn a_rule_without_permission_to_invoke_is_refused_at_the_start() {
+    let stack = Stack::one(|_| {}).await;
+    let lambda: Arc<dyn local::lambda::Invoke> = Arc::<Lambda>::clone(&stack.lambda);
+    let deployment = Deployment { permissions: Vec::new(), ..deployment() };
+    let faults = Events::new(Arc::clone(&stack.account), &deployment, lambda).err().unwrap();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+}
+
+#[tokio::test]
 async fn delivery_can_be_doubled_lost_and_reordered() {
     let stack = Stack::new(vec![spec("echo", |_| {})], |settings| settings.processes = 1).await;
     let lambda: Arc<dyn local::lambda::Invoke> = Arc::<Lambda>::clone(&stack.lambda);
-    let events = Events::new(Arc::clone(&stack.account), rules(), lambda).unwrap();
+    let events = Events::new(Arc::clone(&stack.account), &deployment(), lambda).unwrap();
     events.duplicate(1);
     events.object_created(created("t/doubled")).await;
     events.lose(1);

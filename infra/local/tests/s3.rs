@@ -25,7 +25,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body_util::Full;
-use local::account::{Account, Keys};
+use local::account::{Account, Keys, PrincipalKind};
 use local::clock::Clock;
 use local::http::{Server, bind, send};
 use local::policy::Iam;
@@ -42,6 +42,7 @@ const KEY_ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd
 const OTHER_KEY_ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/ffffffff-12ab-34cd-56ef-1234567890ab";
 const BODY: &[u8] = b"hello world";
 const BODY_SHA256: &str = "uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=";
+const TEMPLATE: &str = include_str!("../../aws/functions.yaml");
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
 struct Stage {
@@ -52,8 +53,31 @@ struct Stage {
     _root: tempfile::TempDir,
 }
 
-/// The roles of the tests: two signers as Portcullis has them, a writer and a reader of another bucket, and one who may
-/// only list below a prefix.
+/// The roles as they are deployed.
+fn deployed_roles() -> Vec<RoleSpec> {
+    let parameters = [
+        ("Env", "test"),
+        ("Issuer", "https://localhost:1"),
+        ("Audience", "https://api.example"),
+        ("TrustBucket", "trust"),
+        ("ObjectBucket", BUCKET),
+        ("DataKeyArn", OTHER_KEY_ARN),
+        ("BucketKeyArn", KEY_ARN),
+        ("SigningHost", "http://127.0.0.1:2"),
+        ("DbHost", "localhost"),
+        ("DbProxyResourceId", "prx-1"),
+        ("DbResourceId", "db-1"),
+        ("DbDirectHost", "127.0.0.1"),
+        ("Scan", "off"),
+        ("CodeBucket", "code"),
+        ("ApiId", "api123"),
+    ];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    local::template::load(TEMPLATE, &parameters, ACCOUNT, REGION).unwrap().roles
+}
+
+/// The roles of the tests: two signers, one with rights on objects but on no key, a writer and reader of another bucket,
+/// and one who may only list below a prefix.
 fn roles() -> Vec<RoleSpec> {
     let via = json!({"StringEquals": {"kms:ViaService": "s3.us-east-1.amazonaws.com"}});
     let statements = [
@@ -108,7 +132,8 @@ fn roles() -> Vec<RoleSpec> {
 }
 
 async fn stage_at(clock: Clock) -> Stage {
-    let account = Arc::new(Account::new(Iam::new(ACCOUNT, REGION, clock, &roles()).unwrap()));
+    let account =
+        Arc::new(Account::new(Iam::new(ACCOUNT, REGION, clock, &[roles(), deployed_roles()].concat()).unwrap()));
     let (sender, events) = unbounded_channel();
     let root = tempfile::tempdir().unwrap();
     let buckets = vec![BUCKET.to_owned(), "trust".to_owned()];
@@ -617,6 +642,28 @@ async fn a_request_without_a_good_signature_is_refused() {
 }
 
 #[tokio::test]
+async fn the_header_form_needs_the_sessions_token_and_a_signed_host() {
+    let stage = stage().await;
+    stage.store("t/acme/1", BODY).await;
+    let (keys, now) = (stage.session("download-signer"), stage.account.clock.now());
+    let get = Plain::of(&keys, now).sign(&stage, "GET", "/objects/t/acme/1", &[], b"");
+    get.send().await.is(200, "");
+    get.clone().without("x-amz-security-token").send().await.is(403, "InvalidAccessKeyId");
+    get.clone().header("x-amz-security-token", "forged").send().await.is(400, "InvalidToken");
+    let operator = stage.operator();
+    let plain = Plain { unsigned: &[("x-amz-security-token", "unasked")], ..Plain::of(&operator, now) };
+    let unasked = plain.sign(&stage, "GET", "/objects/t/acme/1", &[], b"").send().await;
+    assert!([400, 403].contains(&unasked.status.as_u16()), "{unasked:?}");
+
+    let authorization = get.headers.iter().find(|(name, _)| name == "authorization").unwrap().1.clone();
+    let hostless = get.clone().header("authorization", &authorization.replace("host;", ""));
+    assert_eq!(hostless.send().await.status, 403);
+    stage.account.clock.advance(Duration::from_secs(901));
+    let late = Plain::of(&keys, stage.account.clock.now()).sign(&stage, "GET", "/objects/t/acme/1", &[], b"");
+    late.send().await.is(400, "ExpiredToken");
+}
+
+#[tokio::test]
 async fn a_presigned_request_has_all_its_parameters_once_and_no_second_credential() {
     let stage = stage().await;
     stage.store("t/acme/1", BODY).await;
@@ -684,6 +731,42 @@ async fn signed_parameters_of_a_presigned_query_stand_for_headers() {
     let answer = Signed { method: "GET".to_owned(), url, headers: Vec::new(), body: Vec::new() }.send().await;
     answer.is(200, "");
     assert!(!answer.header("x-amz-checksum-crc32").is_empty(), "{:?}", answer.headers);
+}
+
+#[tokio::test]
+async fn no_changed_character_of_a_presigned_url_passes() {
+    let stage = stage().await;
+    stage.store("t/acme/1", BODY).await;
+    let get = stage.presign_get(&stage.session("download-signer"), "t/acme/1", FIVE_MINUTES).await;
+    let path = get.url.find("objects/").unwrap();
+    let original = sigv4::query_pairs(get.url.split_once('?').unwrap().1);
+    let mut tried = 0;
+    // The token is long and has its own test: a sample of it is enough.
+    for position in (path..get.url.len()).filter(|position| *position < path + 300 || position % 7 == 0) {
+        let mut url = get.url.clone().into_bytes();
+        url[position] = if url[position] == b'A' { b'B' } else { b'A' };
+        let url = String::from_utf8(url).unwrap();
+        let unchanged = url.split_once('?').is_some_and(|(_, query)| sigv4::query_pairs(query) == original);
+        if url.parse::<http::Uri>().is_err() || (unchanged && url.contains("/objects/t/acme/1?")) {
+            continue;
+        }
+        tried += 1;
+        let answer = Signed { url: url.clone(), ..get.clone() }.send().await;
+        assert!([400, 403].contains(&answer.status.as_u16()), "{position}: {url} {answer:?}");
+    }
+    assert!(tried > 300, "{tried}");
+    get.send().await.is(200, "");
+}
+
+#[tokio::test]
+async fn a_parameter_sent_twice_is_refused() {
+    let stage = stage().await;
+    let version = stage.store("t/acme/1", BODY).await;
+    let (keys, now) = (stage.operator(), stage.account.clock.now());
+    let target = format!("/objects/t/acme/1?versionId={version}&versionId={version}");
+    Plain::of(&keys, now).sign(&stage, "GET", &target, &[], b"").send().await.is(400, "InvalidArgument");
+    let twice = "/objects/t/acme/1?versionId=&versionid=";
+    Plain::of(&keys, now).sign(&stage, "GET", twice, &[], b"").send().await.is(400, "InvalidArgument");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -926,6 +1009,23 @@ async fn a_read_gives_back_what_the_write_declared() {
 }
 
 #[tokio::test]
+async fn keys_are_taken_literally() {
+    let stage = stage().await;
+    let client = stage.client(&stage.operator());
+    let keys =
+        ["a", "a/b", "a//b", "a/../b", "./a", "a+b", "a b", "a%2Fb", "a%252Fb", "ü", "a&b=c?d#e", "a/", "~'()*!"];
+    for key in keys {
+        let body = ByteStream::from(key.as_bytes().to_vec());
+        client.put_object().bucket(BUCKET).key(key).if_none_match("*").body(body).send().await.expect(key);
+    }
+    for key in keys {
+        assert_eq!(stage.stored(key).await.as_deref(), Some(key.as_bytes()), "{key}");
+    }
+    let long = client.put_object().bucket(BUCKET).key("k".repeat(1025)).send().await;
+    assert_eq!(long.unwrap_err().raw_response().unwrap().status().as_u16(), 400);
+}
+
+#[tokio::test]
 async fn a_known_etag_is_answered_304_without_a_body() {
     let stage = stage().await;
     let (keys, now) = (stage.operator(), stage.account.clock.now());
@@ -1083,6 +1183,71 @@ async fn a_role_does_what_its_policy_says_and_nothing_else() {
     let trail = stage.account.iam.trail();
     let denied = trail.iter().find(|entry| entry.resource == "arn:aws:s3:::objects/private/2").unwrap();
     assert_eq!((denied.action.as_str(), denied.allowed), ("s3:PutObject", false));
+}
+
+#[tokio::test]
+async fn the_deployed_roles_move_a_file_and_publish_trust_and_nothing_more() {
+    let stage = stage().await;
+    let now = stage.account.clock.now();
+    let role = |name: &str| stage.session(&format!("portcullis-test-{name}"));
+    let narrowed = |name: &str, tenant: &str| {
+        let mut principal = stage.account.session(&format!("portcullis-test-{name}"), &format!("u-{tenant}"), None);
+        let policy = json!({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Action": ["s3:PutObject", "s3:GetObject", "s3:GetObjectVersion"],
+             "Resource": format!("arn:aws:s3:::{BUCKET}/t/{tenant}/*")},
+            {"Effect": "Allow", "Action": ["kms:GenerateDataKey", "kms:Decrypt"], "Resource": KEY_ARN,
+             "Condition": {"StringEquals": {"kms:ViaService": "s3.us-east-1.amazonaws.com"}}}]});
+        let PrincipalKind::Role { session_policy, .. } = &mut principal.kind else { panic!("no role") };
+        *session_policy = Some(policy);
+        stage.account.credentials.issue(principal, Some(now + Duration::from_secs(900)))
+    };
+    let refused = |status: Option<u16>| assert_eq!(status, Some(403));
+
+    let up = narrowed("upload-signer", "acme");
+    let put = stage.presign_put(&up, "t/acme/1").await.send().await;
+    put.is(200, "");
+    let version = put.header("x-amz-version-id").to_owned();
+    stage.presign_put(&up, "t/globex/1").await.send().await.is(403, "AccessDenied");
+    stage.presign_get(&up, "t/acme/1", FIVE_MINUTES).await.send().await.is(403, "AccessDenied");
+    stage.presign_put(&role("upload"), "t/acme/2").await.send().await.is(403, "AccessDenied");
+
+    let events = stage.client(&role("object-events"));
+    let head = events.head_object().bucket(BUCKET).key("t/acme/1").version_id(&version);
+    let head = head.checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
+    assert_eq!((head.checksum_sha256(), head.ssekms_key_id()), (Some(BODY_SHA256), Some(KEY_ARN)));
+    assert_eq!((head.content_length(), head.content_type()), (Some(11), Some("text/plain")));
+
+    let down = narrowed("download-signer", "acme");
+    let get = stage.client(&down).get_object().bucket(BUCKET).key("t/acme/1").version_id(&version);
+    let get = Signed::from(&get.presigned(stage.presigning(FIVE_MINUTES)).await.unwrap());
+    assert_eq!(get.send().await.body, BODY);
+    // The signers' rights hold in the query form only.
+    let header = stage.client(&down).get_object().bucket(BUCKET).key("t/acme/1").version_id(&version).send().await;
+    refused(header.err().and_then(|error| Some(error.raw_response()?.status().as_u16())));
+    let globex = narrowed("download-signer", "globex");
+    stage.presign_get(&globex, "t/acme/1", FIVE_MINUTES).await.send().await.is(403, "AccessDenied");
+
+    let delete = events.delete_object().bucket(BUCKET).key("t/acme/1").send().await;
+    refused(delete.err().and_then(|error| Some(error.raw_response()?.status().as_u16())));
+    events.delete_object().bucket(BUCKET).key("t/acme/1").version_id(&version).send().await.unwrap();
+    get.send().await.is(404, "NoSuchVersion");
+
+    let trust = stage.client(&role("trust"));
+    let missing = trust.get_object().bucket("trust").key("trust/keys.json").send().await.unwrap_err();
+    assert!(missing.into_service_error().is_no_such_key());
+    let genesis = || trust.put_object().bucket("trust").key("trust/keys.json").if_none_match("*");
+    genesis().body(ByteStream::from_static(BODY)).send().await.unwrap();
+    let again = genesis().body(ByteStream::from_static(BODY)).send().await.unwrap_err();
+    assert_eq!(again.raw_response().unwrap().status().as_u16(), 412);
+    let elsewhere = trust.put_object().bucket("trust").key("trust/policies.json").send().await;
+    refused(elsewhere.err().and_then(|error| Some(error.raw_response()?.status().as_u16())));
+
+    let gate = stage.client(&role("authorizer"));
+    let read = |key: &str| gate.get_object().bucket("trust").key(key).send();
+    assert!(read("trust/keys.json").await.is_ok());
+    refused(read("trust/none.json").await.err().and_then(|error| Some(error.raw_response()?.status().as_u16())));
+    let write = gate.put_object().bucket("trust").key("trust/keys.json").send().await;
+    refused(write.err().and_then(|error| Some(error.raw_response()?.status().as_u16())));
 }
 
 #[tokio::test]

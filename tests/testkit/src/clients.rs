@@ -96,7 +96,9 @@ impl State {
                     self.end("tenant", tenant, now / 1000 + 1);
                 }
                 self.act(*now, operator, request, "tenant.put", tenant, outcome);
-                Some(json!({ "outcome": outcome, "tenant": self.tenants.get(tenant) }))
+                let mut view = self.tenants.get(tenant)?.clone();
+                view.as_object_mut()?.retain(|name, _| !name.ends_with("_ms"));
+                Some(json!({ "outcome": outcome, "tenant": view }))
             }
             (
                 "api.client_put",

@@ -1,6 +1,8 @@
 //! The trust bucket in memory: whole objects, entity tags, conditional reads and writes (RFC 9110 §13.1).
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
@@ -20,7 +22,7 @@ struct State {
     before_write: Option<Hook>,
 }
 
-type Hook = Box<dyn FnOnce() + Send>;
+type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl TrustBucket {
     /// The text of an object, if there is one.
@@ -65,8 +67,8 @@ impl TrustBucket {
     }
 
     /// Runs `hook` once, just before the next write is judged: what another writer does in that gap.
-    pub fn before_next_write(&self, hook: impl FnOnce() + Send + 'static) {
-        self.with(|state| state.before_write = Some(Box::new(hook)));
+    pub fn before_next_write(&self, hook: impl Future<Output = ()> + Send + 'static) {
+        self.with(|state| state.before_write = Some(Box::pin(hook)));
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
@@ -105,7 +107,7 @@ impl ObjectWriter for TrustBucket {
     async fn write(&self, key: &str, body: Vec<u8>, when: Precondition) -> Result<Written, Fault> {
         tokio::task::yield_now().await;
         if let Some(hook) = self.with(|state| state.before_write.take()) {
-            hook();
+            hook.await;
         }
         self.with(|state| {
             if state.down {

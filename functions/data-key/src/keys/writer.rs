@@ -45,7 +45,6 @@ pub(crate) struct WriterKeys<W, D, C, E> {
 struct Held {
     sealing: Sealing,
     writer_wrapped: Vec<u8>,
-    encrypt_until: Timestamp,
     messages: u64,
 }
 
@@ -119,8 +118,7 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
         let mut taken = Taken::new();
         for (scope, count) in wanted.iter().filter(|(scope, _)| !scope.is_subject()) {
             let Some(held) = held.find(&(tenant.clone(), scope.clone()), now) else { continue };
-            let left = held.messages.checked_sub(*count).filter(|_| now < held.encrypt_until);
-            if let Some(left) = left {
+            if let Some(left) = held.messages.checked_sub(*count) {
                 held.messages = left;
                 taken.insert(scope.clone(), Ok(held.sealing.clone()));
             }
@@ -207,9 +205,8 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
             };
         }
         let messages = left.saturating_add(row.messages).saturating_sub(count);
-        let encrypt_until = Timestamp::from_millis(row.encrypt_until);
-        let held = Held { sealing: sealing.clone(), writer_wrapped, encrypt_until, messages };
-        self.hold(tenant, scope, held, now);
+        let held = Held { sealing: sealing.clone(), writer_wrapped, messages };
+        self.hold(tenant, scope, held, now, row.encrypt_until);
         Ok(sealing)
     }
 
@@ -241,10 +238,9 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
         match inserted.outcome.as_str() {
             "inserted" if inserted.key.id == id => {
                 let sealing = Sealing { id, key: Arc::new(key) };
-                let encrypt_until = Timestamp::from_millis(inserted.key.encrypt_until);
                 let messages = inserted.key.messages.saturating_sub(count);
-                let held = Held { sealing: sealing.clone(), writer_wrapped, encrypt_until, messages };
-                self.hold(tenant, scope, held, now);
+                let held = Held { sealing: sealing.clone(), writer_wrapped, messages };
+                self.hold(tenant, scope, held, now, inserted.key.encrypt_until);
                 Ok(sealing)
             }
             "lost" => {
@@ -255,8 +251,9 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
         }
     }
 
-    fn hold(&self, tenant: &Tenant, scope: &Scope, held: Held, now: Timestamp) {
-        let until = now.plus_seconds(KEY_LIFE).min(held.encrypt_until);
+    /// Holds a key for its time in memory, and never past the end of its day.
+    fn hold(&self, tenant: &Tenant, scope: &Scope, held: Held, now: Timestamp, encrypt_until: i64) {
+        let until = now.plus_seconds(KEY_LIFE).min(Timestamp::from_millis(encrypt_until));
         locked(&self.held).hold((tenant.clone(), scope.clone()), held, now, until);
     }
 }

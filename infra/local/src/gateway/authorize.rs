@@ -1,9 +1,6 @@
 //! The authorizer's verdict: identity sources, the function's answer, its policy.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -18,9 +15,6 @@ use crate::{
     lambda::{Invoke, Kind as Invocation},
     policy::{Context, Policy, Verdict},
 };
-
-/// Longest wait for an authorizer.
-const LIMIT: Duration = Duration::from_secs(29);
 
 /// A refusal: the gateway response and, where the kind has no fixed one, its message.
 pub(super) type Refusal = (Kind, Option<&'static str>);
@@ -41,7 +35,8 @@ pub(super) async fn authorize(
     }
     let started = Instant::now();
     let event = Bytes::from(incoming.authorizer_event().to_string());
-    let invoked = timeout(LIMIT, lambda.invoke(&authorizer.function, event, Invocation::RequestResponse)).await;
+    let invocation = lambda.invoke(&authorizer.function, event, Invocation::RequestResponse);
+    let invoked = timeout(incoming.settings.authorizer_limit, invocation).await;
     let broken = (Kind::AUTHORIZER_CONFIGURATION_ERROR, None);
     let Ok(Ok(outcome)) = invoked else { return Err(broken) };
     let answer: Value = serde_json::from_slice(&outcome.payload).map_err(|_| broken)?;

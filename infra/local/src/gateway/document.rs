@@ -10,10 +10,11 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    extension,
+    Settings, extension,
     response::{Responses, Template},
     route::Resource,
 };
+use crate::account::Account;
 
 const LONGEST_TIMEOUT: u64 = 29_000;
 
@@ -21,7 +22,6 @@ const LONGEST_TIMEOUT: u64 = 29_000;
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) root: Resource,
-    pub(super) authorizers: BTreeMap<String, Arc<Authorizer>>,
     pub(super) responses: Responses,
     pub(super) binary: Vec<String>,
 }
@@ -70,19 +70,14 @@ pub(super) enum Source {
     Stage(String),
 }
 
-/// Function name → deployment, to compare an integration with `x-portcullis-function`.
-pub(super) type Deployments = BTreeMap<String, String>;
-
 impl Document {
-    pub(super) fn read(
-        text: &str,
-        variables: &BTreeMap<String, String>,
-        deployments: &Deployments,
-    ) -> Result<Self, Vec<String>> {
-        let raw = extension::parse(text).map_err(|fault| vec![fault])?;
-        let mut reader = Reader { faults: Vec::new(), deployments, authorizers: BTreeMap::new() };
-        let document = extension::resolve(raw, variables, &mut reader.faults);
-        reader.faults.extend(extension::unknown(&document));
+    /// Reads a document whose intrinsics are resolved.
+    pub(super) fn read(document: &Value, settings: &Settings, account: &Account) -> Result<Self, Vec<String>> {
+        let mut reader = Reader { faults: Vec::new(), settings, account, authorizers: BTreeMap::new() };
+        reader.faults.extend(extension::unknown(document));
+        if document.get("security").is_some() {
+            reader.fault("/security", "API Gateway ignores it here and leaves the operation open: say it at each one");
+        }
         if !document.get("openapi").and_then(Value::as_str).is_some_and(|version| version.starts_with("3.0")) {
             reader.fault("/openapi", "API Gateway imports OpenAPI 3.0");
         }
@@ -92,17 +87,18 @@ impl Document {
         };
         let binary = reader.binary(document.get("x-amazon-apigateway-binary-media-types"));
         reader.schemes(document.pointer("/components/securitySchemes"));
-        let root = reader.paths(&document);
+        let root = reader.paths(document);
         if !reader.faults.is_empty() {
             return Err(reader.faults);
         }
-        Ok(Self { root, authorizers: reader.authorizers, responses, binary })
+        Ok(Self { root, responses, binary })
     }
 }
 
 struct Reader<'a> {
     faults: Vec<String>,
-    deployments: &'a Deployments,
+    settings: &'a Settings,
+    account: &'a Account,
     authorizers: BTreeMap<String, Arc<Authorizer>>,
 }
 
@@ -137,6 +133,7 @@ impl Reader<'_> {
                 None => self.fault(&location, "no x-amazon-apigateway-authorizer"),
                 Some(fields) => {
                     let authorizer = self.authorizer(&location, fields);
+                    self.permitted(&location, &authorizer.function, &format!("authorizers/{name}"));
                     self.authorizers.insert(name.clone(), Arc::new(authorizer));
                 }
             }
@@ -186,10 +183,20 @@ impl Reader<'_> {
             self.fault(location, &format!("uri {uri:?} names no function"));
             return String::new();
         };
-        if !self.deployments.contains_key(name) {
+        if !self.settings.deployments.contains_key(name) {
             self.fault(location, &format!("function {name} does not exist"));
         }
         name.to_owned()
+    }
+
+    /// Whether the function's resource policy lets this API call it; at AWS every such call would be a 500.
+    fn permitted(&mut self, location: &str, function: &str, source: &str) {
+        let (account, settings) = (self.account, self.settings);
+        let source = format!("arn:aws:execute-api:{}:{}:{}/{source}", account.region, account.id, settings.api_id);
+        let service = "apigateway.amazonaws.com";
+        if !settings.permissions.iter().any(|permission| permission.covers(function, service, &source)) {
+            self.fault(location, &format!("no permission lets {service} invoke {function} for {source}"));
+        }
     }
 
     fn paths(&mut self, document: &Value) -> Resource {
@@ -215,6 +222,11 @@ impl Reader<'_> {
                     (Some(method), Some(fields)) => {
                         let location = format!("{location}/{key}");
                         let operation = self.operation(&location, template, fields, item, document);
+                        if let Integration::Function { name, .. } = &operation.integration {
+                            let verb = if method == "ANY" { "*" } else { method.as_str() };
+                            let source = format!("{}/{verb}{}", self.settings.stage, starred(template));
+                            self.permitted(&location, name, &source);
+                        }
                         if let Err(fault) = root.add(template, method, Arc::new(operation)) {
                             self.faults.push(fault);
                         }
@@ -237,7 +249,7 @@ impl Reader<'_> {
         item: &Value,
         document: &Value,
     ) -> Operation {
-        let authorizer = self.security(location, fields, document);
+        let authorizer = self.security(location, fields);
         let integration = match fields.get("x-amazon-apigateway-integration").and_then(Value::as_object) {
             Some(fields) => self.integration(&format!("{location}/x-amazon-apigateway-integration"), fields),
             None => {
@@ -286,9 +298,8 @@ impl Reader<'_> {
         validator.get("validateRequestParameters").and_then(Value::as_bool) == Some(true)
     }
 
-    fn security(&mut self, location: &str, fields: &Map<String, Value>, document: &Value) -> Option<Arc<Authorizer>> {
-        let security = fields.get("security").or_else(|| document.get("security"));
-        let Some(security) = security.and_then(Value::as_array) else {
+    fn security(&mut self, location: &str, fields: &Map<String, Value>) -> Option<Arc<Authorizer>> {
+        let Some(security) = fields.get("security").and_then(Value::as_array) else {
             self.fault(location, "no security; an open route says `security: []`");
             return None;
         };
@@ -413,7 +424,7 @@ impl Reader<'_> {
         }
         match (integration, text("x-portcullis-function").flatten()) {
             (Integration::Function { name, .. }, Some(function)) => {
-                let actual = self.deployments.get(name).cloned();
+                let actual = self.settings.deployments.get(name).cloned();
                 if actual.is_some_and(|actual| actual != function) {
                     self.fault(location, &format!("x-portcullis-function {function} is not what {name} is"));
                 }
@@ -425,6 +436,12 @@ impl Reader<'_> {
             _ => {}
         }
     }
+}
+
+/// A template as API Gateway names it in ARNs: each parameter is a star.
+fn starred(template: &str) -> String {
+    let star = |segment| if str::starts_with(segment, '{') { "*" } else { segment };
+    template.split('/').map(star).collect::<Vec<_>>().join("/")
 }
 
 impl Mock {

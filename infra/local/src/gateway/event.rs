@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, macros::format_description};
 
-use super::{Settings, response::Variables};
+use super::{Settings, connection::Spelling, response::Variables};
 use crate::{account::Account, http::Request};
 
 /// Headers that never reach a function.
@@ -51,13 +51,22 @@ pub(super) struct Authorized {
 }
 
 impl<'a> Incoming<'a> {
-    pub(super) fn new(request: &'a Request, account: &'a Account, settings: &'a Settings, request_id: String) -> Self {
+    pub(super) fn new(
+        request: &'a Request,
+        spelling: &Spelling,
+        account: &'a Account,
+        settings: &'a Settings,
+        request_id: String,
+    ) -> Self {
         let source_ip = request.peer.ip().to_string();
         let mut headers: Vec<(String, String)> = request
             .headers
             .iter()
             .filter(|(name, _)| !WITHHELD.contains(&name.as_str()))
-            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .map(|(name, value)| {
+                let name = spelling.get(name.as_str()).cloned().unwrap_or_else(|| name.to_string());
+                (name, String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
             .collect();
         let injected = [("CF-Connecting-IP", &settings.connecting_ip), ("CF-IPCountry", &settings.country)];
         for (name, value) in injected {

@@ -6,28 +6,32 @@
 
 mod answer;
 mod authorize;
+mod connection;
 mod document;
 mod event;
 mod extension;
 mod response;
 mod route;
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use serde_json::Value;
 use tokio::{net::TcpListener, time::timeout};
 
+pub use self::connection::Serving;
 use self::{
+    connection::Spelling,
     document::{Document, Integration, Mock, Operation},
     event::{Authorized, Incoming},
     response::Kind,
 };
 use crate::{
-    account::{Account, letters},
-    http::{Request, Response, Server, answer as respond, serve},
+    account::Account,
+    http::{Request, Response, answer as respond},
     lambda::{Invoke, InvokeError, Kind as Invocation, request_id},
-    template::FunctionSpec,
+    template::{Deployment, PermissionSpec, yaml},
 };
 
 /// Largest request body, in bytes.
@@ -40,14 +44,16 @@ const HEADER_LIMIT: usize = 10_240;
 /// What the gateway cannot read from the document.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Values for `Fn::Sub`, `Ref` and `Fn::GetAtt`: pseudo parameters, parameters, `LogicalId.Arn`.
-    pub variables: BTreeMap<String, String>,
-    /// Function name → deployment (`token`, `data-key-encrypt`, …).
-    pub deployments: BTreeMap<String, String>,
-    /// Id of the API in ARNs.
+    /// Id of the API in ARNs; the template's permissions name it.
     pub api_id: String,
     /// Name of the stage in ARNs and in `requestContext`; the local paths do without it.
     pub stage: String,
+    /// Function name → deployment (`token`, `data-key-encrypt`, …), to compare with `x-portcullis-function`.
+    pub deployments: BTreeMap<String, String>,
+    /// Who may invoke which function.
+    pub permissions: Vec<PermissionSpec>,
+    /// Longest wait for an authorizer.
+    pub authorizer_limit: Duration,
     /// `CF-Connecting-IP` for requests that come without one.
     pub connecting_ip: Option<String>,
     /// `CF-IPCountry` for requests that come without one.
@@ -55,27 +61,17 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings for the functions of one template.
+    /// The settings for one deployed template.
     #[must_use]
-    pub fn new(account: &Account, functions: &[FunctionSpec]) -> Self {
-        let mut variables = BTreeMap::from([
-            ("AWS::AccountId".to_owned(), account.id.clone()),
-            ("AWS::Partition".to_owned(), "aws".to_owned()),
-            ("AWS::Region".to_owned(), account.region.clone()),
-            ("AWS::URLSuffix".to_owned(), "amazonaws.com".to_owned()),
-        ]);
-        let mut deployments = BTreeMap::new();
-        for function in functions {
-            variables.insert(function.logical_id.clone(), function.function_name.clone());
-            let arn = account.function_arn(&function.function_name);
-            variables.insert(format!("{}.Arn", function.logical_id), arn);
-            deployments.insert(function.function_name.clone(), function.deployment.clone());
-        }
+    pub fn new(api_id: &str, deployment: &Deployment) -> Self {
+        let deployments =
+            deployment.functions.iter().map(|function| (function.function_name.clone(), function.deployment.clone()));
         Self {
-            variables,
-            deployments,
-            api_id: letters(10).to_lowercase(),
+            api_id: api_id.to_owned(),
             stage: "local".to_owned(),
+            deployments: deployments.collect(),
+            permissions: deployment.permissions.clone(),
+            authorizer_limit: Duration::from_secs(29),
             connecting_ip: Some("127.0.0.1".to_owned()),
             country: None,
         }
@@ -94,17 +90,18 @@ struct Inner {
 }
 
 impl Gateway {
-    /// Reads the document.
+    /// Reads the document, a YAML text whose intrinsics `resolve` replaces ([`crate::template::Template::resolve`]).
     ///
     /// # Errors
     /// Everything in the document that this gateway does not know or that contradicts itself.
     pub fn new(
         document: &str,
+        resolve: impl FnOnce(&Value) -> Result<Value, Vec<String>>,
         settings: Settings,
         account: Arc<Account>,
         lambda: Arc<dyn Invoke>,
     ) -> Result<Self, Vec<String>> {
-        let document = Document::read(document, &settings.variables, &settings.deployments)?;
+        let document = Document::read(&resolve(&yaml(document)?)?, &settings, &account)?;
         Ok(Self(Arc::new(Inner { document, settings, account, lambda })))
     }
 
@@ -112,19 +109,22 @@ impl Gateway {
     ///
     /// # Errors
     /// When the listener is not on loopback.
-    pub async fn serve(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<Server> {
+    pub async fn serve(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<Serving> {
         let gateway = self.clone();
-        serve(listener, tls, READ_LIMIT, move |request| {
+        connection::serve(listener, tls, READ_LIMIT, move |request, spelling| {
             let gateway = gateway.clone();
-            async move { gateway.handle(request).await }
+            async move { gateway.answer(request, &spelling).await }
         })
-        .await
     }
 
-    /// Answers one request.
+    /// Answers one request, with header names in lower case.
     pub async fn handle(&self, request: Request) -> Response {
+        self.answer(request, &BTreeMap::new()).await
+    }
+
+    async fn answer(&self, request: Request, spelling: &Spelling) -> Response {
         let inner = &self.0;
-        let mut incoming = Incoming::new(&request, &inner.account, &inner.settings, request_id());
+        let mut incoming = Incoming::new(&request, spelling, &inner.account, &inner.settings, request_id());
         let mut response = match inner.dispatch(&mut incoming).await {
             Ok(response) => response,
             Err(Refusal::Kind(kind, message)) => {
@@ -194,7 +194,7 @@ impl Inner {
     async fn function(
         &self,
         name: &str,
-        limit: std::time::Duration,
+        limit: Duration,
         incoming: &Incoming<'_>,
         authorized: Option<&Authorized>,
     ) -> Result<Response, Refusal> {

@@ -29,7 +29,6 @@ kinds! {
     ACCESS_DENIED = 403, Some("User is not authorized to access this resource"), "AccessDeniedException";
     AUTHORIZER_CONFIGURATION_ERROR = 500, None, "AuthorizerConfigurationException";
     BAD_REQUEST_PARAMETERS = 400, None, "BadRequestException";
-    DEFAULT_4XX = 400, None, "BadRequestException";
     DEFAULT_5XX = 502, Some("Internal server error"), "InternalServerErrorException";
     INTEGRATION_FAILURE = 500, Some("Internal server error"), "InternalServerErrorException";
     INTEGRATION_TIMEOUT = 504, Some("Endpoint request timed out"), "InternalServerErrorException";

@@ -292,7 +292,7 @@ impl<'a> Journey<'a> {
         self.report.row("the URL turned to another tenant's prefix", "403 SignatureDoesNotMatch", answer.outcome());
         let answer = self.put(&upload, FILE, &[]).await?;
         self.report.row("(and the unchanged URL still works, once)", "200", answer.outcome());
-        let body = json!({"name": "x", "content_type": "text/html", "size": 1,
+        let body = json!({"name": "x", "content_type": "application/x-msdownload", "size": 1,
             "sha256": STANDARD.encode([0; 32]), "mode": "put"});
         let answer = self.api.call("POST", "/files", Some(token), Some(&body)).await?;
         self.report.row("a type that is not on the list", "415 unsupported_type", answer.outcome());

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use super::{
     crypto,
     error::KmsError,
     input::Input,
-    key::{Key, KeyState, Material, Millis, SavedKey, Substance},
+    key::{Key, KeySpec, KeyState, Material, Millis, SavedKey, Substance},
     manage, sign,
 };
 
@@ -60,6 +60,7 @@ pub(crate) struct Keyring {
     pub(crate) account: String,
     pub(crate) region: String,
     state: RwLock<State>,
+    stock: Mutex<Vec<(KeySpec, Substance)>>,
 }
 
 #[derive(Default)]
@@ -87,7 +88,7 @@ struct Saved {
 
 impl Keyring {
     pub(crate) fn new(account: impl Into<String>, region: impl Into<String>) -> Self {
-        Self { account: account.into(), region: region.into(), state: RwLock::default() }
+        Self { account: account.into(), region: region.into(), state: RwLock::default(), stock: Mutex::default() }
     }
 
     /// Whether an operation of this name exists here.
@@ -133,7 +134,7 @@ impl Keyring {
             .map(|key| key.restore().map(|key| (key.id, Arc::new(key))))
             .collect::<Option<BTreeMap<_, _>>>()?;
         let state = State { keys, aliases: saved.aliases, ..State::default() };
-        Some(Self { account: saved.account, region: saved.region, state: RwLock::new(state) })
+        Some(Self { account: saved.account, region: saved.region, state: RwLock::new(state), stock: Mutex::default() })
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -142,6 +143,52 @@ impl Keyring {
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the substance of one future key ahead of time, because RSA takes long.
+    pub(crate) fn stock_up(&self, spec: KeySpec, now: Millis) -> Result<(), KmsError> {
+        let substance = Substance::generate(spec, now)?;
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner).push((spec, substance));
+        Ok(())
+    }
+
+    /// What a new key consists of: from stock, where there is any, else made now.
+    pub(crate) fn substance(&self, spec: KeySpec, now: Millis) -> Result<Substance, KmsError> {
+        let stocked = {
+            let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = stock.iter().position(|(of, _)| *of == spec);
+            place.map(|place| stock.swap_remove(place).1)
+        };
+        stocked.map_or_else(|| Substance::generate(spec, now), Ok)
+    }
+
+    /// Puts a new key under an id that nobody has.
+    pub(crate) fn place(
+        &self,
+        id: Uuid,
+        spec: KeySpec,
+        tags: BTreeMap<String, String>,
+        now: Millis,
+    ) -> Result<String, KmsError> {
+        let key = Key {
+            id,
+            arn: self.arn(&format!("key/{id}")),
+            spec,
+            state: KeyState::Enabled,
+            description: String::new(),
+            policy: None,
+            created: now,
+            tags,
+            substance: self.substance(spec, now)?,
+            rotating_since: None,
+        };
+        let arn = key.arn.clone();
+        let mut state = self.write();
+        if state.keys.contains_key(&id) {
+            return Err(KmsError::new("AlreadyExistsException", format!("Key '{arn}' already exists")));
+        }
+        state.keys.insert(id, Arc::new(key));
+        Ok(arn)
     }
 
     pub(crate) fn arn(&self, resource: &str) -> String {

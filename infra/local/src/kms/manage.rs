@@ -86,7 +86,7 @@ pub(crate) fn create_key(call: &Call<'_>) -> Result<Value, KmsError> {
         (call.authorize)("kms:TagResource", &arn, &conditions)?;
     }
 
-    let substance = Substance::generate(spec, call.now)?;
+    let substance = call.ring.substance(spec, call.now)?;
     let state = KeyState::Enabled;
     let created = call.now;
     let key = Key { id, arn, spec, state, description, policy, created, tags, substance, rotating_since: None };

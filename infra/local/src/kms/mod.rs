@@ -23,6 +23,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use uuid::Uuid;
 
 pub use self::{
     error::KmsError,
@@ -124,6 +125,31 @@ impl Kms {
         let answer = self.perform(&self.account.operator(), None, "CreateKey", &input)?;
         let arn = answer.pointer("/KeyMetadata/Arn").and_then(Value::as_str);
         arn.map(str::to_owned).ok_or_else(KmsError::internal)
+    }
+
+    /// The ARN of a key, which follows from its id: templates name keys that are made after them.
+    #[must_use]
+    pub fn key_arn(account: &str, region: &str, id: Uuid) -> String {
+        Keyring::new(account, region).arn(&format!("key/{id}"))
+    }
+
+    /// Makes a key with an id chosen beforehand, on behalf of the stack, and answers its ARN. See [`Kms::key_arn`].
+    ///
+    /// # Errors
+    /// `AlreadyExistsException` when the id is taken.
+    pub fn create_key_with_id(&self, id: Uuid, spec: KeySpec, tags: &[(&str, &str)]) -> Result<String, KmsError> {
+        let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        self.ring.place(id, spec, tags, self.now())
+    }
+
+    /// Begins to make `count` future keys of a specification on other threads, so that `CreateKey` finds them ready: RSA
+    /// would cost a starting stack a quarter of a second each. Must be called within a runtime.
+    pub fn stock_up(self: &Arc<Self>, spec: KeySpec, count: usize) {
+        for _ in 0..count {
+            let kms = Arc::clone(self);
+            // Without stock a key is made when it is asked for, and a failure shows there.
+            tokio::task::spawn_blocking(move || kms.ring.stock_up(spec, kms.now()));
+        }
     }
 
     /// Gives a key an alias (`alias/…`) on behalf of the stack.

@@ -57,6 +57,7 @@ pub(super) struct Endpoint {
     address: SocketAddr,
     deliveries: mpsc::Sender<Delivery>,
     stage: watch::Receiver<Stage>,
+    inner: Arc<Inner>,
     _server: Server,
 }
 
@@ -68,12 +69,13 @@ impl Endpoint {
             Arc::new(Inner { deliveries: tokio::sync::Mutex::new(receiver), current: Mutex::new(None), stage: sender });
         let listener = bind().await?;
         let address = listener.local_addr()?;
+        let served = Arc::clone(&inner);
         let server = serve(listener, None, BODY_LIMIT, move |request| {
-            let inner = Arc::clone(&inner);
+            let inner = Arc::clone(&served);
             async move { inner.answer(request).await }
         })
         .await?;
-        Ok(Self { address, deliveries, stage, _server: server })
+        Ok(Self { address, deliveries, stage, inner, _server: server })
     }
 
     /// Value for `AWS_LAMBDA_RUNTIME_API`.
@@ -88,6 +90,12 @@ impl Endpoint {
             Ok(stage) => stage.clone(),
             Err(_) => Stage::Starting,
         }
+    }
+
+    /// Whether the process has taken this event and not answered it.
+    pub(super) fn holds(&self, request_id: &str) -> bool {
+        let current = self.inner.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().is_some_and(|(held, _)| held == request_id)
     }
 
     /// Queues one event; at most one is ever in flight.

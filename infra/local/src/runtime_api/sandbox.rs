@@ -67,7 +67,7 @@ enum Ending {
     Exited(Option<ExitStatus>),
     TimedOut,
     /// The process was gone before it took the event: nothing has happened yet.
-    Untouched,
+    Untouched(Option<ExitStatus>),
 }
 
 impl Sandbox {
@@ -81,6 +81,8 @@ impl Sandbox {
             .arg(&blueprint.binary)
             .env_clear()
             .envs(&blueprint.environment)
+            // Ctrl-C is for the stack, which then ends its processes itself.
+            .process_group(0)
             .current_dir(blueprint.binary.parent().unwrap_or(Path::new("/")))
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
@@ -132,9 +134,8 @@ impl Sandbox {
             }
             Ending::InitTimedOut => (timed_out(id, self.init_limit), true),
             Ending::TimedOut => (timed_out(id, limit), true),
-            Ending::Untouched if warm => return (None, fate),
-            Ending::Exited(status) => (exited(id, status), true),
-            Ending::Untouched => (exited(id, None), true),
+            Ending::Untouched(_) if warm => return (None, fate),
+            Ending::Exited(status) | Ending::Untouched(status) => (exited(id, status), true),
         };
         let outcome = Outcome {
             payload,
@@ -163,8 +164,6 @@ impl Sandbox {
                 status = self.child.wait() => return Ending::Exited(status.ok()),
                 () = sleep(self.init_limit) => return Ending::InitTimedOut,
             }
-        } else if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
-            return Ending::Untouched;
         }
         let (answer, mut answered) = oneshot::channel();
         let delivery = Delivery {
@@ -177,7 +176,7 @@ impl Sandbox {
             answer,
         };
         if !self.endpoint.deliver(delivery).await {
-            return Ending::Untouched;
+            return Ending::Untouched(None);
         }
         tokio::select! {
             biased;
@@ -187,7 +186,8 @@ impl Sandbox {
             },
             status = self.child.wait() => match answered.try_recv() {
                 Ok(answer) => Ending::Answered(answer),
-                Err(_) => Ending::Exited(status.ok()),
+                Err(_) if self.endpoint.holds(&event.request_id) => Ending::Exited(status.ok()),
+                Err(_) => Ending::Untouched(status.ok()),
             },
             () = sleep(limit) => Ending::TimedOut,
         }

@@ -5,6 +5,7 @@
 //! header form then goes through s3s's verifier as well: a second, independent judge, which also unwraps chunked uploads
 //! with their signatures. The query form is stripped of its credential, and its other parameters stand for headers, as in S3.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Uri};
@@ -31,6 +32,7 @@ pub(crate) fn admit(mut request: Request, account: &Account) -> Result<(Authenti
     let authorization = request.headers.contains_key(http::header::AUTHORIZATION);
     let presigned = query.iter().any(|(name, _)| QUERY_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name)));
     refuse_version_2(&request, &query)?;
+    refuse_repetition(&query)?;
     if presigned && authorization {
         let message = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified";
         return Err(Refusal::bad_request("InvalidArgument", message).with("ArgumentName", "Authorization"));
@@ -81,15 +83,23 @@ fn refuse_version_2(request: &Request, query: &[(String, String)]) -> Result<(),
     Ok(())
 }
 
+/// Two values under one name would be read differently by two readers: the one that decides and the one that acts.
+fn refuse_repetition(query: &[(String, String)]) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    match query.iter().find(|(name, _)| !seen.insert(name.to_ascii_lowercase())) {
+        None => Ok(()),
+        Some((name, _)) if name.to_ascii_lowercase().starts_with("x-amz-") => Err(incomplete()),
+        Some((name, _)) => {
+            let message = "A query parameter was sent more than once";
+            Err(Refusal::bad_request("InvalidArgument", message).with("ArgumentName", name))
+        }
+    }
+}
+
 fn require_query_fields(query: &[(String, String)]) -> Result<(), Refusal> {
     let invalid = |message: &str| Refusal::bad_request("AuthorizationQueryParametersError", message);
-    for field in QUERY_FIELDS {
-        let mut values = query.iter().filter(|(name, _)| name == field);
-        if values.next().is_none() || values.next().is_some() {
-            return Err(invalid(
-                "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.",
-            ));
-        }
+    if QUERY_FIELDS.iter().any(|field| !query.iter().any(|(name, _)| name == field)) {
+        return Err(incomplete());
     }
     let expires = query.iter().find(|(name, _)| name == "X-Amz-Expires").map(|(_, value)| value.as_str());
     match expires.unwrap_or_default().parse::<i64>() {
@@ -100,6 +110,11 @@ fn require_query_fields(query: &[(String, String)]) -> Result<(), Refusal> {
         )),
         Ok(_) => Ok(()),
     }
+}
+
+fn incomplete() -> Refusal {
+    let message = "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.";
+    Refusal::bad_request("AuthorizationQueryParametersError", message)
 }
 
 /// What `x-amz-content-sha256` promises about the body must be so: a hash here, a signed stream in s3s.

@@ -7,22 +7,21 @@ use aws_lc_rs::digest::{SHA256, digest as hash};
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::dto::{
-    Bucket, Checksum, CommonPrefix, DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition, EncodingType,
-    GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput,
-    ListBucketsInput, ListBucketsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output,
-    Object as ListedObject, ObjectStorageClass, Owner, PutObjectInput, PutObjectOutput, ServerSideEncryption,
-    StreamingBlob, Timestamp, TimestampFormat,
+    Bucket, Checksum, DeleteObjectInput, DeleteObjectOutput, ETag, GetObjectInput, GetObjectOutput, HeadBucketInput,
+    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput, ListObjectsInput,
+    ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Owner, PutObjectInput, PutObjectOutput, StreamingBlob,
+    Timestamp,
 };
 use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::ObjectCreated;
 use super::access::{self, Caller};
-use super::digest;
-use super::refusal::{error, not_implemented, with_element, with_header};
-use super::store::{Attributes, Committed, Encryption, Found, Object, Store, Version, WriteCondition};
+use super::conditions::{self, ReadConditions};
+use super::listing::{self, Listing};
+use super::refusal::{VERSION_ID, error, not_implemented, with_element, with_header, with_status};
+use super::store::{Attributes, Committed, Encryption, Found, Object, Store, Version};
+use super::{ObjectCreated, digest, encryption};
 use crate::account::Account;
 
 /// The implementation behind s3s.
@@ -33,7 +32,6 @@ pub(crate) struct Operations {
 }
 
 const LONGEST_KEY: usize = 1024;
-const LONGEST_LISTING: i32 = 1000;
 
 #[async_trait::async_trait]
 impl s3s::S3 for Operations {
@@ -41,13 +39,13 @@ impl s3s::S3 for Operations {
         let caller = access::caller(&request.extensions)?;
         let mut input = request.input;
         refuse_unknown_features(&input)?;
-        let condition = write_condition(&input)?;
-        let encryption = encryption(&input, &self.account)?;
+        let condition = conditions::write_condition(&input)?;
+        let encryption = encryption::requested(&input, &self.account)?;
         if input.key.len() > LONGEST_KEY {
             return Err(error(S3ErrorCode::KeyTooLongError, "Your key is too long"));
         }
         if let Encryption::Kms { key_arn, bucket_key } = &encryption {
-            let context = encryption_context(&input.bucket, &input.key, *bucket_key);
+            let context = encryption::context(&input.bucket, &input.key, *bucket_key);
             access::use_key(&self.account, &caller, "kms:GenerateDataKey", key_arn, &context)?;
         }
 
@@ -105,10 +103,10 @@ impl s3s::S3 for Operations {
                     source_ip: caller.source_ip.clone(),
                 });
             }
-            Committed::PreconditionFailed(header) => return Err(precondition_failed(header)),
+            Committed::PreconditionFailed(header) => return Err(conditions::precondition_failed(header)),
             Committed::NoSuchKey => return Err(no_such_key(&key)),
         }
-        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = echo(&encryption);
+        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = encryption::echo(&encryption);
         Ok(S3Response::new(PutObjectOutput {
             e_tag: Some(ETag::Strong(etag)),
             version_id: Some(version_id),
@@ -135,10 +133,12 @@ impl s3s::S3 for Operations {
             bucket: &input.bucket,
             key: &input.key,
             version_id: input.version_id.as_deref(),
-            if_match: input.if_match.as_ref(),
-            if_none_match: input.if_none_match.as_ref(),
-            if_modified_since: input.if_modified_since.as_ref(),
-            if_unmodified_since: input.if_unmodified_since.as_ref(),
+            conditions: ReadConditions {
+                if_match: input.if_match.as_ref(),
+                if_none_match: input.if_none_match.as_ref(),
+                if_modified_since: input.if_modified_since.as_ref(),
+                if_unmodified_since: input.if_unmodified_since.as_ref(),
+            },
         };
         let (version, object) = self.locate(&caller, &read)?;
         self.decrypt(&caller, &read, &object)?;
@@ -158,7 +158,7 @@ impl s3s::S3 for Operations {
             _ => Checksum::default(),
         };
         let attributes = object.attributes.clone();
-        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = echo(&attributes.encryption);
+        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = encryption::echo(&attributes.encryption);
         Ok(S3Response::new(GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(to_i64(body.len() as u64)?),
@@ -197,10 +197,12 @@ impl s3s::S3 for Operations {
             bucket: &input.bucket,
             key: &input.key,
             version_id: input.version_id.as_deref(),
-            if_match: input.if_match.as_ref(),
-            if_none_match: input.if_none_match.as_ref(),
-            if_modified_since: input.if_modified_since.as_ref(),
-            if_unmodified_since: input.if_unmodified_since.as_ref(),
+            conditions: ReadConditions {
+                if_match: input.if_match.as_ref(),
+                if_none_match: input.if_none_match.as_ref(),
+                if_modified_since: input.if_modified_since.as_ref(),
+                if_unmodified_since: input.if_unmodified_since.as_ref(),
+            },
         };
         let (version, object) = self.locate(&caller, &read)?;
         let checksum = match &input.checksum_mode {
@@ -212,7 +214,7 @@ impl s3s::S3 for Operations {
             None => Checksum::default(),
         };
         let attributes = object.attributes.clone();
-        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = echo(&attributes.encryption);
+        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = encryption::echo(&attributes.encryption);
         let output = HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(to_i64(object.size)?),
@@ -243,7 +245,7 @@ impl s3s::S3 for Operations {
             (http::header::CONTENT_ENCODING, input.response_content_encoding),
             (http::header::CONTENT_LANGUAGE, input.response_content_language),
             (http::header::CONTENT_TYPE, input.response_content_type),
-            (http::header::EXPIRES, input.response_expires.as_ref().and_then(http_date)),
+            (http::header::EXPIRES, input.response_expires.as_ref().and_then(conditions::http_date)),
         ];
         Ok(S3Response::with_headers(output, overridden(overrides)?))
     }
@@ -275,24 +277,27 @@ impl s3s::S3 for Operations {
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
         let input = request.input;
         let after = match &input.continuation_token {
-            Some(token) => Some(position(token)?),
+            Some(token) => Some(listing::position(token)?),
             None => input.start_after.clone(),
         };
-        let page = self.page(&Listing {
-            bucket: &input.bucket,
-            prefix: input.prefix.as_deref().unwrap_or_default(),
-            delimiter: input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty()),
-            after: after.as_deref(),
-            max_keys: input.max_keys,
-            encode: encodes(input.encoding_type.as_ref())?,
-        })?;
+        let page = listing::page(
+            &self.store,
+            &Listing {
+                bucket: &input.bucket,
+                prefix: input.prefix.as_deref().unwrap_or_default(),
+                delimiter: input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty()),
+                after: after.as_deref(),
+                max_keys: input.max_keys,
+                encode: listing::encodes(input.encoding_type.as_ref())?,
+            },
+        )?;
         Ok(S3Response::new(ListObjectsV2Output {
             name: Some(input.bucket),
             prefix: Some(page.spell(&input.prefix.unwrap_or_default())),
             max_keys: Some(page.max_keys),
             key_count: i32::try_from(page.contents.len() + page.prefixes.len()).ok(),
             is_truncated: Some(page.next.is_some()),
-            next_continuation_token: page.next.as_deref().map(token),
+            next_continuation_token: page.next.as_deref().map(listing::token),
             continuation_token: input.continuation_token,
             start_after: input.start_after.map(|key| page.spell(&key)),
             delimiter: input.delimiter.map(|delimiter| page.spell(&delimiter)),
@@ -305,14 +310,17 @@ impl s3s::S3 for Operations {
 
     async fn list_objects(&self, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
         let input = request.input;
-        let page = self.page(&Listing {
-            bucket: &input.bucket,
-            prefix: input.prefix.as_deref().unwrap_or_default(),
-            delimiter: input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty()),
-            after: input.marker.as_deref(),
-            max_keys: input.max_keys,
-            encode: encodes(input.encoding_type.as_ref())?,
-        })?;
+        let page = listing::page(
+            &self.store,
+            &Listing {
+                bucket: &input.bucket,
+                prefix: input.prefix.as_deref().unwrap_or_default(),
+                delimiter: input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty()),
+                after: input.marker.as_deref(),
+                max_keys: input.max_keys,
+                encode: listing::encodes(input.encoding_type.as_ref())?,
+            },
+        )?;
         Ok(S3Response::new(ListObjectsOutput {
             name: Some(input.bucket),
             prefix: Some(page.spell(&input.prefix.unwrap_or_default())),
@@ -357,10 +365,7 @@ struct Read<'a> {
     bucket: &'a str,
     key: &'a str,
     version_id: Option<&'a str>,
-    if_match: Option<&'a ETagCondition>,
-    if_none_match: Option<&'a ETagCondition>,
-    if_modified_since: Option<&'a Timestamp>,
-    if_unmodified_since: Option<&'a Timestamp>,
+    conditions: ReadConditions<'a>,
 }
 
 impl Operations {
@@ -390,85 +395,16 @@ impl Operations {
                 });
             }
         };
-        judge(read, &version, &object)?;
+        conditions::judge(&read.conditions, &version, &object)?;
         Ok((version, object))
     }
 
     fn decrypt(&self, caller: &Caller, read: &Read<'_>, object: &Object) -> S3Result<()> {
         let Encryption::Kms { key_arn, bucket_key } = &object.attributes.encryption else { return Ok(()) };
-        let context = encryption_context(read.bucket, read.key, *bucket_key);
+        let context = encryption::context(read.bucket, read.key, *bucket_key);
         access::use_key(&self.account, caller, "kms:Decrypt", key_arn, &context)
     }
-
-    fn page(&self, listing: &Listing<'_>) -> S3Result<Page> {
-        let max_keys = listing.max_keys.unwrap_or(LONGEST_LISTING);
-        if max_keys < 0 {
-            let refused =
-                error(S3ErrorCode::InvalidArgument, "Argument maxKeys must be an integer between 0 and 2147483647");
-            return Err(with_element(refused, "ArgumentName", "maxKeys"));
-        }
-        let max_keys = max_keys.min(LONGEST_LISTING);
-        let limit = usize::try_from(max_keys).unwrap_or_default();
-        let mut page =
-            Page { contents: Vec::new(), prefixes: Vec::new(), next: None, max_keys, encode: listing.encode };
-        let mut last: Option<String> = None;
-        for (key, modified, object) in self.store.list(listing.bucket, listing.prefix) {
-            let group = listing.delimiter.and_then(|delimiter| {
-                let rest = key.get(listing.prefix.len()..)?;
-                let end = listing.prefix.len() + rest.find(delimiter)? + delimiter.len();
-                key.get(..end).map(str::to_owned)
-            });
-            let name = group.clone().unwrap_or_else(|| key.clone());
-            // A group that was listed already, or that the page starts after, stands for all its keys.
-            if last.as_deref() == Some(name.as_str()) || listing.after.is_some_and(|after| name.as_str() <= after) {
-                continue;
-            }
-            if page.contents.len() + page.prefixes.len() >= limit {
-                page.next = last.filter(|_| limit > 0);
-                break;
-            }
-            match &group {
-                Some(prefix) => page.prefixes.push(CommonPrefix { prefix: Some(page.spell(prefix)) }),
-                None => page.contents.push(ListedObject {
-                    key: Some(page.spell(&key)),
-                    e_tag: Some(ETag::Strong(object.etag.clone())),
-                    last_modified: Some(Timestamp::from(modified)),
-                    size: Some(to_i64(object.size)?),
-                    storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
-                    ..Default::default()
-                }),
-            }
-            last = Some(name);
-        }
-        Ok(page)
-    }
 }
-
-struct Listing<'a> {
-    bucket: &'a str,
-    prefix: &'a str,
-    delimiter: Option<&'a str>,
-    after: Option<&'a str>,
-    max_keys: Option<i32>,
-    encode: bool,
-}
-
-struct Page {
-    contents: Vec<ListedObject>,
-    prefixes: Vec<CommonPrefix>,
-    next: Option<String>,
-    max_keys: i32,
-    encode: bool,
-}
-
-impl Page {
-    fn spell(&self, text: &str) -> String {
-        const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b'/');
-        if self.encode { utf8_percent_encode(text, KEPT).to_string() } else { text.to_owned() }
-    }
-}
-
-const VERSION_ID: &str = "x-amz-version-id";
 
 fn refuse_unknown_features(input: &PutObjectInput) -> S3Result<()> {
     let acl = input.acl.is_some()
@@ -492,60 +428,6 @@ fn refuse_unknown_features(input: &PutObjectInput) -> S3Result<()> {
         || input.write_offset_bytes.is_some()
         || input.storage_class.as_ref().is_some_and(|class| class.as_str() != "STANDARD");
     if unknown { Err(not_implemented()) } else { Ok(()) }
-}
-
-/// `If-None-Match` knows only `*`, `If-Match` only an ETag, and not both.
-fn write_condition(input: &PutObjectInput) -> S3Result<WriteCondition> {
-    match (&input.if_match, &input.if_none_match) {
-        (None, None) => Ok(WriteCondition::Always),
-        (None, Some(ETagCondition::Any)) => Ok(WriteCondition::Absent),
-        (Some(ETagCondition::ETag(etag)), None) => Ok(WriteCondition::Matches(etag.value().to_owned())),
-        _ => Err(not_implemented()),
-    }
-}
-
-fn encryption(input: &PutObjectInput, account: &Account) -> S3Result<Encryption> {
-    let invalid = |message: &'static str| error(S3ErrorCode::InvalidArgument, message);
-    let key_id = input.ssekms_key_id.as_deref();
-    match input.server_side_encryption.as_ref().map(ServerSideEncryption::as_str) {
-        None | Some(ServerSideEncryption::AES256) if key_id.is_none() => Ok(Encryption::Managed),
-        Some(ServerSideEncryption::AWS_KMS) => {
-            // Without a key AWS takes the account's `aws/s3`, which no part of Portcullis uses.
-            let Some(key_id) = key_id else { return Err(not_implemented()) };
-            let prefix = format!("arn:aws:kms:{}:{}:key/", account.region, account.id);
-            let id = key_id.strip_prefix(&prefix).unwrap_or(key_id);
-            if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-                let refused =
-                    error(S3ErrorCode::Custom("KMS.NotFoundException".into()), format!("Invalid keyId '{key_id}'"));
-                return Err(with_status(refused, http::StatusCode::BAD_REQUEST));
-            }
-            Ok(Encryption::Kms {
-                key_arn: format!("{prefix}{id}"),
-                bucket_key: input.bucket_key_enabled.unwrap_or_default(),
-            })
-        }
-        Some(ServerSideEncryption::AWS_KMS_DSSE) => Err(not_implemented()),
-        Some(ServerSideEncryption::AES256) | None => Err(invalid(
-            "Server Side Encryption with AWS KMS managed key requires HTTP header x-amz-server-side-encryption : aws:kms",
-        )),
-        Some(_) => Err(invalid("The encryption method specified is not supported")),
-    }
-}
-
-/// What S3 binds data keys to: the object, or the bucket where a bucket key serves all of its objects.
-fn encryption_context(bucket: &str, key: &str, bucket_key: bool) -> String {
-    if bucket_key { access::bucket_arn(bucket) } else { access::object_arn(bucket, key) }
-}
-
-fn echo(encryption: &Encryption) -> (Option<ServerSideEncryption>, Option<String>, Option<bool>) {
-    match encryption {
-        Encryption::Managed => (Some(ServerSideEncryption::from_static(ServerSideEncryption::AES256)), None, None),
-        Encryption::Kms { key_arn, bucket_key } => (
-            Some(ServerSideEncryption::from_static(ServerSideEncryption::AWS_KMS)),
-            Some(key_arn.clone()),
-            bucket_key.then_some(true),
-        ),
-    }
 }
 
 /// `aws-chunked` is how the body travelled, not what it is.
@@ -580,49 +462,6 @@ fn broken_body(cause: s3s::StdError) -> S3Error {
     error(code, message)
 }
 
-/// The conditions of a read in the order of RFC 9110 §13.2.2.
-fn judge(read: &Read<'_>, version: &Version, object: &Object) -> S3Result<()> {
-    let matches = |condition: &ETagCondition| match condition {
-        ETagCondition::Any => true,
-        ETagCondition::ETag(etag) => etag.value() == object.etag,
-    };
-    let modified = seconds(&Timestamp::from(version.modified));
-    match (read.if_match, read.if_unmodified_since) {
-        (Some(condition), _) if !matches(condition) => return Err(precondition_failed("If-Match")),
-        (None, Some(since)) if modified > seconds(since) => return Err(precondition_failed("If-Unmodified-Since")),
-        _ => {}
-    }
-    let unchanged = match (read.if_none_match, read.if_modified_since) {
-        (Some(condition), _) => matches(condition),
-        (None, Some(since)) => modified <= seconds(since),
-        (None, None) => false,
-    };
-    if !unchanged {
-        return Ok(());
-    }
-    let refused = with_header(S3Error::new(S3ErrorCode::NotModified), "etag", &format!("\"{}\"", object.etag));
-    let refused = with_header(refused, VERSION_ID, &version.id);
-    Err(match http_date(&Timestamp::from(version.modified)) {
-        Some(date) => with_header(refused, "last-modified", &date),
-        None => refused,
-    })
-}
-
-fn seconds(timestamp: &Timestamp) -> i64 {
-    time::OffsetDateTime::from(timestamp.clone()).unix_timestamp()
-}
-
-fn http_date(timestamp: &Timestamp) -> Option<String> {
-    let mut text = Vec::new();
-    timestamp.format(TimestampFormat::HttpDate, &mut text).ok()?;
-    String::from_utf8(text).ok()
-}
-
-fn precondition_failed(header: &str) -> S3Error {
-    let message = "At least one of the pre-conditions you specified did not hold";
-    with_element(error(S3ErrorCode::PreconditionFailed, message), "Condition", header)
-}
-
 fn no_such_key(key: &str) -> S3Error {
     with_element(error(S3ErrorCode::NoSuchKey, "The specified key does not exist."), "Key", key)
 }
@@ -654,32 +493,6 @@ fn overridden(overrides: [(HeaderName, Option<String>); 6]) -> S3Result<HeaderMa
         }
     }
     Ok(headers)
-}
-
-fn encodes(encoding: Option<&EncodingType>) -> S3Result<bool> {
-    match encoding.map(EncodingType::as_str) {
-        None => Ok(false),
-        Some("url") => Ok(true),
-        Some(_) => Err(error(S3ErrorCode::InvalidArgument, "Invalid Encoding Method specified in Request")),
-    }
-}
-
-fn token(key: &str) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key)
-}
-
-fn position(token: &str) -> S3Result<String> {
-    use base64::Engine as _;
-    let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).ok();
-    decoded
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| error(S3ErrorCode::InvalidArgument, "The continuation token provided is incorrect"))
-}
-
-fn with_status(mut error: S3Error, status: http::StatusCode) -> S3Error {
-    error.set_status_code(status);
-    error
 }
 
 fn to_i64(number: u64) -> S3Result<i64> {

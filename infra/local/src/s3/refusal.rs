@@ -10,6 +10,9 @@ use crate::http::Response;
 /// Carries an extra element of the error document through s3s, which has no place for one; never leaves the guard.
 const ELEMENT: &str = "x-local-error-element";
 
+/// The header with the id of a version.
+pub(crate) const VERSION_ID: &str = "x-amz-version-id";
+
 /// A request that never reaches s3s.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -88,6 +91,12 @@ pub(crate) fn with_header(mut error: S3Error, name: &'static str, value: &str) -
         headers.insert(name, value);
     }
     error.set_headers(headers);
+    error
+}
+
+/// Gives an error the status that its code alone does not say.
+pub(crate) fn with_status(mut error: S3Error, status: http::StatusCode) -> S3Error {
+    error.set_status_code(status);
     error
 }
 

@@ -18,7 +18,7 @@ pub use aws_types::SdkConfig;
 pub use aws_smithy_async::time::{StaticTimeSource, TimeSource};
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
@@ -46,6 +46,7 @@ const IDLE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Connector {
     settings: AwsSettings,
+    time: SharedTimeSource,
     base: SdkConfig,
 }
 
@@ -59,6 +60,7 @@ impl Connector {
     /// As [`Connector::new`], signing with another clock.
     #[must_use]
     pub fn with_time_source(settings: AwsSettings, time: impl TimeSource + 'static) -> Self {
+        let time = SharedTimeSource::new(time);
         let base = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(settings.region.clone()))
@@ -73,9 +75,9 @@ impl Connector {
                     .build(),
             )
             .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
-            .time_source(SharedTimeSource::new(time))
+            .time_source(time.clone())
             .build();
-        Self { settings, base }
+        Self { settings, time, base }
     }
 
     /// The configuration for clients of one service, with the endpoint configured for it if there is one.
@@ -97,6 +99,12 @@ impl Connector {
     #[must_use]
     pub fn signing(&self) -> &SdkConfig {
         &self.base
+    }
+
+    /// The time by the clock that requests are signed with.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        self.time.now()
     }
 
     /// The settings this was made from.

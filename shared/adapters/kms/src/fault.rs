@@ -24,7 +24,19 @@ where
         SdkError::ConstructionFailure(_) => FaultKind::Invalid,
         _ => FaultKind::Unavailable,
     };
-    Fault::new(kind, SERVICE, operation).caused_by(error)
+    Fault::new(kind, SERVICE, operation).caused_by(chain(&error))
+}
+
+/// What the error and its causes display. The error itself would carry the raw answer along, and its `Debug` prints it.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
 }
 
 /// An answer that breaks the contract: a member missing, or another key than the one that was asked for.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_rds::auth_token::{AuthTokenGenerator, Config as TokenConfig};
 use aws_types::region::Region;
@@ -127,6 +127,11 @@ impl Dialer {
             let _ = connection.await;
         });
         Ok(client)
+    }
+
+    /// The time by the clock that tokens are signed with.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.aws.now()
     }
 
     async fn token(&self) -> Result<Token, Fault> {

@@ -15,7 +15,7 @@ pub use self::connect::{Mode, RdsSettings};
 pub use self::owner::Owner;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use shared::port::{Database, Fault, FaultKind, Parameter};
@@ -26,7 +26,8 @@ use self::connect::Dialer;
 use self::fault::{SERVICE, fault};
 use self::statement::Statement;
 
-/// An idle connection older than this is probed before use: a thawed sandbox cannot know what died meanwhile.
+/// A connection idle for longer is probed before use: a thawed sandbox cannot know what died meanwhile. Counted on the
+/// wall clock, since a frozen sandbox's monotonic clock stands still.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -41,7 +42,7 @@ pub struct Rds {
 #[derive(Clone, Debug)]
 struct Held {
     client: Arc<Client>,
-    used: Instant,
+    used: SystemTime,
 }
 
 impl Rds {
@@ -61,22 +62,23 @@ impl Rds {
     /// A connection that was alive a moment ago.
     async fn client(&self) -> Result<Arc<Client>, Fault> {
         let mut held = self.held.lock().await;
+        let now = self.dialer.now();
         if let Some(found) = held.as_mut() {
             // Lets the driver see what the socket already knows.
             tokio::task::yield_now().await;
             let mut alive = !found.client.is_closed();
-            if alive && found.used.elapsed() > TRUSTED_IDLE {
+            if alive && now.duration_since(found.used).is_ok_and(|idle| idle > TRUSTED_IDLE) {
                 let probe = tokio::time::timeout(PROBE, found.client.check_connection()).await;
                 alive = matches!(probe, Ok(Ok(())));
             }
             if alive {
-                found.used = Instant::now();
+                found.used = now;
                 return Ok(Arc::clone(&found.client));
             }
         }
         *held = None;
         let client = Arc::new(self.dialer.connect().await?);
-        *held = Some(Held { client: Arc::clone(&client), used: Instant::now() });
+        *held = Some(Held { client: Arc::clone(&client), used: now });
         Ok(client)
     }
 

@@ -8,6 +8,9 @@ use crate::connect::{Dialer, RdsSettings};
 use crate::fault::{SERVICE, fault};
 use shared::port::{Fault, FaultKind};
 
+/// Longest wait for one batch: building an index takes longer than any request may.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A direct connection that may run statements of any kind.
 ///
 /// Migrations take session locks and change settings, which would pin a proxy's connection: the settings must say
@@ -15,7 +18,6 @@ use shared::port::{Fault, FaultKind};
 #[derive(Debug)]
 pub struct Owner {
     client: Client,
-    timeout: Duration,
 }
 
 impl Owner {
@@ -27,8 +29,7 @@ impl Owner {
         if settings.mode != crate::Mode::Direct {
             return Err(Fault::new(FaultKind::Invalid, SERVICE, "connect").caused_by("migrations go to the instance"));
         }
-        let timeout = settings.statement_timeout;
-        Ok(Self { client: Dialer::new(settings, aws).connect().await?, timeout })
+        Ok(Self { client: Dialer::new(settings, aws).connect().await? })
     }
 
     /// Runs `statements` as one transaction: all of them or none.
@@ -41,7 +42,7 @@ impl Owner {
             transaction.batch_execute(statements).await?;
             transaction.commit().await
         };
-        match tokio::time::timeout(self.timeout, work).await {
+        match tokio::time::timeout(PATIENCE, work).await {
             Ok(done) => done.map_err(|error| fault("apply", error)),
             Err(_) => Err(late("apply")),
         }
@@ -52,7 +53,7 @@ impl Owner {
     /// # Errors
     /// As the server answers.
     pub async fn rows(&self, statement: &str) -> Result<Vec<Vec<Option<String>>>, Fault> {
-        let messages = match tokio::time::timeout(self.timeout, self.client.simple_query(statement)).await {
+        let messages = match tokio::time::timeout(PATIENCE, self.client.simple_query(statement)).await {
             Ok(done) => done.map_err(|error| fault("rows", error))?,
             Err(_) => return Err(late("rows")),
         };

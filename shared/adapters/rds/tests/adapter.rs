@@ -91,6 +91,23 @@ async fn a_connection_that_died_is_replaced_with_a_token_minted_then() {
 }
 
 #[tokio::test]
+async fn a_connection_that_idled_is_probed_before_it_gets_a_statement() {
+    let world = World::start().await;
+    let database = world.database("token");
+    database.call("api.mark", text("a")).await.expect("answers");
+    let before = world.proxy.round_trips("token");
+    world.account.clock.advance(Duration::from_secs(6));
+    database.call("api.mark", text("a")).await.expect("answers");
+    assert_eq!(world.proxy.round_trips("token") - before, 2, "one for the probe");
+
+    world.account.clock.advance(Duration::from_secs(6));
+    world.proxy.lose_answers(1);
+    assert_eq!(database.call("api.mark", text("a")).await.expect("reconnects"), json!({"count": 3}));
+    assert_eq!(world.proxy.connections("token"), 2);
+    assert_eq!(world.proxy.pins(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_statement_whose_answer_is_lost_is_unavailable_and_not_sent_again() {
     let world = World::start().await;
     let database = world.database("token");

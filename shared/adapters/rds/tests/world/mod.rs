@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -76,7 +76,7 @@ impl World {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
-        let postgres = Postgres::start_cached(dir.path(), None, &cache).await.expect("Postgres starts");
+        let postgres = Postgres::start_cached(dir.path(), binaries(), &cache).await.expect("Postgres starts");
         let roles = [
             role("token", &[(PROXY, "token")]),
             role("upload", &[(PROXY, "upload")]),
@@ -148,6 +148,12 @@ impl World {
         let last = self.proxy.trail().into_iter().rev().find(|entry| !entry.allowed);
         last.map(|entry| entry.reason).unwrap_or_default()
     }
+}
+
+/// `PORTCULLIS_TEST_POSTGRES` points the same tests at another installation.
+#[expect(clippy::disallowed_methods, reason = "a test parameter")]
+fn binaries() -> Option<PathBuf> {
+    std::env::var("PORTCULLIS_TEST_POSTGRES").ok().map(PathBuf::from)
 }
 
 fn role(name: &str, connects: &[(&str, &str)]) -> RoleSpec {

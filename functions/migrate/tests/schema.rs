@@ -1,0 +1,444 @@
+//! The schema on a real Postgres: applied once, closed to the logins, separate by tenant, and the same as the fake that other
+//! tests stand on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use local::postgres::{DATABASE, OWNER, Postgres};
+use migrate::{Applied, MIGRATIONS, Migration, Refusal, Report, Schema, run, statements};
+use serde_json::{Value, json};
+use shared::port::{Database, Fault, FaultKind, Parameter};
+use tempfile::TempDir;
+use testkit::Registry;
+use tokio_postgres::{Client, Config, NoTls};
+
+const LOGINS: [&str; 8] =
+    ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
+
+/// The foundation's functions and the one login that may call each.
+const FOUNDATION: [(&str, &str); 8] = [
+    ("client_for_token", "token"),
+    ("consume_assertion", "token"),
+    ("tenant_put", "admin"),
+    ("client_put", "admin"),
+    ("client_disable", "admin"),
+    ("client_list", "admin"),
+    ("revoke", "admin"),
+    ("trust_snapshot", "trust"),
+];
+
+const NOW: i64 = 1_800_000_000_000;
+
+struct Server {
+    postgres: Postgres,
+    _directory: TempDir,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let directory = TempDir::new().unwrap();
+        let postgres = Postgres::start(directory.path(), None).await.unwrap();
+        Self { postgres, _directory: directory }
+    }
+
+    async fn migrated() -> Self {
+        let server = Self::start().await;
+        run(&server.schema().await, MIGRATIONS).await.unwrap().unwrap();
+        server
+    }
+
+    async fn connect(&self, user: &str) -> Client {
+        connect(self.postgres.socket_dir(), user).await
+    }
+
+    async fn schema(&self) -> Direct {
+        Direct(self.connect(OWNER).await)
+    }
+
+    async fn login(&self, user: &str) -> Login {
+        Login(self.connect(user).await)
+    }
+}
+
+async fn connect(socket: &Path, user: &str) -> Client {
+    let (client, connection) =
+        Config::new().host_path(socket).user(user).dbname(DATABASE).connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// The owner's connection as `Owned` uses it, without TLS and IAM.
+struct Direct(Client);
+
+fn fault(error: tokio_postgres::Error) -> Fault {
+    Fault::new(FaultKind::Invalid, "postgres", "test").caused_by(error)
+}
+
+impl Direct {
+    async fn transaction(&self, statements: &str) -> Result<(), Fault> {
+        let done = self.0.batch_execute(&format!("BEGIN; {statements}; COMMIT")).await;
+        if done.is_err() {
+            self.0.batch_execute("ROLLBACK").await.map_err(fault)?;
+        }
+        done.map_err(fault)
+    }
+}
+
+impl Schema for Direct {
+    async fn applied(&self) -> Result<Vec<Applied>, Fault> {
+        self.transaction(&statements::record()).await?;
+        let rows = self.0.query_typed(statements::APPLIED, &[]).await.map_err(fault)?;
+        Ok(rows.iter().map(|row| Applied { name: row.get(0), hash: row.get(1) }).collect())
+    }
+
+    async fn apply(&self, migration: &Migration, hash: &str) -> Result<(), Fault> {
+        self.transaction(&statements::batch(migration, hash)).await
+    }
+}
+
+/// A function's login, calling as the adapter does.
+struct Login(Client);
+
+impl Login {
+    async fn refused(&self, statement: &str) -> bool {
+        let refused = self.0.batch_execute(statement).await;
+        refused.is_err_and(|error| error.code().is_some_and(|code| code.code() == "42501"))
+    }
+}
+
+impl Database for Login {
+    async fn call(&self, function: &'static str, parameters: Vec<Parameter>) -> Result<Value, Fault> {
+        let arguments: Vec<String> = parameters.iter().map(literal).collect();
+        let statement = format!("SELECT {function}({})", arguments.join(", "));
+        self.0.query_typed(&statement, &[]).await.map_err(fault).map(|rows| rows[0].get(0))
+    }
+}
+
+fn literal(parameter: &Parameter) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    match parameter {
+        Parameter::Text(text) => format!("{}::text", quoted(text)),
+        Parameter::OptionalText(None) => "NULL::text".into(),
+        Parameter::OptionalText(Some(text)) => format!("{}::text", quoted(text)),
+        Parameter::Bytes(bytes) => format!("'\\x{}'::bytea", shared::encoding::hex(bytes)),
+        Parameter::Int(int) => format!("{int}::bigint"),
+        Parameter::Bool(bool) => bool.to_string(),
+        Parameter::Json(json) => format!("{}::jsonb", quoted(&json.to_string())),
+        Parameter::Texts(texts) => {
+            format!("ARRAY[{}]::text[]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
+        }
+        other => panic!("no test sends {other:?}"),
+    }
+}
+
+fn text(text: &str) -> Parameter {
+    Parameter::Text(text.to_owned())
+}
+
+fn act(parameters: Vec<Parameter>) -> Vec<Parameter> {
+    [vec![text("alice"), text("req-1"), Parameter::Int(NOW)], parameters].concat()
+}
+
+fn tenant(name: &str, enabled: bool) -> (&'static str, Vec<Parameter>) {
+    ("api.tenant_put", act(vec![text(name), text("A name"), Parameter::Bool(enabled)]))
+}
+
+fn client(tenant: &str, client_id: &str, scopes: &[&str], enabled: bool) -> (&'static str, Vec<Parameter>) {
+    let parameters = vec![
+        text(tenant),
+        text(client_id),
+        text("it's a client"),
+        Parameter::Json(json!({ "keys": [{ "kid": "k" }] })),
+        Parameter::Texts(vec!["ES256".into()]),
+        Parameter::Texts(scopes.iter().map(|scope| (*scope).to_owned()).collect()),
+        Parameter::Bool(false),
+        Parameter::Int(300),
+        Parameter::Bool(enabled),
+    ];
+    ("api.client_put", act(parameters))
+}
+
+fn consume(tenant: &str, client_id: &str, version: i64, id: u8) -> (&'static str, Vec<Parameter>) {
+    let parameters = vec![
+        text(tenant),
+        text(client_id),
+        Parameter::Int(version),
+        Parameter::Bytes(vec![id; 32]),
+        Parameter::Int(NOW + 60_000),
+        Parameter::Int(NOW),
+    ];
+    ("api.consume_assertion", parameters)
+}
+
+fn list(tenant: &str, after: Option<&str>, limit: i64) -> (&'static str, Vec<Parameter>) {
+    ("api.client_list", act(vec![text(tenant), Parameter::OptionalText(after.map(str::to_owned)), Parameter::Int(limit)]))
+}
+
+fn disable(tenant: &str, client_id: &str) -> (&'static str, Vec<Parameter>) {
+    ("api.client_disable", act(vec![text(tenant), text(client_id)]))
+}
+
+fn revoke(kind: &str, value: &str, epoch: i64) -> (&'static str, Vec<Parameter>) {
+    ("api.revoke", act(vec![text(kind), text(value), Parameter::Int(epoch)]))
+}
+
+fn snapshot(now: i64) -> (&'static str, Vec<Parameter>) {
+    ("api.trust_snapshot", vec![Parameter::Int(now)])
+}
+
+fn found(client_id: &str) -> (&'static str, Vec<Parameter>) {
+    ("api.client_for_token", vec![text(client_id)])
+}
+
+fn login_of(function: &str) -> &'static str {
+    let name = function.strip_prefix("api.").unwrap();
+    FOUNDATION.iter().find(|(function, _)| *function == name).unwrap().1
+}
+
+#[tokio::test]
+async fn migrations_are_applied_once_in_order_and_never_edited() {
+    let server = Server::start().await;
+    let (one, two) = (server.schema().await, server.schema().await);
+    let names: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.name).collect();
+
+    // Two deployments at once: what one applies the other finds.
+    let (first, second) = tokio::join!(run(&one, MIGRATIONS), run(&two, MIGRATIONS));
+    let (first, second) = (first.unwrap().unwrap(), second.unwrap().unwrap());
+    assert_eq!(first.applied.len() + second.applied.len(), names.len());
+    assert_eq!(first.already + second.already, names.len());
+
+    let again = run(&one, MIGRATIONS).await.unwrap();
+    assert_eq!(again, Ok(Report { applied: vec![], already: names.len() }));
+
+    let mut edited = MIGRATIONS.to_vec();
+    edited[0].sql = "SELECT 1";
+    let later = Migration { name: "9999_later", sql: "CREATE TABLE public.later (a int)" };
+    edited.push(later);
+    assert_eq!(run(&one, &edited).await.unwrap(), Err(Refusal::Changed(names[0])));
+
+    let mut broken = MIGRATIONS.to_vec();
+    broken.extend([later, Migration { name: "9999_wrong", sql: "CREATE TABLE public.half (a int); SELECT nonsense" }]);
+    assert!(run(&one, &broken).await.is_err());
+    let left = one.0.query_typed("SELECT to_regclass('public.later')::text, to_regclass('public.half')::text", &[]).await;
+    let left = &left.unwrap()[0];
+    assert_eq!((left.get::<_, Option<&str>>(0), left.get::<_, Option<&str>>(1)), (Some("later"), None));
+    assert_eq!(one.applied().await.unwrap().len(), names.len() + 1, "the failed one is not on record");
+
+    let before = Migration { name: "0000_before", sql: "SELECT 1" };
+    let shuffled = [&[before], MIGRATIONS].concat();
+    assert_eq!(run(&one, &shuffled).await.unwrap(), Err(Refusal::OutOfOrder("0000_before")));
+}
+
+#[tokio::test]
+async fn a_login_touches_no_table_and_calls_no_function_but_its_own() {
+    let server = Server::migrated().await;
+    let owner = server.connect(OWNER).await;
+    let names = |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get(0)).collect::<Vec<String>>();
+    let tables = owner.query_typed("SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'p', 'v', 'S') AND nspname IN ('public', 'api', 'internal')", &[]);
+    let tables = names(tables.await.unwrap());
+    assert!(tables.len() >= 6, "{tables:?}");
+
+    for user in LOGINS {
+        let login = server.login(user).await;
+        for table in &tables {
+            for statement in [
+                format!("SELECT FROM public.{table}"),
+                format!("INSERT INTO public.{table} DEFAULT VALUES"),
+                format!("DELETE FROM public.{table}"),
+                format!("TRUNCATE public.{table}"),
+            ] {
+                assert!(login.refused(&statement).await, "{user}: {statement}");
+            }
+        }
+        for statement in [
+            "CREATE TABLE public.mine (a int)",
+            "CREATE TABLE api.mine (a int)",
+            "CREATE TEMP TABLE mine (a int)",
+            "CREATE SCHEMA mine",
+            "CREATE FUNCTION api.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "SELECT internal.across_tenants(true)",
+            "SELECT internal.enter_tenant('acme')",
+            "SET ROLE portcullis_owner",
+            "ALTER ROLE portcullis_owner SET statement_timeout = 0",
+            "COPY public.clients TO STDOUT",
+        ] {
+            let refused = login.0.batch_execute(statement).await;
+            assert!(refused.is_err(), "{user}: {statement}");
+        }
+        for (function, holder) in FOUNDATION {
+            let call = format!("SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p WHERE p.oid = (SELECT q.oid FROM pg_proc q JOIN pg_namespace n ON n.oid = q.pronamespace WHERE n.nspname = 'api' AND q.proname = '{function}')");
+            let may: bool = login.0.query_typed(&call, &[]).await.unwrap()[0].get(0);
+            assert_eq!(may, user == holder, "{user}: {function}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_function_and_table_keeps_the_house_rules() {
+    let server = Server::migrated().await;
+    let owner = server.connect(OWNER).await;
+    for (rule, statement) in [
+        ("every function of api is a security definer", "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'api' AND NOT prosecdef"),
+        ("every function pins its search_path", "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname IN ('api', 'internal') AND NOT coalesce(array_to_string(proconfig, ',') LIKE 'search_path=pg_catalog,%pg_temp', false)"),
+        ("every function of api answers jsonb", "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'api' AND prorettype <> 'jsonb'::regtype"),
+        ("the public may call nothing", "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname IN ('api', 'internal') AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0)"),
+        ("nobody but the owner calls internal", "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'internal' AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee <> proowner)"),
+        ("nobody but the owner has a right on a table", "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'public' AND relkind = 'r' AND EXISTS (SELECT FROM aclexplode(coalesce(relacl, acldefault('r', relowner))) WHERE grantee <> relowner)"),
+        ("row-level security is forced on every table that holds a tenant's data", "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'public' AND relkind = 'r' AND relname <> 'schema_migrations' AND NOT (relrowsecurity AND relforcerowsecurity)"),
+        ("no login inherits, creates or passes row-level security", "SELECT rolname FROM pg_roles WHERE rolname = ANY (ARRAY['token', 'upload', 'download', 'data_key_encrypt', 'data_key_decrypt', 'object_events', 'trust', 'admin']) AND (rolinherit OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR NOT rolcanlogin OR NOT pg_has_role(rolname, 'rds_iam', 'MEMBER') OR rolconfig IS NULL)"),
+    ] {
+        let broken = owner.query_typed(statement, &[]).await.unwrap();
+        let broken: Vec<String> = broken.iter().map(|row| row.get(0)).collect();
+        assert!(broken.is_empty(), "{rule}: {broken:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_sees_and_moves_only_its_own() {
+    let server = Server::migrated().await;
+    let (owner, admin, token) = (server.connect(OWNER).await, server.login("admin").await, server.login("token").await);
+    for (function, parameters) in [
+        tenant("acme", true),
+        tenant("globex", true),
+        client("acme", "acme-one", &["app"], true),
+        client("globex", "globex-one", &["app"], true),
+    ] {
+        admin.call(function, parameters).await.unwrap();
+    }
+
+    // Even the owner is blind without a tenant, and sees one tenant with it.
+    for (setting, seen) in [("", 0_i64), ("acme", 1), ("nobody", 0)] {
+        let statement = format!("SELECT set_config('portcullis.tenant', '{setting}', false)");
+        owner.batch_execute(&statement).await.unwrap();
+        for table in ["clients", "tenants"] {
+            let rows = owner.query_typed(&format!("SELECT count(*) FROM public.{table}"), &[]).await.unwrap();
+            assert_eq!(rows[0].get::<_, i64>(0), seen, "{table} as {setting:?}");
+        }
+        assert!(owner.query_typed("SELECT FROM public.revocations", &[]).await.unwrap().is_empty());
+    }
+    let erased = owner.batch_execute("SET portcullis.all_tenants = 'on'; DELETE FROM public.admin_audit").await;
+    erased.unwrap();
+    let superuser = server.connect(local::postgres::BOOT_USER).await;
+    let kept = superuser.query_typed("SELECT count(*) FROM public.admin_audit", &[]).await.unwrap();
+    assert_eq!(kept[0].get::<_, i64>(0), 4, "what was done stays written");
+
+    // A login's own settings widen nothing: the functions set theirs.
+    admin.0.batch_execute("SET portcullis.all_tenants = 'on'; SET portcullis.tenant = 'globex'").await.unwrap();
+    token.0.batch_execute("SET portcullis.all_tenants = 'on'; SET portcullis.tenant = 'globex'").await.unwrap();
+    let (function, parameters) = list("acme", None, 10);
+    let listed = admin.call(function, parameters).await.unwrap();
+    assert_eq!(listed["clients"].as_array().unwrap().len(), 1);
+    for (function, parameters, outcome) in [
+        { let (f, p) = disable("acme", "globex-one"); (f, p, "client_unknown") },
+        { let (f, p) = client("acme", "globex-one", &["app"], true); (f, p, "client_id_taken") },
+    ] {
+        assert_eq!(admin.call(function, parameters).await.unwrap()["outcome"], outcome);
+    }
+    let (function, parameters) = consume("acme", "globex-one", 1, 1);
+    assert_eq!(token.call(function, parameters).await.unwrap()["outcome"], "client_changed");
+    let settings = token.0.query_typed("SELECT current_setting('portcullis.all_tenants')", &[]).await.unwrap();
+    assert_eq!(settings[0].get::<_, &str>(0), "on", "transaction-local settings left the session as it was");
+}
+
+#[tokio::test]
+async fn of_many_uses_of_one_assertion_exactly_one_wins() {
+    let server = Server::migrated().await;
+    let admin = server.login("admin").await;
+    for (function, parameters) in [tenant("acme", true), client("acme", "acme-one", &["app"], true)] {
+        admin.call(function, parameters).await.unwrap();
+    }
+    let logins = futures::future::join_all((0..20).map(|_| server.login("token"))).await;
+    let uses = logins.iter().map(|login| {
+        let (function, parameters) = consume("acme", "acme-one", 1, 7);
+        login.call(function, parameters)
+    });
+    let mut outcomes = BTreeMap::new();
+    for answer in futures::future::join_all(uses).await {
+        *outcomes.entry(answer.unwrap()["outcome"].as_str().unwrap().to_owned()).or_insert(0) += 1;
+    }
+    assert_eq!(outcomes, BTreeMap::from([("ok".into(), 1), ("replayed".into(), 19)]));
+}
+
+#[tokio::test]
+async fn the_fake_registry_answers_as_postgres_does() {
+    let server = Server::migrated().await;
+    let mut logins = BTreeMap::new();
+    for user in ["token", "admin", "trust"] {
+        logins.insert(user, server.login(user).await);
+    }
+    let registry = Registry::default();
+    let second = NOW / 1000;
+    let expired = {
+        let (function, mut parameters) = consume("acme", "acme-one", 2, 9);
+        parameters[4] = Parameter::Int(NOW - 1);
+        (function, parameters)
+    };
+    for (function, parameters) in [
+        client("acme", "acme-one", &["app"], true),
+        tenant("acme", true),
+        tenant("acme", true),
+        tenant("globex", true),
+        found("acme-one"),
+        client("acme", "acme-one", &["app"], true),
+        client("acme", "acme-one", &["app"], true),
+        client("globex", "acme-one", &["app"], true),
+        found("acme-one"),
+        consume("acme", "acme-one", 1, 1),
+        consume("acme", "acme-one", 1, 1),
+        consume("globex", "acme-one", 1, 2),
+        consume("acme", "nobody", 1, 2),
+        client("acme", "acme-one", &["app", "files:read"], true),
+        consume("acme", "acme-one", 1, 3),
+        consume("acme", "acme-one", 2, 3),
+        expired.clone(),
+        expired,
+        client("acme", "acme-two", &["app"], true),
+        client("acme", "Zeta", &["app"], false),
+        list("acme", None, 10),
+        list("acme", None, 2),
+        list("acme", Some("acme-one"), 2),
+        list("acme", Some("zz"), 2),
+        list("initech", None, 10),
+        disable("globex", "acme-two"),
+        disable("acme", "acme-two"),
+        disable("acme", "acme-two"),
+        found("acme-two"),
+        consume("acme", "acme-two", 2, 4),
+        revoke("sub", "access|1", second),
+        revoke("sub", "access|1", second - 100),
+        revoke("jti", "0190a2b4-0000-7000-8000-00000000000a", second + 910),
+        revoke("device", "d", second),
+        snapshot(NOW),
+        tenant("acme", false),
+        found("acme-one"),
+        consume("acme", "acme-one", 2, 5),
+        snapshot(NOW),
+        snapshot(NOW + 910_000),
+        snapshot(NOW + 910_001),
+        snapshot(NOW + 930_000),
+    ] {
+        let called = format!("{function}{parameters:?}");
+        let real = logins[login_of(function)].call(function, parameters.clone()).await;
+        let real = real.unwrap_or_else(|fault| panic!("{called}: {:?}", std::error::Error::source(&fault)));
+        assert_eq!(registry.call(function, parameters).await.unwrap(), real, "{called}");
+    }
+    let superuser = server.connect(local::postgres::BOOT_USER).await;
+    let acts = superuser.query_typed("SELECT jsonb_build_object('at_ms', at_ms, 'operator', operator, 'request_id', request_id, 'operation', operation, 'target', target, 'outcome', outcome) FROM public.admin_audit ORDER BY ctid", &[]);
+    let acts: Vec<Value> = acts.await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(registry.acts(), acts);
+}
+
+#[tokio::test]
+async fn values_that_the_functions_of_this_house_never_send_are_faults() {
+    let server = Server::migrated().await;
+    let admin = server.login("admin").await;
+    for (function, parameters) in [
+        tenant("Acme", true),
+        tenant("", true),
+        revoke("everything", "x", NOW / 1000),
+        revoke("sub", "", NOW / 1000),
+        { let (f, mut p) = tenant("acme", true); p[0] = text(""); (f, p) },
+    ] {
+        assert!(admin.call(function, parameters).await.is_err());
+    }
+}

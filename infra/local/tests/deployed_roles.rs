@@ -1,0 +1,190 @@
+//! The roles of the deployed template, asked of KMS and STS: what each needs it gets, and nothing beside it.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use local::{
+    account::Account,
+    clock::Clock,
+    kms::{KeySpec, KeyUsage, Kms, KmsError},
+    policy::{Context, Iam},
+    template,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const TEMPLATE: &str = include_str!("../../aws/functions.yaml");
+const ACCOUNT: &str = "123456789012";
+const REGION: &str = "us-east-1";
+const THROUGH_S3: &str = "s3.us-east-1.amazonaws.com";
+
+struct Stack {
+    account: Arc<Account>,
+    kms: Arc<Kms>,
+    data: String,
+    bucket: String,
+}
+
+impl Stack {
+    fn start(algorithm: &str) -> Self {
+        let (data_id, bucket_id) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let [data, bucket] = [data_id, bucket_id].map(|id| Kms::key_arn(ACCOUNT, REGION, id));
+        let parameters = BTreeMap::from(
+            [
+                ("Env", "dev"),
+                ("Issuer", "https://localhost:1"),
+                ("Audience", "api"),
+                ("TrustBucket", "trust"),
+                ("ObjectBucket", "objects"),
+                ("DataKeyArn", &data),
+                ("BucketKeyArn", &bucket),
+                ("SigningHost", "http://127.0.0.1:1"),
+                ("DbHost", "localhost"),
+                ("DbProxyResourceId", "prx-1"),
+                ("DbResourceId", "db-1"),
+                ("DbDirectHost", "localhost"),
+                ("Scan", "off"),
+                ("SigningAlg", algorithm),
+                ("CodeBucket", "code"),
+                ("ApiId", "api1"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        let deployment = template::load(TEMPLATE, &parameters, ACCOUNT, REGION).unwrap();
+        let iam = Iam::new(ACCOUNT, REGION, Clock::system(), &deployment.roles).unwrap();
+        let account = Arc::new(Account::new(iam));
+        let kms = Kms::new(Arc::clone(&account));
+        assert_eq!(kms.create_key_with_id(data_id, KeySpec::SymmetricDefault, &[]).unwrap(), data);
+        assert_eq!(kms.create_key_with_id(bucket_id, KeySpec::SymmetricDefault, &[]).unwrap(), bucket);
+        assert!(kms.create_key_with_id(data_id, KeySpec::SymmetricDefault, &[]).is_err());
+        Self { account, kms, data, bucket }
+    }
+
+    fn call(&self, deployment: &str, via: Option<&str>, operation: &str, input: &Value) -> Result<Value, KmsError> {
+        let name = format!("portcullis-dev-{deployment}");
+        let caller = self.account.session(&name, &name, Some(self.account.function_arn(&name)));
+        self.kms.perform(&caller, via, operation, input)
+    }
+
+    #[track_caller]
+    fn may(&self, deployment: &str, via: Option<&str>, operation: &str, input: &Value) -> Value {
+        self.call(deployment, via, operation, input).unwrap()
+    }
+
+    #[track_caller]
+    fn may_not(&self, deployment: &str, via: Option<&str>, operation: &str, input: &Value) {
+        let answered = self.call(deployment, via, operation, input).map_err(|error| error.code);
+        assert_eq!(answered, Err("AccessDeniedException"), "{deployment} {operation} {input}");
+    }
+}
+
+fn context(purpose: &str) -> Value {
+    json!({ "tenant": "acme", "purpose": purpose, "data_key_id": "01" })
+}
+
+fn create(spec: &str, environment: &str) -> Value {
+    json!({
+        "KeySpec": spec, "KeyUsage": "SIGN_VERIFY",
+        "Tags": [{ "TagKey": "portcullis:signing", "TagValue": environment }],
+    })
+}
+
+fn signing(key: &Value, algorithm: &str, kind: &str) -> Value {
+    let message = STANDARD.encode([1; 32]);
+    json!({ "KeyId": key, "Message": message, "MessageType": kind, "SigningAlgorithm": algorithm })
+}
+
+#[test]
+fn trust_makes_signing_keys_of_the_configured_kind_and_token_signs_with_them_alone() {
+    for (configured, spec, algorithm, kind, other_spec, other_kind) in [
+        ("RS256", "RSA_2048", "RSASSA_PKCS1_V1_5_SHA_256", "DIGEST", "ECC_NIST_P256", "RAW"),
+        ("ES256", "ECC_NIST_P256", "ECDSA_SHA_256", "DIGEST", "RSA_2048", "RAW"),
+        ("EdDSA", "ECC_NIST_EDWARDS25519", "ED25519_SHA_512", "RAW", "RSA_2048", "DIGEST"),
+    ] {
+        let stack = Stack::start(configured);
+        let made = stack.may("trust", None, "CreateKey", &create(spec, "dev"));
+        let key = &made["KeyMetadata"]["Arn"];
+        stack.may("trust", None, "GetPublicKey", &json!({ "KeyId": key }));
+        stack.may("token", None, "Sign", &signing(key, algorithm, kind));
+
+        stack.may_not("trust", None, "CreateKey", &create(other_spec, "dev"));
+        stack.may_not("trust", None, "CreateKey", &create(spec, "prod"));
+        stack.may_not("trust", None, "CreateKey", &json!({ "KeySpec": spec, "KeyUsage": "SIGN_VERIFY" }));
+        stack.may_not("trust", None, "CreateKey", &json!({}));
+        stack.may_not("trust", None, "Sign", &signing(key, algorithm, kind));
+        stack.may_not("token", None, "CreateKey", &create(spec, "dev"));
+        stack.may_not("token", None, "Sign", &signing(key, algorithm, other_kind));
+        for tags in [&[][..], &[("portcullis:signing", "prod")]] {
+            let foreign = KeySpec::ALL.into_iter().find(|known| known.as_str() == spec).unwrap();
+            let foreign = json!(stack.kms.create_key(foreign, KeyUsage::SignVerify, tags).unwrap());
+            stack.may_not("token", None, "Sign", &signing(&foreign, algorithm, kind));
+            stack.may_not("trust", None, "GetPublicKey", &json!({ "KeyId": foreign }));
+        }
+        for stranger in ["authorizer", "upload", "download", "data-key-encrypt", "data-key-decrypt", "admin", "migrate"]
+        {
+            stack.may_not(stranger, None, "Sign", &signing(key, algorithm, kind));
+        }
+    }
+}
+
+#[test]
+fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_them() {
+    let stack = Stack::start("RS256");
+    let generate =
+        |key: &str, context: Value| json!({ "KeyId": key, "KeySpec": "AES_256", "EncryptionContext": context });
+    let made = stack.may("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.data, context("field")));
+    let open =
+        json!({ "CiphertextBlob": made["CiphertextBlob"], "EncryptionContext": context("field"), "KeyId": stack.data });
+    assert_eq!(stack.may("data-key-decrypt", None, "Decrypt", &open)["Plaintext"], made["Plaintext"]);
+    stack.may_not("data-key-encrypt", None, "Decrypt", &open);
+
+    let wrap = json!({ "KeyId": stack.data, "Plaintext": made["Plaintext"], "EncryptionContext": context("writer") });
+    let wrapped = stack.may("data-key-encrypt", None, "Encrypt", &wrap);
+    let unwrap = json!({ "CiphertextBlob": wrapped["CiphertextBlob"], "EncryptionContext": context("writer") });
+    stack.may("data-key-encrypt", None, "Decrypt", &unwrap);
+    stack.may_not("data-key-decrypt", None, "Decrypt", &unwrap);
+    stack.may_not("data-key-decrypt", None, "GenerateDataKey", &generate(&stack.data, context("field")));
+
+    let mut spelt = context("field");
+    let tenant = spelt.as_object_mut().unwrap().remove("tenant").unwrap();
+    spelt["Tenant"] = tenant;
+    for wrong in [json!({}), context("other"), spelt] {
+        stack.may_not("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.data, wrong));
+    }
+    stack.may_not("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.bucket, context("field")));
+    for stranger in ["token", "authorizer", "upload", "download", "trust", "admin", "migrate", "object-events"] {
+        stack.may_not(stranger, None, "GenerateDataKey", &generate(&stack.data, context("field")));
+        stack.may_not(stranger, None, "Decrypt", &open);
+    }
+}
+
+#[test]
+fn the_bucket_key_is_used_through_s3_only() {
+    let stack = Stack::start("RS256");
+    let generate = json!({ "KeyId": stack.bucket, "KeySpec": "AES_256" });
+    stack.may("upload-signer", Some(THROUGH_S3), "GenerateDataKey", &generate);
+    stack.may_not("upload-signer", None, "GenerateDataKey", &generate);
+    stack.may_not("upload-signer", Some("s3.eu-west-1.amazonaws.com"), "GenerateDataKey", &generate);
+    let data = json!({ "KeyId": stack.data, "KeySpec": "AES_256" });
+    stack.may_not("upload-signer", Some(THROUGH_S3), "GenerateDataKey", &data);
+}
+
+#[test]
+fn each_signer_role_is_assumed_by_its_own_function_alone() {
+    let stack = Stack::start("RS256");
+    let hour = stack.account.clock.now() + Duration::from_secs(3600);
+    for (signer, owner) in [("upload-signer", "upload"), ("download-signer", "download")] {
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/portcullis-dev-{signer}");
+        for deployment in
+            ["upload", "download", "token", "authorizer", "data-key-encrypt", "object-events", "trust", "admin"]
+        {
+            let name = format!("portcullis-dev-{deployment}");
+            let caller = stack.account.session(&name, &name, Some(stack.account.function_arn(&name)));
+            stack.account.credentials.issue(caller.clone(), Some(hour));
+            let context = Context::new().with("sts:RoleSessionName", "acme");
+            let decision = stack.account.iam.assume(&caller, &role, &context);
+            assert_eq!(decision.allowed(), deployment == owner, "{deployment} {signer} {decision:?}");
+        }
+    }
+}

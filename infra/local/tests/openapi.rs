@@ -1,0 +1,211 @@
+//! The deployed API document agrees with the deployed functions, and is open nowhere by omission.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers beside the tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use local::template::{self, Template};
+use serde_json::{Map, Value};
+
+const TEMPLATE: &str = include_str!("../../aws/functions.yaml");
+const DOCUMENT: &str = include_str!("../../aws/openapi.yaml");
+
+/// Method, path, deployment or `mock`, open or the scopes of which one is needed.
+const ROUTES: &[(&str, &str, &str, &[&str])] = &[
+    ("get", "/.well-known/jwks.json", "token", &["open"]),
+    ("get", "/.well-known/oauth-authorization-server", "token", &["open"]),
+    ("get", "/files/{id}", "download", &["files:read", "files:read:tenant"]),
+    ("get", "/files/{id}/content", "download", &["files:read", "files:read:tenant"]),
+    ("get", "/health", "mock", &["open"]),
+    ("post", "/fields/decrypt", "data-key-decrypt", &["fields:decrypt"]),
+    ("post", "/fields/encrypt", "data-key-encrypt", &["fields:encrypt"]),
+    ("post", "/files", "upload", &["files:write"]),
+    ("post", "/oauth2/token", "token", &["open"]),
+];
+
+fn document() -> Value {
+    template::yaml(DOCUMENT).unwrap()
+}
+
+fn opened() -> Template {
+    let names = [
+        "Issuer",
+        "Audience",
+        "TrustBucket",
+        "ObjectBucket",
+        "DataKeyArn",
+        "BucketKeyArn",
+        "SigningHost",
+        "DbHost",
+        "DbProxyResourceId",
+        "DbResourceId",
+        "DbDirectHost",
+        "CodeBucket",
+    ];
+    let mut parameters: BTreeMap<String, String> =
+        names.iter().map(|name| ((*name).to_owned(), format!("arn:aws:s3:::{name}"))).collect();
+    for (name, value) in [("Env", "test"), ("Scan", "off"), ("ApiId", "api123")] {
+        parameters.insert(name.to_owned(), value.to_owned());
+    }
+    for (name, key) in [("DataKeyArn", "data"), ("BucketKeyArn", "bucket")] {
+        parameters.insert(name.to_owned(), format!("arn:aws:kms:us-east-1:111122223333:key/{key}"));
+    }
+    Template::open(TEMPLATE, &parameters, "111122223333", "us-east-1").unwrap()
+}
+
+fn operations(document: &Value) -> Vec<(String, String, Map<String, Value>)> {
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            found.push((method.clone(), path.clone(), operation.as_object().unwrap().clone()));
+        }
+    }
+    found.sort_by(|left, right| (&left.0, &left.1).cmp(&(&right.0, &right.1)));
+    found
+}
+
+#[test]
+fn the_document_holds_exactly_the_routes_that_exist() {
+    let document = document();
+    let found: Vec<(String, String, String, Vec<String>)> = operations(&document)
+        .into_iter()
+        .map(|(method, path, operation)| {
+            let scopes = match operation.get("x-portcullis-scopes") {
+                None => vec!["open".to_owned()],
+                Some(scopes) => scopes.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect(),
+            };
+            let function =
+                operation.get("x-portcullis-function").map_or("mock", |one| one.as_str().unwrap()).to_owned();
+            (method, path, function, scopes)
+        })
+        .collect();
+    let expected: Vec<_> = ROUTES
+        .iter()
+        .map(|(method, path, function, scopes)| {
+            let scopes: Vec<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+            ((*method).to_owned(), (*path).to_owned(), (*function).to_owned(), scopes)
+        })
+        .collect();
+    assert_eq!(found, expected);
+}
+
+/// API Gateway ignores `security` at the root, so every operation says for itself whether it is open.
+#[test]
+fn every_operation_is_either_open_with_a_reason_or_guarded_and_described() {
+    let document = document();
+    assert!(document.get("security").is_none(), "API Gateway ignores it");
+    for (method, path, operation) in operations(&document) {
+        let at = format!("{method} {path}");
+        let security = operation["security"].as_array().unwrap();
+        let markers: BTreeSet<&str> =
+            operation.keys().map(String::as_str).filter(|name| name.starts_with("x-portcullis-")).collect();
+        if let Some(reason) = operation.get("x-portcullis-open") {
+            assert!(security.is_empty() && reason.as_str().is_some_and(|reason| reason.len() > 10), "{at}");
+            assert!(markers.is_subset(&["x-portcullis-open", "x-portcullis-function"].into()), "{at}");
+        } else {
+            assert_eq!(operation["security"], serde_json::json!([{"gate": []}]), "{at}");
+            let expected =
+                ["x-portcullis-access", "x-portcullis-action", "x-portcullis-function", "x-portcullis-scopes"];
+            assert_eq!(markers, expected.into(), "{at}");
+        }
+    }
+}
+
+#[test]
+fn every_integration_is_the_function_it_names_and_the_gateway_may_invoke_it_there_only() {
+    let template = opened();
+    let document = template.resolve(&document()).unwrap();
+    let function_at = |uri: &Value| {
+        let arn =
+            uri.as_str().unwrap().split_once("functions/").unwrap().1.strip_suffix("/invocations").unwrap().to_owned();
+        template.deployment().functions.iter().find(|function| function.arn == arn).unwrap()
+    };
+    let may = |function: &str, source: &str| {
+        let source = format!("arn:aws:execute-api:us-east-1:111122223333:api123/{source}");
+        let permissions = &template.deployment().permissions;
+        permissions.iter().any(|one| one.covers(function, "apigateway.amazonaws.com", &source))
+    };
+    for (method, path, operation) in operations(&document) {
+        let integration = &operation["x-amazon-apigateway-integration"];
+        if integration["type"] == "mock" {
+            continue;
+        }
+        let function = function_at(&integration["uri"]);
+        assert_eq!(operation["x-portcullis-function"], function.deployment.as_str());
+        let source = format!("v1/{}{}", method.to_uppercase(), path.replace("{id}", "0198"));
+        for other in &template.deployment().functions {
+            assert_eq!(may(&other.function_name, &source), other.deployment == function.deployment, "{source}");
+        }
+        // The gateway gives up after the function would have, never before.
+        let patience = integration["timeoutInMillis"].as_u64().unwrap();
+        assert!(patience > u64::from(function.timeout) * 1_000 && patience <= 29_000, "{source}");
+    }
+    let authorizer = &document["components"]["securitySchemes"]["gate"]["x-amazon-apigateway-authorizer"];
+    let function = function_at(&authorizer["authorizerUri"]);
+    assert_eq!(function.deployment, "authorizer");
+    assert!(may(&function.function_name, "authorizers/abc"));
+    assert_eq!(authorizer["authorizerResultTtlInSeconds"], 0);
+    assert_eq!(authorizer["identitySource"], "method.request.header.Authorization");
+}
+
+#[test]
+fn the_gateway_itself_answers_problems_without_any_text_of_its_own() {
+    let document = document();
+    let responses = document["x-amazon-apigateway-gateway-responses"].as_object().unwrap();
+    assert_eq!(responses.len(), 21, "every type there is");
+    for (name, response) in responses {
+        let status = response["statusCode"].as_u64().unwrap();
+        let headers = response["responseParameters"].as_object().unwrap();
+        let header = |header: &str| headers.get(&format!("gatewayresponse.header.{header}")).and_then(Value::as_str);
+        assert_eq!(header("Content-Type"), Some("'application/problem+json'"), "{name}");
+        assert_eq!(header("Retry-After").is_some(), matches!(status, 429 | 503), "{name}");
+        assert_eq!(header("WWW-Authenticate").is_some(), name == "UNAUTHORIZED", "{name}");
+        let text = response["responseTemplates"]["application/json"].as_str().unwrap();
+        assert!(!text.contains("$context.error") && !text.contains("$context.authorizer"), "{name}");
+        let problem: Value = serde_json::from_str(text).unwrap();
+        let members: Vec<&str> = problem.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(members, ["code", "request_id", "status", "title", "type"], "{name}");
+        assert_eq!(problem["status"], status, "{name}");
+        assert_eq!(problem["request_id"], "$context.requestId", "{name}");
+    }
+    for broken in ["AUTHORIZER_FAILURE", "AUTHORIZER_CONFIGURATION_ERROR"] {
+        assert_eq!(responses[broken]["statusCode"], 503);
+        assert!(responses[broken].to_string().contains("service_unavailable"));
+    }
+}
+
+/// What the import of REST APIs drops or refuses (API Gateway, important notes for REST APIs).
+#[test]
+fn the_document_uses_nothing_that_the_import_ignores() {
+    fn walk(value: &Value, at: &str, schema: bool, faults: &mut Vec<String>) {
+        const IGNORED: [&str; 7] =
+            ["allOf", "discriminator", "exclusiveMinimum", "readOnly", "additionalProperties", "pattern", "example"];
+        match value {
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    if schema && (IGNORED.contains(&name.as_str()) || name == "format" && field != "date-time") {
+                        faults.push(format!("{at}/{name}"));
+                    }
+                    // Below `properties` the names are the document's own.
+                    walk(
+                        field,
+                        &format!("{at}/{name}"),
+                        name != "properties" && (schema || name == "schema" || name == "schemas"),
+                        faults,
+                    );
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| walk(item, at, schema, faults)),
+            _ => {}
+        }
+    }
+    let (document, mut faults) = (document(), Vec::new());
+    walk(&document, "", false, &mut faults);
+    assert!(faults.is_empty(), "{faults:?}");
+    assert_eq!(document["openapi"], "3.0.1");
+    for name in document["components"]["schemas"].as_object().unwrap().keys() {
+        assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{name}: model names are letters and digits");
+    }
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    assert!(!paths.iter().any(|path| ["/ping", "/sping"].contains(&path.as_str())), "reserved");
+}
