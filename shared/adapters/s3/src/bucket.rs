@@ -110,11 +110,16 @@ mod tests {
 
     const KEY: &str = "t/acme/01920000-0000-7000-8000-0000000000f1";
 
+    /// Status, headers and body; `None` is no answer at all.
+    type Answer = Option<(u16, Vec<(&'static str, &'static str)>, &'static str)>;
+    /// Method, URL and headers.
+    type Asked = (String, String, Vec<(String, String)>);
+
     /// S3 as a single prepared answer; keeps what it was asked.
     #[derive(Clone, Debug)]
     struct Wire {
-        answer: Option<(u16, Vec<(&'static str, &'static str)>, &'static str)>,
-        asked: Arc<Mutex<Vec<(String, String, Vec<(String, String)>)>>>,
+        answer: Answer,
+        asked: Arc<Mutex<Vec<Asked>>>,
     }
 
     impl HttpConnector for Wire {
@@ -132,7 +137,7 @@ mod tests {
         }
     }
 
-    fn bucket(answer: Option<(u16, Vec<(&'static str, &'static str)>, &'static str)>) -> (Bucket, Wire) {
+    fn bucket(answer: Answer) -> (Bucket, Wire) {
         let wire = Wire { answer, asked: Arc::default() };
         let client = wire.clone();
         let config = SdkConfig::builder()
