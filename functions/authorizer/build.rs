@@ -1,6 +1,10 @@
 //! Turns the OpenAPI document into the route table, so that what is deployed and what is decided cannot differ.
 
-#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "cargo speaks with a build script by environment and output")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "cargo speaks with a build script by environment and output"
+)]
 
 use std::collections::BTreeMap;
 use std::error::Error;

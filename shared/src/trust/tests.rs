@@ -10,6 +10,8 @@ use crate::name::Tenant;
 use crate::port::{Fault, FaultKind, Read};
 use crate::scope::Scopes;
 
+type Put = Box<dyn Fn(&Bucket)>;
+
 struct TestClock(AtomicI64);
 
 impl Clock for Arc<TestClock> {
@@ -134,7 +136,7 @@ async fn an_older_or_malformed_object_leaves_what_is_held() {
     let world = World::new();
     world.bucket.put(5, START + 10_000_000, json!({"jti":{"a":1}}));
     assert_eq!(world.holds("a").await, Ok(true));
-    let refused: Vec<Box<dyn Fn(&Bucket)>> = vec![
+    let refused: Vec<Put> = vec![
         Box::new(|b| b.put(4, START + 10_000_000, json!({"jti":{}}))),
         Box::new(|b| b.put(6, START + 10_000_000, json!({"unknown":{}}))),
         Box::new(|b| b.put(6, START + 10_000_000, json!([]))),

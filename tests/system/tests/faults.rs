@@ -132,8 +132,11 @@ async fn no_function_echoes_a_malformed_event() {
     let functions: Vec<String> = running.stack.lambda.functions().map(str::to_owned).collect();
     assert!(functions.len() >= 10, "{functions:?}");
     for function in functions.iter().filter(|name| !name.ends_with("-migrate") && !name.ends_with("-trust")) {
-        for payload in [json!({"operation": canary, "operator": canary}), json!([canary]), json!(canary), json!({"body": canary})] {
-            let outcome = running.stack.lambda.invoke(function, payload.to_string().into(), Kind::RequestResponse).await;
+        for payload in
+            [json!({"operation": canary, "operator": canary}), json!([canary]), json!(canary), json!({"body": canary})]
+        {
+            let outcome =
+                running.stack.lambda.invoke(function, payload.to_string().into(), Kind::RequestResponse).await;
             let outcome = outcome.unwrap();
             let answer = String::from_utf8_lossy(&outcome.payload).into_owned();
             assert!(!answer.contains(canary), "{function} answers {answer}");

@@ -1,5 +1,7 @@
 //! The lists that are kept by hand, held against the code.
 
+#![allow(clippy::panic, reason = "helpers outside of #[test] functions; a test may fail loudly")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,8 +20,10 @@ fn table(text: &str, after: &str) -> Vec<Vec<String>> {
 #[test]
 fn the_documented_errors_are_the_errors_of_the_code() {
     let text = std::fs::read_to_string(root().join("docs/errors.md")).unwrap();
-    let documented: BTreeMap<String, String> =
-        table(&text, "compared with the code by a test").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let documented: BTreeMap<String, String> = table(&text, "compared with the code by a test")
+        .into_iter()
+        .map(|row| (row[0].clone(), row[1].clone()))
+        .collect();
     let coded: BTreeMap<String, String> =
         Code::ALL.iter().map(|code| (code.as_str().to_owned(), code.status().to_string())).collect();
     assert_eq!(documented, coded);

@@ -1,7 +1,10 @@
 //! The whole journey through the running gate, and every refusal on the way: real binaries, real input, and an outside
 //! client that knows addresses only.
 
-#![allow(clippy::indexing_slicing, reason = "a missing member of a JSON value reads as null, and the file is a constant")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing member of a JSON value reads as null, and the file is a constant"
+)]
 
 mod client;
 mod report;

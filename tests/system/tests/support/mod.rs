@@ -1,7 +1,13 @@
 //! A running stack for tests, and where the checkout is.
 
-#![allow(dead_code, reason = "every test program uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may fail loudly")]
+#![allow(dead_code, unreachable_pub, reason = "every test program uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
 
 use std::path::{Path, PathBuf};
 
