@@ -1,5 +1,11 @@
 //! What the authorizer lets pass, and everything it does not.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
+
 use authorizer::Authorizer;
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler as _, Invocation};

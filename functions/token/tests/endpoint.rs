@@ -1,5 +1,11 @@
 //! The token endpoint, request by request.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
+
 use serde_json::{Value, json};
 use shared::boot::{Api, Handler as _, Invocation, Routes as _};
 use shared::clock::Timestamp;
@@ -15,6 +21,9 @@ const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 type Endpoint = Token<Registry, Issuer, TrustBucket, FixedClock, SystemEntropy>;
+
+/// Breaks or mends a part of the world.
+type Switch = fn(&World, bool);
 
 struct World {
     issuer: Issuer,
@@ -265,7 +274,7 @@ async fn a_fault_of_the_surroundings_burns_nothing() {
         ("client_assertion_type", JWT_BEARER),
         ("client_assertion", assertion.as_str()),
     ];
-    let faults: [(&str, fn(&World, bool)); 3] = [
+    let faults: [(&str, Switch); 3] = [
         ("the database", |w, down| w.registry.set_down(down)),
         ("the signer", |w, down| w.issuer.set_down(down)),
         ("the trust bucket", |w, down| w.bucket.set_down(down)),
