@@ -5,6 +5,7 @@ A check is one line, `ok` or `FAIL`; the program ends with 1 if one of them fail
 
 import base64
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -143,6 +144,7 @@ def settled(bearer, file):
         time.sleep(0.05)
 
 
+@functools.cache
 def aws(service, **more):
     """A boto3 client of the local operator."""
     keys = MANIFEST["aws"]
@@ -176,6 +178,21 @@ def signed_ago(**age):
         yield
 
 
+def act(operation, **more):
+    """An operator's act, by invoking `admin`."""
+    payload = json.dumps({"operation": operation, "operator": "client-tests"} | more)
+    answer = aws("lambda").invoke(FunctionName=f"portcullis-{MANIFEST['env']}-admin", Payload=payload)
+    said = json.loads(answer["Payload"].read())
+    if "FunctionError" in answer or "error" in said:
+        raise RuntimeError(f"{operation}: {said}")
+    return said
+
+
+def register(client_id, public_jwk):
+    """Registers a client of `acme` that may read files and signs with this key."""
+    act("client.put", tenant="acme", client_id=client_id, jwks={"keys": [public_jwk]}, scopes=["files:read"], dpop=False)
+
+
 def database_token(user, **changes):
     """A token for the database login `user` as `generate_db_auth_token` makes it."""
     proxy = MANIFEST["postgres"]["proxy"]
@@ -183,12 +200,18 @@ def database_token(user, **changes):
     return aws("rds", endpoint_url=None).generate_db_auth_token(**arguments)
 
 
+@functools.cache
+def signing_key():
+    """The ARN of the key that signs access tokens."""
+    state = aws("s3").get_object(Bucket=MANIFEST["trust_bucket"], Key="trust/signing-state.json")
+    keys = json.loads(state["Body"].read())["body"]["keys"]
+    return next(key["key"] for key in keys if key["state"] == "active")
+
+
 def forge(access_token, header=None, **changes):
     """A copy of a token with other claims and a right signature, which only the account's owner can make: a signature
     alone must not be enough."""
-    state = aws("s3").get_object(Bucket=MANIFEST["trust_bucket"], Key="trust/signing-state.json")
-    keys = json.loads(state["Body"].read())["body"]["keys"]
-    key = next(key["key"] for key in keys if key["state"] == "active")
+    key = signing_key()
     head = jwt.get_unverified_header(access_token) | (header or {})
     body = jwt.decode(access_token, options={"verify_signature": False}) | changes
     kept = [{name: value for name, value in part.items() if value is not None} for part in (head, body)]

@@ -69,8 +69,13 @@ with tempfile.TemporaryDirectory() as scratch:
     report.row("s3api get-object of nothing", "NoSuchKey", refusal("s3api", "get-object", "--bucket", bucket, "--key", "t/none", str(copy)))
     status, said, _ = aws("s3", "ls", f"s3://{MANIFEST['trust_bucket']}/trust/")
     report.row("s3 ls of the trust bucket", (0, True), (status, "keys.json" in said))
-    status, said, _ = aws("s3", "presign", f"s3://{bucket}/{name}", "--expires-in", "60")
-    report.row("s3 presign gives a URL that reads it", content, HTTP.get(said.strip(), timeout=20).content)
+    presign = ("s3", "presign", f"s3://{bucket}/{name}", "--expires-in", "60")
+    # In us-east-1 version 1 still presigns with signature version 2, which S3 refuses for buckets made since June 2020.
+    report.row("s3 presign with signature version 2, its default here", 400, HTTP.get(aws(*presign)[1].strip(), timeout=20).status_code)
+    config = scratch / "config"
+    config.write_text("[default]\ns3 =\n  signature_version = s3v4\n")
+    url = aws(*presign, AWS_CONFIG_FILE=str(config))[1].strip()
+    report.holds("s3 presign with signature version 4 gives a URL that reads it", HTTP.get(url, timeout=20).content == content)
 
     out = scratch / "out"
     act = json.dumps({"operation": "client.list", "operator": "aws-cli", "tenant": "acme"})

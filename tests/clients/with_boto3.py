@@ -10,7 +10,7 @@ from botocore.config import Config
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from stack import HTTP, MANIFEST, Report, aws, aws_outcome, new_file, settled, signed_ago, token, version
+from stack import HTTP, MANIFEST, Report, aws, aws_outcome, new_file, settled, signed_ago, signing_key, token, version
 
 report = Report("boto3", version("boto3"))
 kms, sts, s3, functions = aws("kms"), aws("sts"), aws("s3"), aws("lambda")
@@ -40,8 +40,7 @@ for what, want, act in [
 nobody = f"arn:aws:kms:{MANIFEST['region']}:111122223333:key/{uuid.uuid4()}"
 report.row("a key that does not exist", "NotFoundException",
            aws_outcome(lambda: kms.generate_data_key(KeyId=nobody, KeySpec="AES_256")))
-state = json.loads(s3.get_object(Bucket=trust, Key="trust/signing-state.json")["Body"].read())
-signing = next(key["key"] for key in state["body"]["keys"] if key["state"] == "active")
+signing = signing_key()
 rule = {"KeyId": signing, "MessageType": "DIGEST", "SigningAlgorithm": "RSASSA_PKCS1_V1_5_SHA_256"}
 digest = hashlib.sha256(b"message").digest()
 signature = kms.sign(Message=digest, **rule)["Signature"]
@@ -62,9 +61,13 @@ with signed_ago(minutes=16):
 wrong = aws("kms", aws_access_key_id="AKIAIOSFODNN7EXAMPLE")
 report.row("KMS with an unknown key id", "UnrecognizedClientException",
            aws_outcome(lambda: wrong.list_keys()))
-elsewhere = aws("s3", region_name="eu-west-1")
-report.row("S3 signed for another region", "AuthorizationHeaderMalformed",
-           aws_outcome(lambda: elsewhere.list_objects_v2(Bucket=bucket)))
+elsewhere = aws("kms", region_name="eu-west-1")
+report.row("KMS signed for another region", "InvalidSignatureException", aws_outcome(elsewhere.list_keys))
+elsewhere, refusals = aws("s3", region_name="eu-west-1"), []
+elsewhere.meta.events.register_first(
+    "needs-retry.s3", lambda response, **_: refusals.append(response[1].get("Error", {}).get("Code")))
+elsewhere.list_objects_v2(Bucket=bucket)
+report.row("S3 signed for another region: boto3 is told, and asks anew", ["AuthorizationHeaderMalformed", None], refusals)
 
 # S3
 bearer = token("acme-backend")

@@ -26,7 +26,7 @@ def psql(statement, password, user="token", **changes):
 good = database_token("token")
 report.row("a login by token", "token", psql("SELECT current_user", good))
 report.row("TLS, and the server's name verified", "t", psql("SELECT true", good))
-report.row("the login may call its own function", "acme", psql("SELECT api.client_for_token('acme-backend') ->> 'tenant'", good))
+report.row("the login may call its own function", "acme", psql("SELECT api.client_for_token('acme-backend') -> 'client' ->> 'tenant'", good))
 for what, statement in {
     "and touch no table": "SELECT * FROM public.clients",
     "nor write one": "INSERT INTO public.tenants (tenant) VALUES ('mine')",

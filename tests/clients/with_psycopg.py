@@ -23,7 +23,7 @@ def refusal(password, **changes):
 
 good = database_token("token")
 with connect(good) as connection:
-    row = connection.execute("SELECT api.client_for_token(%s) ->> 'tenant'", ["acme-backend"]).fetchone()
+    row = connection.execute("SELECT api.client_for_token(%s) -> 'client' ->> 'tenant'", ["acme-backend"]).fetchone()
     report.row("a function with a bound parameter", ("acme",), row)
     report.holds("over TLS", connection.pgconn.ssl_in_use)
     connection.rollback()

@@ -8,11 +8,11 @@ import time
 
 import jwt
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from stack import (
     CA, GATEWAY, HTTP, MANIFEST, UNKNOWN_FILE, Report, ask, assertion, b64url, call, claims, forge, outcome, private_key,
-    tampered, token, unsigned, version,
+    register, tampered, token, unsigned, version,
 )
 
 ME = "acme-backend"
@@ -122,6 +122,20 @@ corpus = {
 }
 for what, bad in corpus.items():
     report.row(what, "401 invalid_client", outcome(ask(bad)))
+
+# Clients with other keys, registered by an operator.
+pair = ed25519.Ed25519PrivateKey.generate()
+public = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(pair.public_key()))
+register("pyjwt-eddsa", public | {"kid": "1", "alg": "EdDSA", "use": "sig"})
+signed = jwt.encode(claims("pyjwt-eddsa"), pair, "EdDSA", {"kid": "1"})
+report.row("a client with an Ed25519 key", "200", outcome(ask(signed)))
+public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(other.public_key()))
+register("pyjwt-ps256", {name: public[name] for name in ("kty", "n", "e")} | {"kid": "1", "alg": "PS256", "use": "sig"})
+report.row("a client with an RSA key, PS256", "200",
+           outcome(ask(jwt.encode(claims("pyjwt-ps256"), other, "PS256", {"kid": "1"}))))
+report.row("the same key, RS256", "401 invalid_client",
+           outcome(ask(jwt.encode(claims("pyjwt-ps256"), other, "RS256", {"kid": "1"}))))
+
 once = assertion(ME)
 report.row("an assertion, once", "200", outcome(ask(once)))
 report.row("and once more", "401 invalid_client", outcome(ask(once)))

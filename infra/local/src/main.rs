@@ -1,7 +1,7 @@
 //! `local demo` and `local dev`: the stack for people.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -94,9 +94,9 @@ async fn demo() -> io::Result<ExitCode> {
     };
     let failures = report.failures().len();
     say(&format!("\n{} steps, {failures} of them not as they should be\n", report.rows().len()));
+    let gateway = stack.places.gateway.clone();
     stack.stop().await;
-    // The file names a stack that is gone.
-    let _ = std::fs::remove_file(manifest);
+    forget(&manifest, &gateway);
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -110,8 +110,9 @@ async fn dev(home: Option<PathBuf>, attached: bool) -> io::Result<ExitCode> {
         () = end_of_stdin(), if attached => {}
     }
     say("\nstopping\n");
+    let gateway = stack.places.gateway.clone();
     stack.stop().await;
-    let _ = std::fs::remove_file(manifest);
+    forget(&manifest, &gateway);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -125,8 +126,15 @@ async fn end_of_stdin() {
     let _ = end.await;
 }
 
+/// Removes the file that names a stack that is gone, unless another stack has written its own meanwhile.
+fn forget(manifest: &Path, gateway: &str) {
+    if std::fs::read_to_string(manifest).is_ok_and(|text| text.contains(gateway)) {
+        let _ = std::fs::remove_file(manifest);
+    }
+}
+
 /// Lines to paste.
-fn hints(stack: &Stack, manifest: &std::path::Path) -> String {
+fn hints(stack: &Stack, manifest: &Path) -> String {
     let places = &stack.places;
     let (gateway, ca) = (&places.gateway, places.ca_file.display());
     let (kms, s3, lambda) = (stack.endpoint("kms"), stack.endpoint("s3"), stack.endpoint("lambda"));

@@ -1,4 +1,5 @@
 // oauth4webapi and jose: discovery, client credentials with private_key_jwt, and the errors as a client sees them.
+import { readFileSync } from 'node:fs';
 import * as jose from 'jose';
 import * as oauth from 'oauth4webapi';
 import { Report, UNKNOWN_FILE, client, corpus, manifest, privateKey, refusal, version } from './stack.mjs';
@@ -61,6 +62,16 @@ const hour = oauth.PrivateKeyJwt({ key, kid }, { [oauth.modifyAssertion]: (_head
 report.row('an assertion that lives an hour', 'invalid_client', await processed(ask(hour)));
 const endpoint = oauth.PrivateKeyJwt({ key, kid }, { [oauth.modifyAssertion]: (_header, payload) => { payload.aud = server.token_endpoint; } });
 report.row('an assertion for the token endpoint', 'invalid_client', await processed(ask(endpoint)));
+const ed25519 = await jose.importPKCS8(readFileSync(process.env.PORTCULLIS_ED25519_KEY, 'utf8'), 'Ed25519');
+const other = { client_id: 'node-ed25519' };
+const named = {};
+const edProof = oauth.PrivateKeyJwt(
+  { key: ed25519, kid: 'node-ed25519-1' },
+  { [oauth.modifyAssertion]: (header) => { named.alg = header.alg; } },
+);
+const edIssued = await refusal(async () =>
+  oauth.processClientCredentialsResponse(server, other, await oauth.clientCredentialsGrantRequest(server, other, edProof, {})));
+report.row('a client with an Ed25519 key, as RFC 9864 names it', ['Ed25519', 'accepted'], [named.alg, edIssued]);
 const { privateKey: stranger } = await crypto.subtle.generateKey({ name: 'Ed25519' }, false, ['sign', 'verify']);
 report.row('an Ed25519 key nobody registered', 'invalid_client', await processed(ask(oauth.PrivateKeyJwt({ key: stranger, kid }))));
 report.row('a client secret', 'invalid_client', await processed(ask(oauth.ClientSecretBasic('secret'))));
