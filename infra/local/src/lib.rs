@@ -4,6 +4,7 @@
 //! event would prove nothing about either.
 
 pub mod account;
+pub mod aws_json;
 pub mod ca;
 pub mod clock;
 pub mod events;
@@ -21,6 +22,7 @@ pub mod runtime_api;
 pub mod s3;
 pub mod seed;
 pub mod sigv4;
+pub mod ssm;
 pub mod stack;
 pub mod sts;
 pub mod template;
