@@ -1,5 +1,6 @@
 //! `local demo` and `local dev`: the stack for people.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,11 +18,15 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let outcome = match (command.as_deref(), arguments.next()) {
-        (Some("demo"), None) => runtime.block_on(demo()),
-        (Some("dev"), None) => runtime.block_on(dev()),
+    // What follows are parameters of the template: `local demo Signer=ssm`.
+    let parameters: Option<BTreeMap<String, String>> = arguments
+        .map(|argument| argument.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .collect();
+    let outcome = match (command.as_deref(), parameters) {
+        (Some("demo"), Some(parameters)) => runtime.block_on(demo(parameters)),
+        (Some("dev"), Some(parameters)) => runtime.block_on(dev(parameters)),
         _ => {
-            say("usage: local demo | local dev\n");
+            say("usage: local (demo | dev) [Parameter=value …]\n");
             return ExitCode::from(64);
         }
     };
@@ -32,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 /// Starts the stack, seeds it, writes `.local/portcullis.json`.
-async fn start() -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
+async fn start(parameters: BTreeMap<String, String>) -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
     let checkout = std::env::current_dir()?;
     let home = checkout.join(".local");
     let since = Instant::now();
@@ -43,6 +48,7 @@ async fn start() -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
         root: home.join("run"),
         cache: Some(home.join("cache")),
         clock: Clock::system(),
+        parameters,
     })
     .await?;
     let clients = seed::seed(&stack).await?;
@@ -52,8 +58,8 @@ async fn start() -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
     Ok((stack, clients, manifest))
 }
 
-async fn demo() -> io::Result<ExitCode> {
-    let (stack, clients, manifest) = start().await?;
+async fn demo(parameters: BTreeMap<String, String>) -> io::Result<ExitCode> {
+    let (stack, clients, manifest) = start(parameters).await?;
     let report = Journey::new(&stack, &clients, true)?.travel().await;
     let report = match report {
         Ok(report) => report,
@@ -71,8 +77,8 @@ async fn demo() -> io::Result<ExitCode> {
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn dev() -> io::Result<ExitCode> {
-    let (stack, _clients, manifest) = start().await?;
+async fn dev(parameters: BTreeMap<String, String>) -> io::Result<ExitCode> {
+    let (stack, _clients, manifest) = start(parameters).await?;
     say(&hints(&stack, &manifest));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
@@ -90,6 +96,7 @@ fn hints(stack: &Stack, manifest: &std::path::Path) -> String {
     let places = &stack.places;
     let (gateway, ca) = (&places.gateway, places.ca_file.display());
     let (kms, s3, lambda) = (stack.endpoint("kms"), stack.endpoint("s3"), stack.endpoint("lambda"));
+    let ssm = stack.endpoint("ssm");
     let (proxy, database) = (places.proxy_port, local::stack::DATABASE);
     let (key, secret) = (&stack.operator.access_key_id, &stack.operator.secret_access_key);
     format!(
@@ -101,6 +108,7 @@ everything an outside client needs: {manifest}
 
   export AWS_ACCESS_KEY_ID={key} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION={region}
   aws --endpoint-url {kms} kms generate-data-key --key-id {data_key} --key-spec AES_256
+  aws --endpoint-url {ssm} ssm put-parameter --name /demo/secret --type SecureString --value x
   aws --endpoint-url {s3} s3api list-objects-v2 --bucket {bucket}
   aws --endpoint-url {lambda} lambda invoke --function-name portcullis-{env}-admin --cli-binary-format raw-in-base64-out \\
       --payload '{{\"operation\":\"client.list\",\"operator\":\"me\",\"tenant\":\"acme\"}}' /dev/stdout

@@ -346,14 +346,7 @@ impl<'a> Journey<'a> {
         let (head, rest) = token.split_once('.').unwrap_or_default();
         let (body, _) = rest.split_once('.').unwrap_or_default();
         let input = format!("{head}.{}", changed(body, changes));
-        let key = self.stack.signing_key().await?;
-        let message = STANDARD.encode(digest(&SHA256, input.as_bytes()));
-        let request = json!({"KeyId": key, "Message": message, "MessageType": "DIGEST",
-            "SigningAlgorithm": "RSASSA_PKCS1_V1_5_SHA_256"});
-        let operator = self.stack.account.operator();
-        let answer = self.stack.kms.perform(&operator, None, "Sign", &request);
-        let answer = answer.map_err(|error| io::Error::other(format!("{error:?}")))?;
-        let signature = answer["Signature"].as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
+        let signature = self.stack.sign_as_issuer(input.as_bytes()).await?;
         Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 }

@@ -32,7 +32,12 @@ where
     }
 }
 
-/// Something that breaks the contract: an answer, or the key in it.
+/// What is stored is not what its name says: nobody called wrongly, and people have to mend it.
+pub(crate) fn unusable(operation: &'static str, what: &'static str) -> Fault {
+    Fault::new(FaultKind::Unavailable, SERVICE, operation).caused_by(what)
+}
+
+/// Something that breaks the contract of the call.
 pub(crate) fn broken(operation: &'static str, what: &'static str) -> Fault {
     Fault::new(FaultKind::Invalid, SERVICE, operation).caused_by(what)
 }

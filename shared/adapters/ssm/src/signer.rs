@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::Builder;
 use aws_sdk_ssm::config::retry::RetryConfig;
-use aws_sdk_ssm::types::ParameterType;
+use aws_sdk_ssm::types::{Parameter, ParameterType};
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, default_async_sleep};
 use aws_types::SdkConfig;
 use futures::FutureExt as _;
@@ -89,14 +89,15 @@ impl<E: Entropy> SsmSigner<E> {
         let (client, sleep) = (self.client.clone(), self.sleep.clone());
         let (entropy, keys) = (Arc::clone(&self.entropy), Arc::clone(&self.keys));
         let loaded: Loaded = async move {
-            let text = match sleep {
+            let parameter = match sleep {
                 Some(sleep) => patiently(OPERATION, &sleep, entropy.as_ref(), || read(&client, &key)).await?,
                 None => read(&client, &key).await?,
             };
-            let unusable = |_| fault::broken(OPERATION, "the parameter holds no key of the algorithm");
+            let text = secure_string(parameter, &key)?;
+            let unusable = |_| fault::unusable(OPERATION, "the parameter holds no key of the algorithm");
             let pair = Pair::from_pem(algorithm, text.expose()).map_err(unusable)?;
             if pair.kid().map_err(unusable)? != kid {
-                return Err(fault::broken(OPERATION, "the parameter holds another key than its name says"));
+                return Err(fault::unusable(OPERATION, "the parameter holds another key than its name says"));
             }
             let pair = Arc::new(pair);
             let mut keys = lock(&keys);
@@ -125,17 +126,20 @@ impl<E> fmt::Debug for SsmSigner<E> {
     }
 }
 
-async fn read(client: &Client, key: &str) -> Result<SecretString, Fault> {
+async fn read(client: &Client, key: &str) -> Result<Parameter, Fault> {
     let answer = client.get_parameter().name(key).with_decryption(true).send().await;
     let answer = answer.map_err(|error| fault::of(OPERATION, true, &error))?;
-    let parameter = answer.parameter.ok_or_else(|| fault::broken(OPERATION, "no parameter"))?;
-    let value = parameter.value.map(SecretString::new).ok_or_else(|| fault::broken(OPERATION, "no value"))?;
+    answer.parameter.ok_or_else(|| fault::broken(OPERATION, "no parameter"))
+}
+
+fn secure_string(parameter: Parameter, key: &str) -> Result<SecretString, Fault> {
+    let value = parameter.value.map(SecretString::new).ok_or_else(|| fault::unusable(OPERATION, "no value"))?;
     if parameter.name.as_deref() != Some(key) {
-        return Err(fault::broken(OPERATION, "the answer names another parameter"));
+        return Err(fault::unusable(OPERATION, "the answer names another parameter"));
     }
     // A plain String would be readable without any right on the key.
     if parameter.r#type != Some(ParameterType::SecureString) {
-        return Err(fault::broken(OPERATION, "the parameter is no SecureString"));
+        return Err(fault::unusable(OPERATION, "the parameter is no SecureString"));
     }
     Ok(value)
 }
