@@ -9,7 +9,7 @@ STACK := target/debug/local
 # Of the template, for demo and dev: make demo PARAMETERS=Signer=ssm
 PARAMETERS ?=
 
-.PHONY: help demo dev test check build fmt lint clean need
+.PHONY: help demo dev test test-clients check build fmt lint clean need
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,11 @@ dev: need ## the local stack in the foreground, with lines to paste
 test: need ## everything that proves it
 	@$(BUILD)
 	@scripts/test
+	@scripts/test-clients
+
+test-clients: need ## programs nobody here wrote (PyJWT, boto3, the AWS CLI, psql, curl, ...) against a stack of their own
+	@$(BUILD)
+	@scripts/test-clients
 
 check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, demo
 	@$(STACK) demo

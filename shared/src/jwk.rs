@@ -1,9 +1,9 @@
 //! From the public half of a signing key to the JWK that verifiers read.
 
-use serde_json::{Map, Value, json};
 use crate::encoding::base64url;
 use crate::jwks::{Algorithm, KeySet};
 use crate::name::Malformed;
+use serde_json::{Map, Value, json};
 
 const BAD: Malformed = Malformed("public key");
 

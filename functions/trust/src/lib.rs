@@ -22,8 +22,8 @@ use shared::name::Malformed;
 use shared::port::{Database, Fault, FaultKind, ObjectReader, ObjectWriter, Parameter, SigningKeys};
 use shared::trust::{KeyState, OwnKeys, Revocations, SigningKey, SigningState, TrustObject};
 
-pub use shared::jwk::PublicJwk;
 use self::publish::{Held, Outcome, Shelf};
+pub use shared::jwk::PublicJwk;
 
 /// The key of the issuer profiles.
 pub const PROFILES: &str = "trust/profiles.json";

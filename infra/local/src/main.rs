@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -12,23 +12,17 @@ use local::seed;
 use local::stack::{Options, Stack, sibling_binaries, unpacked_postgres};
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let command = arguments.next();
+    let Some(command) = Command::parse(std::env::args().skip(1)) else {
+        say("usage: local demo | local dev [--home DIR] [--attached]\n");
+        return ExitCode::from(64);
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    // What follows are parameters of the template: `local demo Signer=ssm`.
-    let parameters: Option<BTreeMap<String, String>> = arguments
-        .map(|argument| argument.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
-        .collect();
-    let outcome = match (command.as_deref(), parameters) {
-        (Some("demo"), Some(parameters)) => runtime.block_on(demo(parameters)),
-        (Some("dev"), Some(parameters)) => runtime.block_on(dev(parameters)),
-        _ => {
-            say("usage: local (demo | dev) [Parameter=value …]\n");
-            return ExitCode::from(64);
-        }
+    let outcome = match command {
+        Command::Demo { parameters } => runtime.block_on(demo(parameters)),
+        Command::Dev { home, attached, parameters } => runtime.block_on(dev(home, attached, parameters)),
     };
     match outcome {
         Ok(code) => code,
@@ -36,17 +30,56 @@ fn main() -> ExitCode {
     }
 }
 
-/// Starts the stack, seeds it, writes `.local/portcullis.json`.
-async fn start(parameters: BTreeMap<String, String>) -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
+/// Parameters of the template that replace the stack's own: `local demo Signer=ssm`.
+type Parameters = BTreeMap<String, String>;
+
+enum Command {
+    Demo {
+        parameters: Parameters,
+    },
+    /// `home`: the folder of this stack and its `portcullis.json`, `.local` by default. `attached`: ends when stdin does, so
+    /// that a program that started it cannot leave it behind.
+    Dev {
+        home: Option<PathBuf>,
+        attached: bool,
+        parameters: Parameters,
+    },
+}
+
+impl Command {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
+        let command = arguments.next()?;
+        let (mut home, mut attached, mut parameters) = (None, false, Parameters::new());
+        while let Some(argument) = arguments.next() {
+            match (argument.as_str(), argument.split_once('=')) {
+                ("--home", _) if home.is_none() => home = Some(PathBuf::from(arguments.next()?)),
+                ("--attached", _) if !attached => attached = true,
+                (_, Some((name, value))) if !name.starts_with('-') => {
+                    parameters.insert(name.to_owned(), value.to_owned());
+                }
+                _ => return None,
+            }
+        }
+        match command.as_str() {
+            "demo" if home.is_none() && !attached => Some(Self::Demo { parameters }),
+            "dev" => Some(Self::Dev { home, attached, parameters }),
+            _ => None,
+        }
+    }
+}
+
+/// Starts the stack in `home` (`.local`), seeds it, writes `portcullis.json` there.
+async fn start(home: Option<PathBuf>, parameters: Parameters) -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
     let checkout = std::env::current_dir()?;
-    let home = checkout.join(".local");
+    let shared = checkout.join(".local");
+    let home = home.map_or_else(|| shared.clone(), |home| checkout.join(home));
     let since = Instant::now();
     say("starting the stack ... ");
     let stack = Stack::start(Options {
         binaries: sibling_binaries()?,
         postgres: unpacked_postgres(&checkout),
         root: home.join("run"),
-        cache: Some(home.join("cache")),
+        cache: Some(shared.join("cache")),
         clock: Clock::system(),
         parameters,
     })
@@ -58,8 +91,8 @@ async fn start(parameters: BTreeMap<String, String>) -> io::Result<(Stack, Vec<s
     Ok((stack, clients, manifest))
 }
 
-async fn demo(parameters: BTreeMap<String, String>) -> io::Result<ExitCode> {
-    let (stack, clients, manifest) = start(parameters).await?;
+async fn demo(parameters: Parameters) -> io::Result<ExitCode> {
+    let (stack, clients, manifest) = start(None, parameters).await?;
     let report = Journey::new(&stack, &clients, true)?.travel().await;
     let report = match report {
         Ok(report) => report,
@@ -71,28 +104,47 @@ async fn demo(parameters: BTreeMap<String, String>) -> io::Result<ExitCode> {
     };
     let failures = report.failures().len();
     say(&format!("\n{} steps, {failures} of them not as they should be\n", report.rows().len()));
+    let gateway = stack.places.gateway.clone();
     stack.stop().await;
-    // The file names a stack that is gone.
-    let _ = std::fs::remove_file(manifest);
+    forget(&manifest, &gateway);
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn dev(parameters: BTreeMap<String, String>) -> io::Result<ExitCode> {
-    let (stack, _clients, manifest) = start(parameters).await?;
+async fn dev(home: Option<PathBuf>, attached: bool, parameters: Parameters) -> io::Result<ExitCode> {
+    let (stack, _clients, manifest) = start(home, parameters).await?;
     say(&hints(&stack, &manifest));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         stopped = tokio::signal::ctrl_c() => stopped?,
         _ = terminate.recv() => {}
+        () = end_of_stdin(), if attached => {}
     }
     say("\nstopping\n");
+    let gateway = stack.places.gateway.clone();
     stack.stop().await;
-    let _ = std::fs::remove_file(manifest);
+    forget(&manifest, &gateway);
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns when nobody can write to stdin any more. Reads on a thread of its own, which the end of the process ends.
+async fn end_of_stdin() {
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        drop(ended);
+    });
+    let _ = end.await;
+}
+
+/// Removes the file that names a stack that is gone, unless another stack has written its own meanwhile.
+fn forget(manifest: &Path, gateway: &str) {
+    if std::fs::read_to_string(manifest).is_ok_and(|text| text.contains(gateway)) {
+        let _ = std::fs::remove_file(manifest);
+    }
+}
+
 /// Lines to paste.
-fn hints(stack: &Stack, manifest: &std::path::Path) -> String {
+fn hints(stack: &Stack, manifest: &Path) -> String {
     let places = &stack.places;
     let (gateway, ca) = (&places.gateway, places.ca_file.display());
     let (kms, s3, lambda) = (stack.endpoint("kms"), stack.endpoint("s3"), stack.endpoint("lambda"));

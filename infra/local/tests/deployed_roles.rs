@@ -260,7 +260,11 @@ fn with_keys_in_parameters_trust_only_writes_them_and_token_only_reads_them() {
             ("GetParameters", json!({ "Names": [format!("{own}/kid")] })),
             ("GetParametersByPath", json!({ "Path": own })),
             ("GetParameterHistory", get(own)),
-            ("PutParameter", { let mut fresh = key_parameter(&stack, own); fresh["Name"] = json!(format!("{own}/{who}")); fresh }),
+            ("PutParameter", {
+                let mut fresh = key_parameter(&stack, own);
+                fresh["Name"] = json!(format!("{own}/{who}"));
+                fresh
+            }),
             ("LabelParameterVersion", json!({ "Name": format!("{own}/kid"), "Labels": ["a"] })),
             ("DeleteParameter", json!({ "Name": format!("{own}/kid") })),
         ] {
@@ -270,7 +274,12 @@ fn with_keys_in_parameters_trust_only_writes_them_and_token_only_reads_them() {
         }
         // The key serves through SSM only, and the KMS signer's rights are not there.
         stack.may_not(who, None, "Decrypt", &open);
-        stack.may_not(who, None, "Encrypt", &json!({ "KeyId": stack.signing, "Plaintext": "AAAA", "EncryptionContext": context }));
+        stack.may_not(
+            who,
+            None,
+            "Encrypt",
+            &json!({ "KeyId": stack.signing, "Plaintext": "AAAA", "EncryptionContext": context }),
+        );
         stack.may_not(who, None, "CreateKey", &create("RSA_2048", "dev"));
         let tagged = stack.kms.create_key(KeySpec::EccNistP256, KeyUsage::SignVerify, &[("portcullis:signing", "dev")]);
         stack.may_not(who, None, "Sign", &signing(&json!(tagged.unwrap()), "ECDSA_SHA_256", "DIGEST"));

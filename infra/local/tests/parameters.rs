@@ -135,7 +135,8 @@ async fn the_sdk_puts_reads_labels_lists_and_deletes() {
         put.send().await.unwrap();
     }
     let pages = ssm.get_parameters_by_path().path("/many").max_results(4).into_paginator().items().send();
-    let names: Vec<_> = pages.collect::<Result<Vec<_>, _>>().await.unwrap().into_iter().filter_map(|p| p.name).collect();
+    let names: Vec<_> =
+        pages.collect::<Result<Vec<_>, _>>().await.unwrap().into_iter().filter_map(|p| p.name).collect();
     assert_eq!((names.len(), names.first().map(String::as_str)), (11, Some("/many/00")));
     ssm.delete_parameter().name("/app/x").send().await.unwrap();
     assert_eq!(code(ssm.get_parameter().name("/app/x").send().await), ("ParameterNotFound".to_owned(), 400));

@@ -108,7 +108,10 @@ async fn a_key_that_was_swapped_or_closed_signs_nothing() {
     let good = perform("GetParameter", json!({"Name": key, "WithDecryption": true}))["Parameter"]["Value"].clone();
     let canary = "-----BEGIN PRIVATE KEY-----\nY2FuYXJ5LTU4Y2Q=\n-----END PRIVATE KEY-----\n";
     let write = |value: &Value| {
-        perform("PutParameter", json!({"Name": key, "Value": value, "Overwrite": true, "KeyId": running.stack.places.signing_key}));
+        perform(
+            "PutParameter",
+            json!({"Name": key, "Value": value, "Overwrite": true, "KeyId": running.stack.places.signing_key}),
+        );
     };
     write(&json!(canary));
     says_come_back(&running.api.token_with(&assertion, None).await.unwrap());

@@ -93,13 +93,7 @@ impl Call<'_> {
         }
     }
 
-    fn shown(
-        &self,
-        name: &str,
-        version: &Version,
-        selector: Option<&str>,
-        decrypt: bool,
-    ) -> Result<Value, Refusal> {
+    fn shown(&self, name: &str, version: &Version, selector: Option<&str>, decrypt: bool) -> Result<Value, Refusal> {
         let arn = self.arn(name);
         let value = self.value(&arn, version, decrypt)?;
         let mut shown = json!({
@@ -335,11 +329,7 @@ fn find(shelf: &Shelf, wanted: &Reference) -> Result<Version, Refusal> {
 }
 
 /// One page of a sorted list, and the token of the next one.
-fn page<'a>(
-    input: &Input<'_>,
-    entries: &'a [String],
-    most: i64,
-) -> Result<(&'a [String], Option<String>), Refusal> {
+fn page<'a>(input: &Input<'_>, entries: &'a [String], most: i64) -> Result<(&'a [String], Option<String>), Refusal> {
     let invalid = || Refusal::new("InvalidNextToken", "The specified token isn't valid.");
     let start = match input.text("NextToken", 1, 4096)? {
         None => 0,
@@ -383,9 +373,8 @@ fn not_found() -> Refusal {
 }
 
 fn version_not_found(name: &str, selector: &str) -> Refusal {
-    let message = format!(
-        "Systems Manager could not find version {selector} of {name}. Verify the version and try again."
-    );
+    let message =
+        format!("Systems Manager could not find version {selector} of {name}. Verify the version and try again.");
     Refusal::new("ParameterVersionNotFound", message)
 }
 

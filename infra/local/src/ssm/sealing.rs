@@ -32,8 +32,7 @@ pub(super) fn open(kms: ThroughKms<'_>, arn: &str, stored: &str, advanced: bool)
     let plaintext = if advanced {
         let stored = STANDARD.decode(stored).map_err(|_| internal())?;
         let (length, rest) = stored.split_first_chunk::<2>().ok_or_else(internal)?;
-        let (wrapped, sealed) =
-            rest.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or_else(internal)?;
+        let (wrapped, sealed) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or_else(internal)?;
         let opened =
             kms("Decrypt", &json!({ "CiphertextBlob": STANDARD.encode(wrapped), "EncryptionContext": context }))?;
         disclose(&bytes(&opened, "Plaintext")?, arn, sealed).map_err(|_| internal())?

@@ -41,10 +41,16 @@ fn world() -> World {
         role("reader", &json!([reads("/app/x"), opens(&through)])),
         role("blind", &json!([reads("/app/x")])),
         role("below", &json!([reads("/app/*"), opens(&through)])),
-        role("first", &json!([{ "Effect": "Allow", "Action": "ssm:PutParameter", "Resource": arn("/app/*"),
-            "Condition": { "StringNotEquals": { "ssm:Overwrite": "true" } } }])),
-        role("flat", &json!([{ "Effect": "Allow", "Action": "ssm:GetParametersByPath", "Resource": arn("/app"),
-            "Condition": { "StringEquals": { "ssm:Recursive": "false" } } }])),
+        role(
+            "first",
+            &json!([{ "Effect": "Allow", "Action": "ssm:PutParameter", "Resource": arn("/app/*"),
+            "Condition": { "StringNotEquals": { "ssm:Overwrite": "true" } } }]),
+        ),
+        role(
+            "flat",
+            &json!([{ "Effect": "Allow", "Action": "ssm:GetParametersByPath", "Resource": arn("/app"),
+            "Condition": { "StringEquals": { "ssm:Recursive": "false" } } }]),
+        ),
     ];
     let account = Arc::new(Account::new(Iam::new(ACCOUNT, REGION, Clock::system(), &roles).unwrap()));
     let kms = Kms::new(Arc::clone(&account));
@@ -312,8 +318,7 @@ fn a_disabled_key_leaves_the_ciphertext_readable_only() {
         world.kms.perform(&world.account.operator(), None, operation, &json!({ "KeyId": world.key })).unwrap();
     };
     key("DisableKey");
-    let text =
-        world.refused("GetParameter", json!({ "Name": "/app/x", "WithDecryption": true }), "InvalidKeyId");
+    let text = world.refused("GetParameter", json!({ "Name": "/app/x", "WithDecryption": true }), "InvalidKeyId");
     assert!(text.contains("is disabled.") && text.contains("DisabledException"), "{text}");
     world.may("GetParameter", json!({ "Name": "/app/x" }));
     key("EnableKey");
@@ -355,7 +360,11 @@ fn a_role_reaches_its_own_parameter_only_and_only_with_the_right_on_the_key() {
         ("first", "PutParameter", secure("/app/z", "w")),
         ("flat", "GetParametersByPath", json!({ "Path": "/app", "Recursive": true })),
     ] {
-        assert_eq!(world.as_role(who, operation, input.clone()), Err("AccessDeniedException"), "{who} {operation} {input}");
+        assert_eq!(
+            world.as_role(who, operation, input.clone()),
+            Err("AccessDeniedException"),
+            "{who} {operation} {input}"
+        );
     }
     assert!(world.as_role("blind", "GetParameter", json!({ "Name": "/app/x" })).is_ok(), "the ciphertext needs no key");
     assert!(world.as_role("first", "PutParameter", put("/app/z", "w")).is_ok());

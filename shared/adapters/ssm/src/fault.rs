@@ -26,8 +26,12 @@ where
             Fault::new(kind, SERVICE, operation).caused_by(cause)
         }
         SdkError::ConstructionFailure(_) => broken(operation, "the request could not be built"),
-        SdkError::ResponseError(_) => Fault::new(FaultKind::Unavailable, SERVICE, operation).caused_by("no usable answer"),
-        SdkError::TimeoutError(_) => Fault::new(FaultKind::Unavailable, SERVICE, operation).caused_by("no answer in time"),
+        SdkError::ResponseError(_) => {
+            Fault::new(FaultKind::Unavailable, SERVICE, operation).caused_by("no usable answer")
+        }
+        SdkError::TimeoutError(_) => {
+            Fault::new(FaultKind::Unavailable, SERVICE, operation).caused_by("no answer in time")
+        }
         _ => Fault::new(FaultKind::Unavailable, SERVICE, operation).caused_by("no connection"),
     }
 }

@@ -26,9 +26,8 @@ pub(crate) fn decode(text: &str) -> Option<(Label, Zeroizing<Vec<u8>>)> {
         return None;
     }
     let text = text.trim_ascii();
-    let (label, body) = LABELS
-        .iter()
-        .find_map(|(label, begin, end)| Some((*label, text.strip_prefix(begin)?.strip_suffix(end)?)))?;
+    let (label, body) =
+        LABELS.iter().find_map(|(label, begin, end)| Some((*label, text.strip_prefix(begin)?.strip_suffix(end)?)))?;
     if !body.starts_with(['\r', '\n']) || !body.ends_with('\n') {
         return None;
     }

@@ -231,7 +231,11 @@ fn of_a_thousand_cold_starts_in_a_second_as_many_sign_as_the_limit_allows_and_th
     let allowed = PER_SECOND * (1.0 + 1.0 + BUDGET.as_secs_f64());
     assert!(granted as f64 >= 0.95 * allowed && granted as f64 <= allowed, "{granted} of {allowed}");
     let last = signed.iter().max().unwrap();
-    println!("{granted} of {STARTS} signed, the last after {:.2} s; {} told to come back", last.as_secs_f64(), told.len());
+    println!(
+        "{granted} of {STARTS} signed, the last after {:.2} s; {} told to come back",
+        last.as_secs_f64(),
+        told.len()
+    );
     assert!(*last <= Duration::from_secs(1) + BUDGET && time.now() <= Duration::from_secs(1) + BUDGET);
 }
 
