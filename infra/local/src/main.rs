@@ -13,7 +13,7 @@ use local::stack::{Options, Stack, sibling_binaries, unpacked_postgres};
 
 fn main() -> ExitCode {
     let Some(command) = Command::parse(std::env::args().skip(1)) else {
-        say("usage: local demo | local dev [--home DIR] [--attached]\n");
+        say("usage: local demo [Parameter=value …] | local dev [--home DIR] [--attached] [Parameter=value …]\n");
         return ExitCode::from(64);
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -134,9 +134,11 @@ async fn the_sdk_puts_reads_labels_lists_and_deletes() {
         let put = ssm.put_parameter().name(format!("/many/{number:02}")).value("v").r#type(ParameterType::String);
         put.send().await.unwrap();
     }
-    let pages = ssm.get_parameters_by_path().path("/many").max_results(4).into_paginator().items().send();
-    let names: Vec<_> =
-        pages.collect::<Result<Vec<_>, _>>().await.unwrap().into_iter().filter_map(|p| p.name).collect();
+    let mut pages = ssm.get_parameters_by_path().path("/many").max_results(4).into_paginator().send();
+    let mut names = Vec::new();
+    while let Some(page) = pages.next().await {
+        names.extend(page.unwrap().parameters.unwrap_or_default().into_iter().filter_map(|found| found.name));
+    }
     assert_eq!((names.len(), names.first().map(String::as_str)), (11, Some("/many/00")));
     ssm.delete_parameter().name("/app/x").send().await.unwrap();
     assert_eq!(code(ssm.get_parameter().name("/app/x").send().await), ("ParameterNotFound".to_owned(), 400));
