@@ -179,7 +179,8 @@ impl Item {
 
 /// Checks what concerns the batch as a whole.
 pub(crate) fn check(items: &[Item], operation: Operation) -> Result<(), Problem> {
-    let fits = |item: &Item| item.kind == Kind::of(operation) && (operation != Operation::Decrypt || item.row.is_some());
+    let fits =
+        |item: &Item| item.kind == Kind::of(operation) && (operation != Operation::Decrypt || item.row.is_some());
     if items.is_empty() || items.len() > MAX_ITEMS || !items.iter().all(fits) {
         return Err(Code::MalformedRequest.into());
     }
@@ -411,7 +412,8 @@ mod tests {
     }
 
     fn indexed(member: &str, value: Value) -> Value {
-        let mut item = json!({"ref": "1", "table": "users", "column": "ssn", "value": "AA", "normalisation": "exact", "bits": 12});
+        let mut item =
+            json!({"ref": "1", "table": "users", "column": "ssn", "value": "AA", "normalisation": "exact", "bits": 12});
         item[member] = value;
         item
     }

@@ -95,8 +95,7 @@ where
         let operation = asked.ok_or(Problem::new(Code::NotFound))?;
         let direct: Direct = serde_json::from_value(event).map_err(|_| Problem::new(Code::MalformedRequest))?;
         let caller = self.gate.admit_direct(direct.access_token.0.expose(), &invocation.request_id).await?;
-        let answer =
-            self.batch(operation, &caller, direct.items, &invocation.request_id, invocation.deadline).await?;
+        let answer = self.batch(operation, &caller, direct.items, &invocation.request_id, invocation.deadline).await?;
         serde_json::to_value(&answer).map_err(|_| Code::Internal.into())
     }
 

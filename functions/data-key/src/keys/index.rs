@@ -56,11 +56,7 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> IndexKeys<W, D, C, E> {
     }
 
     /// The tenant's key. The outer `Err` means that the database gave no answer.
-    pub(crate) async fn take(
-        &self,
-        tenant: &Tenant,
-        deadline: Timestamp,
-    ) -> Result<Result<Indexing, Refusal>, Fault> {
+    pub(crate) async fn take(&self, tenant: &Tenant, deadline: Timestamp) -> Result<Result<Indexing, Refusal>, Fault> {
         if let Some(warm) = self.warm(tenant) {
             return Ok(Ok(warm));
         }
