@@ -4,6 +4,7 @@
 //! through [`clock`], [`config`] and [`entropy`].
 
 pub mod audit;
+pub mod blind_index;
 pub mod boot;
 pub mod clock;
 pub mod config;

@@ -34,6 +34,8 @@ migrations! {
     "0001_foundation",
     "0002_files",
     "0003_data_keys",
+    "0005_client_revocation",
+    "0006_index_keys",
 }
 
 /// A migration as the database remembers it.

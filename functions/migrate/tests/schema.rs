@@ -17,9 +17,10 @@ const LOGINS: [&str; 8] =
     ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
 
 /// The foundation's functions and the one login that may call each.
-const FOUNDATION: [(&str, &str); 8] = [
+const FOUNDATION: [(&str, &str); 9] = [
     ("client_for_token", "token"),
     ("consume_assertion", "token"),
+    ("revoke_own", "token"),
     ("tenant_put", "admin"),
     ("client_put", "admin"),
     ("client_disable", "admin"),
@@ -169,6 +170,12 @@ fn consume(tenant: &str, client_id: &str, version: i64, id: u8) -> (&'static str
         Parameter::Int(NOW),
     ];
     ("api.consume_assertion", parameters)
+}
+
+fn revoke_own(tenant: &str, client_id: &str, version: i64, id: u8, exp: i64) -> (&'static str, Vec<Parameter>) {
+    let (_, mut parameters) = consume(tenant, client_id, version, id);
+    parameters.extend([text("0190a2b4-0000-7000-8000-00000000000b"), Parameter::Int(exp)]);
+    ("api.revoke_own", parameters)
 }
 
 fn list(tenant: &str, after: Option<&str>, limit: i64) -> (&'static str, Vec<Parameter>) {
@@ -445,6 +452,14 @@ async fn the_fake_registry_answers_as_postgres_does() {
         revoke("sub", "access|1", second - 100),
         revoke("jti", "0190a2b4-0000-7000-8000-00000000000a", second + 910),
         revoke("device", "d", second),
+        revoke_own("acme", "acme-one", 2, 3, second + 300),
+        revoke_own("acme", "acme-one", 1, 20, second + 300),
+        revoke_own("globex", "acme-one", 2, 20, second + 300),
+        snapshot(NOW),
+        revoke_own("acme", "acme-one", 2, 20, second + 300),
+        revoke_own("acme", "acme-one", 2, 20, second + 300),
+        revoke_own("acme", "acme-one", 2, 21, second + 200),
+        revoke_own("acme", "acme-one", 2, 22, second - 11),
         snapshot(NOW),
         tenant("acme", false),
         found("acme-one"),
@@ -469,6 +484,8 @@ async fn the_fake_registry_answers_as_postgres_does() {
 async fn values_that_the_functions_of_this_house_never_send_are_faults() {
     let server = Server::migrated().await;
     let admin = server.login("admin").await;
+    let (function, parameters) = revoke_own("acme", "acme-one", 1, 1, NOW / 1000 + 911);
+    assert!(server.login("token").await.call(function, parameters).await.is_err(), "no token lives so long");
     for (function, parameters) in [
         tenant("Acme", true),
         tenant("", true),

@@ -69,7 +69,14 @@ impl Client {
 pub async fn seed(stack: &Stack) -> io::Result<Vec<Client>> {
     let directory = stack.places.directory.join("clients");
     std::fs::create_dir_all(&directory)?;
-    let everything = ["files:read", "files:write", "fields:encrypt:*.*", "fields:decrypt:*.*"];
+    let everything = [
+        "files:read",
+        "files:write",
+        "fields:encrypt:*.*",
+        "fields:decrypt:*.*",
+        "fields:index:*.*",
+        "fields:inspect:*.*",
+    ];
     let made = [
         Client::make("acme-backend", "acme", &everything, false, &directory)?,
         Client::make("acme-reader", "acme", &["files:read"], false, &directory)?,

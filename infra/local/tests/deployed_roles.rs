@@ -163,6 +163,14 @@ fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_t
     stack.may_not("data-key-decrypt", None, "Decrypt", &unwrap);
     stack.may_not("data-key-decrypt", None, "GenerateDataKey", &generate(&stack.data, context("field")));
 
+    let index = stack.may("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.data, context("index")));
+    let open_index = json!({ "CiphertextBlob": index["CiphertextBlob"], "EncryptionContext": context("index") });
+    stack.may("data-key-encrypt", None, "Decrypt", &open_index);
+    stack.may_not("data-key-decrypt", None, "Decrypt", &open_index);
+    stack.may_not("data-key-decrypt", None, "GenerateDataKey", &generate(&stack.data, context("index")));
+    let wrap = json!({ "KeyId": stack.data, "Plaintext": index["Plaintext"], "EncryptionContext": context("index") });
+    stack.may_not("data-key-encrypt", None, "Encrypt", &wrap);
+
     let mut spelt = context("field");
     let tenant = spelt.as_object_mut().unwrap().remove("tenant").unwrap();
     spelt["Tenant"] = tenant;

@@ -52,6 +52,14 @@ impl Registry {
         self.with(|state| std::mem::take(&mut state.calls))
     }
 
+    /// The ids of the tokens that are revoked one by one, with the time until which each is remembered.
+    pub fn revoked(&self) -> Vec<(String, i64)> {
+        self.with(|state| {
+            let single = state.revocations.iter().filter(|((kind, _), _)| kind == "jti");
+            single.map(|((_, jti), (exp, _))| (jti.clone(), *exp)).collect()
+        })
+    }
+
     /// How many assertion ids are remembered.
     pub fn assertions(&self) -> usize {
         self.with(|state| state.assertions.len())
@@ -90,6 +98,20 @@ impl State {
                 "api.consume_assertion",
                 [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now)],
             ) => Some(self.consume(tenant, client, *version, hash, *expires, *now)),
+            (
+                "api.revoke_own",
+                [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now), Text(jti), Int(exp)],
+            ) => {
+                if *exp > now / 1000 + 910 {
+                    return None;
+                }
+                let consumed = self.consume(tenant, client, *version, hash, *expires, *now);
+                if text(&consumed, "outcome") != "ok" {
+                    return Some(consumed);
+                }
+                self.end("jti", jti, *exp);
+                Some(json!({ "outcome": "revoked" }))
+            }
             ("api.tenant_put", [Text(operator), Text(request), Int(now), Text(tenant), Text(name), Bool(enabled)]) => {
                 let row = json!({ "name": name, "tenant": tenant, "enabled": enabled });
                 let outcome = store(&mut self.tenants, tenant, row, *now);
