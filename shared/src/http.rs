@@ -162,6 +162,11 @@ impl Response {
             .header("cache-control", "no-store")
     }
 
+    /// Done, and there is nothing to say about it: 204 without a body.
+    pub fn no_content() -> Self {
+        Self { status: 204, headers: Vec::new(), body: String::new() }.header("cache-control", "no-store")
+    }
+
     /// A redirect that nobody may keep: 302 with `Cache-Control: no-store` and `Referrer-Policy: no-referrer`.
     pub fn redirect(location: String) -> Self {
         Self { status: 302, headers: Vec::new(), body: String::new() }

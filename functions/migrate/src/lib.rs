@@ -34,6 +34,7 @@ migrations! {
     "0001_foundation",
     "0002_files",
     "0003_data_keys",
+    "0007_file_lifecycle",
 }
 
 /// A migration as the database remembers it.
