@@ -145,6 +145,7 @@ fn events_and_the_schedule_start_only_what_they_should() {
     assert_eq!(
         rules,
         [
+            ("portcullis-test-file-sweep", vec!["portcullis-test-object-events".to_owned()], true),
             ("portcullis-test-object-created", vec!["portcullis-test-object-events".to_owned()], false),
             ("portcullis-test-trust-inbox", vec!["portcullis-test-trust".to_owned()], false),
             ("portcullis-test-trust-schedule", vec!["portcullis-test-trust".to_owned()], true),
@@ -172,6 +173,10 @@ fn the_gateway_may_invoke_only_the_functions_of_its_routes() {
         ("authorizer", "authorizers/abc123", true),
         ("upload", "v1/POST/files", true),
         ("upload", "v1/GET/files/1", false),
+        ("upload", "v1/DELETE/files/1", true),
+        ("upload", "v1/POST/files/1/url", true),
+        ("upload", "v1/POST/files/1/content", false),
+        ("download", "v1/DELETE/files/1", false),
         ("download", "v1/GET/files/1/content", true),
         ("data-key-encrypt", "v1/POST/fields/decrypt", false),
         ("data-key-decrypt", "v1/POST/fields/decrypt", true),
