@@ -37,6 +37,7 @@ migrations! {
     "0004_issuers",
     "0005_client_revocation",
     "0006_index_keys",
+    "0007_file_lifecycle",
 }
 
 /// A migration as the database remembers it.

@@ -148,6 +148,7 @@ fn events_and_the_schedule_start_only_what_they_should() {
     assert_eq!(
         rules,
         [
+            ("portcullis-test-file-sweep", vec!["portcullis-test-object-events".to_owned()], true),
             ("portcullis-test-issuer-keys-schedule", vec!["portcullis-test-issuer-keys".to_owned()], true),
             ("portcullis-test-object-created", vec!["portcullis-test-object-events".to_owned()], false),
             ("portcullis-test-trust-inbox", vec!["portcullis-test-trust".to_owned()], false),
@@ -176,6 +177,10 @@ fn the_gateway_may_invoke_only_the_functions_of_its_routes() {
         ("authorizer", "authorizers/abc123", true),
         ("upload", "v1/POST/files", true),
         ("upload", "v1/GET/files/1", false),
+        ("upload", "v1/DELETE/files/1", true),
+        ("upload", "v1/POST/files/1/url", true),
+        ("upload", "v1/POST/files/1/content", false),
+        ("download", "v1/DELETE/files/1", false),
         ("download", "v1/GET/files/1/content", true),
         ("token", "v1/POST/oauth2/revoke", true),
         ("token", "v1/POST/oauth2/introspect", true),
