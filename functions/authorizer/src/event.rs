@@ -7,7 +7,7 @@ use shared::http::Headers;
 use shared::name::Malformed;
 
 /// What is asked: may this request pass?
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// The method's ARN, taken apart.
     pub arn: MethodArn,
