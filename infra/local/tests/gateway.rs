@@ -266,12 +266,15 @@ impl Api {
     }
 }
 
+/// Method, path, and the resource with its path parameters.
+type Routed<'a> = (&'a str, &'a str, Option<(&'a str, Value)>);
+
 const BEARER: &[(&str, &str)] = &[("authorization", "Bearer a.b.c")];
 
 #[tokio::test]
 async fn the_most_specific_resource_answers_and_nothing_else_exists() {
     let api = Api::new();
-    let cases: &[(&str, &str, Option<(&str, Value)>)] = &[
+    let cases: &[Routed<'_>] = &[
         ("GET", "/files/special", Some(("/files/special", Value::Null))),
         ("GET", "/files/other", Some(("/files/{id}", json!({"id": "other"})))),
         ("GET", "/files/special/content", None),

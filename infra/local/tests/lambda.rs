@@ -5,6 +5,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
+    clippy::print_stdout,
     missing_docs,
     reason = "helpers of tests stop at the first surprise; the fixture function shows its own environment"
 )]
