@@ -205,7 +205,7 @@ impl<'a> Journey<'a> {
         self.report.row(
             "a record is inspected: version, key, state, age; KMS is not asked",
             "1 active, 0 KMS calls",
-            { format!("{} {}, {calls} KMS calls", said["version"], said["state"].as_str().unwrap_or_default()) },
+            format!("{} {}, {calls} KMS calls", said["version"], said["state"].as_str().unwrap_or_default()),
         );
         let answer = self.api.call("POST", "/fields/inspect", Some(&globex), Some(&items)).await?;
         self.report.row("and is nothing to another tenant", "207 key_unavailable", item_outcome(&answer));
