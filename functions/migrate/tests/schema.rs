@@ -16,8 +16,8 @@ use tokio_postgres::{Client, Config, NoTls};
 const LOGINS: [&str; 8] =
     ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
 
-/// The foundation's functions and the one login that may call each.
-const FOUNDATION: [(&str, &str); 9] = [
+/// The functions of the foundation and of issuers, and the one login that may call each.
+const FOUNDATION: [(&str, &str); 12] = [
     ("client_for_token", "token"),
     ("consume_assertion", "token"),
     ("revoke_own", "token"),
@@ -27,6 +27,9 @@ const FOUNDATION: [(&str, &str); 9] = [
     ("client_list", "admin"),
     ("revoke", "admin"),
     ("trust_snapshot", "trust"),
+    ("issuer_put", "admin"),
+    ("issuer_remove", "admin"),
+    ("trust_issuers", "trust"),
 ];
 
 const NOW: i64 = 1_800_000_000_000;
@@ -195,6 +198,26 @@ fn revoke(kind: &str, value: &str, epoch: i64) -> (&'static str, Vec<Parameter>)
 
 fn snapshot(now: i64) -> (&'static str, Vec<Parameter>) {
     ("api.trust_snapshot", vec![Parameter::Int(now)])
+}
+
+fn issuer(id: &str, issuer: &str, audience: &str) -> (&'static str, Vec<Parameter>) {
+    let parameters = vec![
+        text(id),
+        text("generic"),
+        text(issuer),
+        text(audience),
+        Parameter::Texts(vec!["RS256".into(), "ES384".into()]),
+        text("https://issuer.example/keys"),
+    ];
+    ("api.issuer_put", act(parameters))
+}
+
+fn without_issuer(id: &str) -> (&'static str, Vec<Parameter>) {
+    ("api.issuer_remove", act(vec![text(id)]))
+}
+
+fn issuers() -> (&'static str, Vec<Parameter>) {
+    ("api.trust_issuers", vec![])
 }
 
 fn found(client_id: &str) -> (&'static str, Vec<Parameter>) {
@@ -468,6 +491,18 @@ async fn the_fake_registry_answers_as_postgres_does() {
         snapshot(NOW + 910_000),
         snapshot(NOW + 910_001),
         snapshot(NOW + 930_000),
+        issuers(),
+        issuer("sts", "https://sts.example", "https://gate.example"),
+        issuer("access", "https://team.example", "a"),
+        issuer("access", "https://team.example", "a"),
+        issuer("tier", "https://team.example", "a"),
+        issuer("tier", "https://team.example", "b"),
+        issuer("access", "https://team.example", "b"),
+        issuer("access", "https://team.example", "c"),
+        issuers(),
+        without_issuer("sts"),
+        without_issuer("sts"),
+        issuers(),
     ] {
         let called = format!("{function}{parameters:?}");
         let real = logins[login_of(function)].call(function, parameters.clone()).await;
@@ -481,6 +516,20 @@ async fn the_fake_registry_answers_as_postgres_does() {
 }
 
 #[tokio::test]
+async fn there_are_no_more_issuers_than_one_run_can_ask() {
+    let server = Server::migrated().await;
+    let admin = server.login("admin").await;
+    for number in 0..64 {
+        let (function, parameters) = issuer(&format!("i-{number}"), &format!("https://{number}.example"), "a");
+        assert_eq!(admin.call(function, parameters).await.unwrap()["outcome"], "created");
+    }
+    for (id, outcome) in [("i-64", "issuer_limit"), ("i-0", "updated")] {
+        let (function, parameters) = issuer(id, "https://other.example", "a");
+        assert_eq!(admin.call(function, parameters).await.unwrap()["outcome"], outcome);
+    }
+}
+
+#[tokio::test]
 async fn values_that_the_functions_of_this_house_never_send_are_faults() {
     let server = Server::migrated().await;
     let admin = server.login("admin").await;
@@ -491,6 +540,10 @@ async fn values_that_the_functions_of_this_house_never_send_are_faults() {
         tenant("", true),
         revoke("everything", "x", NOW / 1000),
         revoke("sub", "", NOW / 1000),
+        issuer("own", "https://a.example", "a"),
+        issuer("a/b", "https://a.example", "a"),
+        issuer("a", "http://a.example", "a"),
+        issuer("a", "https://a.example", ""),
         {
             let (f, mut p) = tenant("acme", true);
             p[0] = text("");

@@ -292,6 +292,13 @@ impl Lambda {
         self.pools.get(function).map(|pool| pool.started()).unwrap_or_default()
     }
 
+    /// Ends the waiting processes of `function`, so that the next call starts a fresh one.
+    pub async fn recycle(&self, function: &str) {
+        if let Some(pool) = self.pools.get(function) {
+            pool.recycle().await;
+        }
+    }
+
     /// Names of all functions.
     pub fn functions(&self) -> impl Iterator<Item = &str> {
         self.pools.keys().map(String::as_str)

@@ -1,4 +1,4 @@
-//! Tenants, clients, revocations and used assertions in memory, behind the same functions that Postgres offers to `token`,
+//! Tenants, clients, issuers, revocations and used assertions in memory, behind the same functions that Postgres offers to `token`,
 //! `admin` and `trust`.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ pub struct Registry(Arc<Mutex<State>>);
 struct State {
     tenants: BTreeMap<String, Value>,
     clients: BTreeMap<String, Value>,
+    issuers: BTreeMap<String, Value>,
     revocations: BTreeMap<(String, String), (i64, i64)>,
     assertions: BTreeMap<(String, Vec<u8>), i64>,
     acts: Vec<Value>,
@@ -201,6 +202,49 @@ impl State {
                 self.act(*now, operator, request, "revoke", &format!("{kind}:{value}"), "revoked");
                 let (epoch, dead) = self.revocations.get(&entry)?;
                 Some(json!({ "outcome": "revoked", "kind": kind, "value": value, "epoch": epoch, "dead_ms": dead }))
+            }
+            (
+                "api.issuer_put",
+                [
+                    Text(operator),
+                    Text(request),
+                    Int(now),
+                    Text(id),
+                    Text(kind),
+                    Text(issuer),
+                    Text(audience),
+                    Texts(algorithms),
+                    Text(jwks_url),
+                ],
+            ) => {
+                let row = json!({ "id": id, "kind": kind, "issuer": issuer, "audience": audience, "algorithms": algorithms,
+                    "jwks_url": jwks_url });
+                let same = |held: &Value| text(held, "issuer") == *issuer && text(held, "audience") == *audience;
+                let outcome = match self.issuers.get(id) {
+                    _ if self.issuers.iter().any(|(other, held)| other != id && same(held)) => "issuer_taken",
+                    None if self.issuers.len() >= 64 => "issuer_limit",
+                    _ => store(&mut self.issuers, id, row, *now),
+                };
+                self.act(*now, operator, request, "issuer.put", id, outcome);
+                Some(match outcome {
+                    "issuer_taken" | "issuer_limit" => json!({ "outcome": outcome }),
+                    _ => json!({ "outcome": outcome, "issuer": self.issuers.get(id) }),
+                })
+            }
+            ("api.issuer_remove", [Text(operator), Text(request), Int(now), Text(id)]) => {
+                let outcome = if self.issuers.remove(id).is_some() { "removed" } else { "issuer_unknown" };
+                self.act(*now, operator, request, "issuer.remove", id, outcome);
+                Some(json!({ "outcome": outcome }))
+            }
+            ("api.trust_issuers", []) => {
+                let published = |row: &Value| {
+                    let mut row = row.clone();
+                    if let Some(row) = row.as_object_mut() {
+                        row.retain(|name, _| !matches!(name.as_str(), "version" | "created_ms" | "updated_ms"));
+                    }
+                    row
+                };
+                Some(json!({ "issuers": self.issuers.values().map(published).collect::<Vec<_>>() }))
             }
             ("api.trust_snapshot", [Int(now)]) => Some(self.snapshot(*now)),
             _ => None,

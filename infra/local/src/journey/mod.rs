@@ -68,6 +68,8 @@ impl<'a> Journey<'a> {
         self.record_refusals(&token, &record).await?;
         self.report.part("refusals: signed URLs");
         self.url_refusals(&token, &upload).await?;
+        self.report.part("the end of a file");
+        self.endings(&token, &file).await?;
         self.report.part("refusals: revocation");
         self.revocation(backend).await?;
         self.report.part("what was left alone");
@@ -346,6 +348,43 @@ impl<'a> Journey<'a> {
         Ok(())
     }
 
+    /// A re-issued URL, a deletion, and the way back that neither leaves.
+    async fn endings(&mut self, token: &str, file: &str) -> io::Result<()> {
+        let bearer = Some(token);
+        let plan = self.create(token, FILE).await?.json();
+        let (id, first) = (plan["id"].as_str().unwrap_or_default().to_owned(), plan["upload"].clone());
+        let (path, content) = (format!("/files/{id}"), format!("/files/{id}/content"));
+        let again = self.api.call("POST", &format!("{path}/url"), bearer, None).await?;
+        self.report.row("a pending file gets another URL", "200", again.outcome());
+        let answer = self.put(&again.json()["upload"], FILE, &[]).await?;
+        self.report.row("which works", "200", answer.outcome());
+        self.stack.events.idle().await;
+        let status = self.settled(token, &id).await?;
+        self.report.row("and completes the file", "clean", status);
+        let answer = self.put(&first, FILE, &[]).await?;
+        self.report.row("the first URL can no longer fill it", "412 PreconditionFailed", answer.outcome());
+        let answer = self.api.call("POST", &format!("{path}/url"), bearer, None).await?;
+        self.report.row("nor is there another URL for it", "409 file_already_uploaded", answer.outcome());
+        let globex = self.api.token(self.client("globex-backend")?, None).await?;
+        let answer = self.api.call("DELETE", &path, Some(&globex), None).await?;
+        self.report.row("another tenant deletes it", "404 not_found", answer.outcome());
+        let answer = self.api.call("DELETE", &path, bearer, None).await?;
+        self.report.row("its owner deletes it", "204", answer.outcome());
+        let answer = self.api.call("GET", &content, bearer, None).await?;
+        self.report.row("at once nobody reads it", "410 file_unavailable", answer.outcome());
+        let answer = self.put(&first, FILE, &[]).await?;
+        self.report.row("an old PUT is still shut out: the bytes hold the key", "412 PreconditionFailed", {
+            answer.outcome()
+        });
+        let answer = self.api.call("POST", &format!("{path}/url"), bearer, None).await?;
+        self.report.row("a deleted file gets no URL", "410 file_unavailable", answer.outcome());
+        let answer = self.api.call("DELETE", &path, bearer, None).await?;
+        self.report.row("deleting it again is no fault", "204", answer.outcome());
+        let answer = self.api.call("GET", &format!("/files/{file}"), bearer, None).await?;
+        self.report.row("(and the other file is where it was)", "200", answer.outcome());
+        Ok(())
+    }
+
     async fn revocation(&mut self, backend: &Client) -> io::Result<()> {
         let (token, kept) = (self.api.token(backend, None).await?, self.api.token(backend, None).await?);
         let path = "/files/0198e1a0-0000-7000-8000-000000000000";
@@ -402,14 +441,7 @@ impl<'a> Journey<'a> {
         let (head, rest) = token.split_once('.').unwrap_or_default();
         let (body, _) = rest.split_once('.').unwrap_or_default();
         let input = format!("{head}.{}", changed(body, changes));
-        let key = self.stack.signing_key().await?;
-        let message = STANDARD.encode(digest(&SHA256, input.as_bytes()));
-        let request = json!({"KeyId": key, "Message": message, "MessageType": "DIGEST",
-            "SigningAlgorithm": "RSASSA_PKCS1_V1_5_SHA_256"});
-        let operator = self.stack.account.operator();
-        let answer = self.stack.kms.perform(&operator, None, "Sign", &request);
-        let answer = answer.map_err(|error| io::Error::other(format!("{error:?}")))?;
-        let signature = answer["Signature"].as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
+        let signature = self.stack.sign_as_issuer(input.as_bytes()).await?;
         Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 }
