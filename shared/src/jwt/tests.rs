@@ -438,3 +438,37 @@ fn times_at_the_edges_of_their_type_neither_pass_nor_panic() {
         assert!(verified.is_err(), "a clock that stands at {now}");
     }
 }
+
+#[test]
+fn a_client_assertion_is_held_to_the_same_forms() {
+    let issuer = Issuer::new("c1");
+    let (now, id) = (NOW.seconds(), "acme-backend");
+    let head = json!({"alg":"ES256","kid":"c1"});
+    let good = json!({"iss":id,"sub":id,"aud":ISSUER,"jti":"a1","iat":now,"exp":now + 60});
+    for (head, reason) in [
+        (with(head.clone(), "alg", json!("none")), Reason::WrongAlgorithm),
+        (with(head.clone(), "alg", json!("HS256")), Reason::WrongAlgorithm),
+        (with(head.clone(), "alg", json!("RS256")), Reason::WrongAlgorithm),
+        (with(head.clone(), "alg", json!(null)), Reason::Malformed),
+        (with(head.clone(), "kid", json!("../../../../dev/null")), Reason::UnknownKey),
+        (with(head.clone(), "kid", json!(["c1"])), Reason::Malformed),
+        (without(head.clone(), "kid"), Reason::UnknownKey),
+        (with(head.clone(), "typ", json!("at+jwt")), Reason::WrongType),
+        (with(head.clone(), "typ", json!("dpop+jwt")), Reason::WrongType),
+        (with(head.clone(), "crit", json!(["exp"])), Reason::ForbiddenHeader),
+        (with(head.clone(), "jwk", issuer.jwk.clone()), Reason::ForbiddenHeader),
+        (with(head.clone(), "jku", json!("https://evil.example/jwks.json")), Reason::ForbiddenHeader),
+        (with(head.clone(), "x5c", json!(["AA"])), Reason::ForbiddenHeader),
+        (with(head.clone(), "cty", json!("JWT")), Reason::ForbiddenHeader),
+        (with(head.clone(), "zip", json!("DEF")), Reason::ForbiddenHeader),
+    ] {
+        let assertion = issuer.sign(&head, &good);
+        assert_eq!(client_assertion(&assertion, id, ISSUER, &issuer.keys, NOW).map(|_| ()), Err(reason), "{head}");
+    }
+    let (other, token) = (Issuer::new("c1"), issuer.sign(&head, &good));
+    assert_eq!(client_assertion(&other.sign(&head, &good), id, ISSUER, &issuer.keys, NOW), Err(Reason::BadSignature));
+    for cut in [token.rfind('.').unwrap(), token.rfind('.').unwrap() + 1, token.len() - 4] {
+        assert!(client_assertion(&token[..cut], id, ISSUER, &issuer.keys, NOW).is_err(), "cut at {cut}");
+    }
+    assert!(client_assertion(&token, id, ISSUER, &issuer.keys, NOW).is_ok());
+}

@@ -1,6 +1,10 @@
 //! Attacks on the whole stack: real binaries behind the gateway, deployed policies, a real database.
 
-#![allow(clippy::unwrap_used, reason = "helpers outside of #[test] functions; a test may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
 
 mod support;
 
