@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use local::clock::Clock;
+use local::function_files;
 use local::journey::Journey;
 use local::seed;
 use local::stack::{Options, Stack, sibling_binaries, unpacked_postgres};
@@ -73,6 +74,8 @@ async fn demo() -> io::Result<ExitCode> {
 
 async fn dev() -> io::Result<ExitCode> {
     let (stack, _clients, manifest) = start().await?;
+    let functions = manifest.with_file_name("functions");
+    function_files::write(&stack, &functions)?;
     say(&hints(&stack, &manifest));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
@@ -83,6 +86,7 @@ async fn dev() -> io::Result<ExitCode> {
     let gateway = stack.places.gateway.clone();
     stack.stop().await;
     forget(&manifest, &gateway);
+    function_files::forget(&functions, &gateway);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -103,6 +107,7 @@ fn hints(stack: &Stack, manifest: &Path) -> String {
     format!(
         "
 everything an outside client needs: {manifest}
+what a function needs that runs by itself (docs/local-stack.md): {functions}/*.env
 
   curl --cacert {ca} {gateway}/.well-known/oauth-authorization-server
   curl --cacert {ca} {gateway}/.well-known/jwks.json
@@ -119,6 +124,7 @@ everything an outside client needs: {manifest}
 Ctrl-C stops it.
 ",
         manifest = manifest.display(),
+        functions = manifest.with_file_name("functions").display(),
         region = local::stack::REGION,
         data_key = places.data_key,
         bucket = places.object_bucket,
