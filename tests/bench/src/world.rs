@@ -156,7 +156,7 @@ impl World {
     /// A request as it comes through Cloudflare and API Gateway.
     fn common(&self, method: &str, resource: &str, path: &str, token: Option<&str>, kind: &str) -> Value {
         let mut headers = vec![
-            ("Accept", "application/json".to_owned()),
+            ("Accept", "*/*".to_owned()),
             ("Accept-Encoding", "gzip, br".to_owned()),
             ("CDN-Loop", "cloudflare; loops=1".to_owned()),
             ("CF-Connecting-IP", "198.51.100.7".to_owned()),
