@@ -10,7 +10,7 @@ STACK := target/debug/local
 ARCH ?=
 BENCH ?=
 
-.PHONY: help demo dev test check build bench fmt lint clean need
+.PHONY: help demo dev test test-clients check build bench fmt lint clean need
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ dev: need ## the local stack in the foreground, with lines to paste
 test: need ## everything that proves it
 	@$(BUILD)
 	@scripts/test
+	@scripts/test-clients
+
+test-clients: need ## programs nobody here wrote (PyJWT, boto3, the AWS CLI, psql, curl, ...) against a stack of their own
+	@$(BUILD)
+	@scripts/test-clients
 
 check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, demo
 	@$(STACK) demo

@@ -6,70 +6,17 @@
     reason = "cargo speaks with a build script by environment and output"
 )]
 
-use std::collections::BTreeMap;
+mod document;
+
 use std::error::Error;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use serde_json::Value;
-
-const METHODS: [&str; 7] = ["get", "put", "post", "delete", "patch", "head", "options"];
-const KNOWN: [&str; 5] =
-    ["x-portcullis-open", "x-portcullis-action", "x-portcullis-scopes", "x-portcullis-access", "x-portcullis-function"];
-
 fn main() -> Result<(), Box<dyn Error>> {
-    let document = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../infra/aws/openapi.yaml");
-    println!("cargo::rerun-if-changed={}", document.display());
-    let text = std::fs::read_to_string(&document)?;
-    let document: Value = serde_yaml_ng::from_str(&text)?;
-    let paths = document.get("paths").and_then(Value::as_object).ok_or("the document has no paths")?;
-    let mut routes = BTreeMap::new();
-    for (path, item) in paths {
-        let item = item.as_object().ok_or("a path is no object")?;
-        for (method, operation) in item.iter().filter(|(name, _)| name.as_str() != "parameters") {
-            if !METHODS.contains(&method.as_str()) {
-                return Err(format!("{path}: {method} is not a method that routes may use").into());
-            }
-            if let Some(route) = route(path, method, operation).map_err(|e| format!("{method} {path}: {e}"))? {
-                routes.insert((path.clone(), method.clone()), route);
-            }
-        }
-    }
-    let mut table = String::from("&[\n");
-    for route in routes.values() {
-        writeln!(table, "    {route},")?;
-    }
-    table.push(']');
+    let source = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../infra/aws/openapi.yaml");
+    println!("cargo::rerun-if-changed={}", source.display());
+    println!("cargo::rerun-if-changed=document.rs");
+    let text = std::fs::read_to_string(&source)?;
+    let table = document::table(&serde_yaml_ng::from_str(&text)?)?;
     std::fs::write(PathBuf::from(std::env::var("OUT_DIR")?).join("routes.rs"), table)?;
     Ok(())
-}
-
-/// One guarded operation as a Rust expression; `None` for an open one.
-fn route(path: &str, method: &str, operation: &Value) -> Result<Option<String>, String> {
-    let operation = operation.as_object().ok_or("is no object")?;
-    for name in operation.keys().filter(|name| name.starts_with("x-portcullis-")) {
-        if !KNOWN.contains(&name.as_str()) {
-            return Err(format!("{name} is unknown"));
-        }
-    }
-    let text = |name: &str| operation.get(name).and_then(Value::as_str);
-    if text("x-portcullis-open").is_some() {
-        return match operation.contains_key("x-portcullis-action") {
-            true => Err("is open and guarded at once".to_owned()),
-            false => Ok(None),
-        };
-    }
-    let action = text("x-portcullis-action").ok_or("has neither x-portcullis-open nor x-portcullis-action")?;
-    let access = match text("x-portcullis-access") {
-        None | Some("by-token") => "ByToken",
-        Some("required") => "Required",
-        Some(_) => return Err("x-portcullis-access is neither required nor by-token".to_owned()),
-    };
-    let scopes = operation.get("x-portcullis-scopes").and_then(Value::as_array).ok_or("has no x-portcullis-scopes")?;
-    let scopes: Option<Vec<&str>> = scopes.iter().map(Value::as_str).collect();
-    let scopes = scopes.filter(|scopes| !scopes.is_empty()).ok_or("x-portcullis-scopes lists no scope")?;
-    Ok(Some(format!(
-        "Route {{ method: {:?}, template: {path:?}, action: {action:?}, scopes: &{scopes:?}, access: Access::{access} }}",
-        method.to_uppercase()
-    )))
 }

@@ -12,19 +12,17 @@ use local::seed;
 use local::stack::{Options, Stack, sibling_binaries, unpacked_postgres};
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let command = arguments.next();
+    let Some(command) = Command::parse(std::env::args().skip(1)) else {
+        say("usage: local demo | local dev [--home DIR] [--attached]\n");
+        return ExitCode::from(64);
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let outcome = match (command.as_deref(), arguments.next()) {
-        (Some("demo"), None) => runtime.block_on(demo()),
-        (Some("dev"), None) => runtime.block_on(dev()),
-        _ => {
-            say("usage: local demo | local dev\n");
-            return ExitCode::from(64);
-        }
+    let outcome = match command {
+        Command::Demo => runtime.block_on(demo()),
+        Command::Dev { home, attached } => runtime.block_on(dev(home, attached)),
     };
     match outcome {
         Ok(code) => code,
@@ -32,17 +30,48 @@ fn main() -> ExitCode {
     }
 }
 
-/// Starts the stack, seeds it, writes `.local/portcullis.json`.
-async fn start() -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
+enum Command {
+    Demo,
+    /// `home`: the folder of this stack and its `portcullis.json`, `.local` by default. `attached`: ends when stdin does, so
+    /// that a program that started it cannot leave it behind.
+    Dev {
+        home: Option<PathBuf>,
+        attached: bool,
+    },
+}
+
+impl Command {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
+        match arguments.next()?.as_str() {
+            "demo" => arguments.next().is_none().then_some(Self::Demo),
+            "dev" => {
+                let (mut home, mut attached) = (None, false);
+                while let Some(argument) = arguments.next() {
+                    match argument.as_str() {
+                        "--home" if home.is_none() => home = Some(PathBuf::from(arguments.next()?)),
+                        "--attached" if !attached => attached = true,
+                        _ => return None,
+                    }
+                }
+                Some(Self::Dev { home, attached })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Starts the stack in `home` (`.local`), seeds it, writes `portcullis.json` there.
+async fn start(home: Option<PathBuf>) -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
     let checkout = std::env::current_dir()?;
-    let home = checkout.join(".local");
+    let shared = checkout.join(".local");
+    let home = home.map_or_else(|| shared.clone(), |home| checkout.join(home));
     let since = Instant::now();
     say("starting the stack ... ");
     let stack = Stack::start(Options {
         binaries: sibling_binaries()?,
         postgres: unpacked_postgres(&checkout),
         root: home.join("run"),
-        cache: Some(home.join("cache")),
+        cache: Some(shared.join("cache")),
         clock: Clock::system(),
     })
     .await?;
@@ -54,7 +83,7 @@ async fn start() -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
 }
 
 async fn demo() -> io::Result<ExitCode> {
-    let (stack, clients, manifest) = start().await?;
+    let (stack, clients, manifest) = start(None).await?;
     let report = Journey::new(&stack, &clients, true)?.travel().await;
     let report = match report {
         Ok(report) => report,
@@ -72,8 +101,8 @@ async fn demo() -> io::Result<ExitCode> {
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn dev() -> io::Result<ExitCode> {
-    let (stack, _clients, manifest) = start().await?;
+async fn dev(home: Option<PathBuf>, attached: bool) -> io::Result<ExitCode> {
+    let (stack, _clients, manifest) = start(home).await?;
     let functions = manifest.with_file_name("functions");
     function_files::write(&stack, &functions)?;
     say(&hints(&stack, &manifest));
@@ -81,6 +110,7 @@ async fn dev() -> io::Result<ExitCode> {
     tokio::select! {
         stopped = tokio::signal::ctrl_c() => stopped?,
         _ = terminate.recv() => {}
+        () = end_of_stdin(), if attached => {}
     }
     say("\nstopping\n");
     let gateway = stack.places.gateway.clone();
@@ -88,6 +118,16 @@ async fn dev() -> io::Result<ExitCode> {
     forget(&manifest, &gateway);
     function_files::forget(&functions, &gateway);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns when nobody can write to stdin any more. Reads on a thread of its own, which the end of the process ends.
+async fn end_of_stdin() {
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        drop(ended);
+    });
+    let _ = end.await;
 }
 
 /// Removes the file that names a stack that is gone, unless another stack has written its own meanwhile.

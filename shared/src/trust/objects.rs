@@ -155,7 +155,9 @@ impl TrustObject for SigningState {
     const LAST_GOOD: i64 = 3_600 * SECOND;
 
     fn parse(body: &Value) -> Result<Self, Malformed> {
-        if !body.is_object() {
+        // As above: serde reads a structure from an array of its members too.
+        let keys = body.as_object().and_then(|body| body.get("keys")).and_then(Value::as_array);
+        if !keys.is_some_and(|keys| keys.iter().all(Value::is_object)) {
             return Err(Malformed("signing state"));
         }
         Self::deserialize(body).map_err(|_| Malformed("signing state"))

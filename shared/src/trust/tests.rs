@@ -193,3 +193,76 @@ fn a_token_is_hit_by_any_of_its_values_at_or_before_the_epoch() {
         assert_eq!(Revocations::parse(&body).unwrap().hits(&token), hit, "{body}");
     }
 }
+
+#[test]
+fn an_envelope_of_another_shape_is_refused() {
+    for text in [
+        "",
+        "[]",
+        "null",
+        "{}",
+        r#"{"version":1,"issued_at":1,"not_after":9}"#,
+        r#"{"version":1,"issued_at":1,"not_after":9,"body":{},"signed":true}"#,
+        r#"{"version":1,"issued_at":1,"not_after":9,"not_after":99,"body":{}}"#,
+        r#"{"version":1,"issued_at":1,"not_after":9,"body":{"kid":["k"],"kid":[]}}"#,
+        r#"{"version":"1","issued_at":1,"not_after":9,"body":{}}"#,
+        r#"{"version":1.5,"issued_at":1,"not_after":9,"body":{}}"#,
+        r#"{"version":9223372036854775808,"issued_at":1,"not_after":9,"body":{}}"#,
+        r#"{"version":1,"issued_at":1,"not_after":null,"body":{}}"#,
+        r#"{"version":1,"issued_at":1,"not_after":9,"body":{}} {}"#,
+    ] {
+        assert!(Envelope::open(text.as_bytes()).is_err(), "{text}");
+    }
+    let deep =
+        format!(r#"{{"version":1,"issued_at":1,"not_after":9,"body":{}{}}}"#, "[".repeat(5000), "]".repeat(5000));
+    assert!(Envelope::open(deep.as_bytes()).is_err());
+    let large = format!(r#"{{"version":1,"issued_at":1,"not_after":9,"body":"{}"}}"#, "a".repeat(MAX_BYTES));
+    assert!(Envelope::open(large.as_bytes()).is_err());
+    assert!(Envelope::open(br#"{"version":1,"issued_at":1,"not_after":9,"body":{}}"#).is_ok());
+}
+
+#[test]
+fn bodies_of_another_shape_are_refused() {
+    for body in [
+        json!(null),
+        json!([]),
+        json!("x"),
+        json!({"epoch":{}}),
+        json!({"epochs":[]}),
+        json!({"epochs":null}),
+        json!({"epochs":{"subject":{}}}),
+        json!({"epochs":{"sub":[]}}),
+        json!({"epochs":{"sub":{"s":"100"}}}),
+        json!({"epochs":{"sub":{"s":1.5}}}),
+        json!({"epochs":{"sub":{"s":null}}}),
+        json!({"jti":["j"]}),
+        json!({"jti":{"j":true}}),
+        json!({"kid":{"k":1}}),
+        json!({"kid":[1]}),
+    ] {
+        assert!(Revocations::parse(&body).is_err(), "{body}");
+    }
+    let key = json!({"kid":"k","alg":"ES256","key":"arn","state":"active","created_at":1});
+    let with = |member: &str, value: Value| {
+        let mut key = key.clone();
+        key[member] = value;
+        json!({"keys":[key]})
+    };
+    assert!(SigningState::parse(&with("kid", json!("k"))).is_ok());
+    for body in [
+        json!([]),
+        json!({}),
+        json!({"keys":{}}),
+        json!({"keys":[],"more":1}),
+        json!({"keys":[["k","ES256","arn","active",1]]}),
+        with("state", json!("Active")),
+        with("state", json!("revoked")),
+        with("state", json!(null)),
+        with("private", json!("x")),
+        with("created_at", json!("1")),
+        with("kid", json!(null)),
+        with("jwk", json!([])),
+    ] {
+        assert!(SigningState::parse(&body).is_err(), "{body}");
+    }
+}

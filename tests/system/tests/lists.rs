@@ -77,3 +77,27 @@ fn every_threat_names_tests_that_exist() {
         }
     }
 }
+
+#[test]
+fn the_table_of_outside_clients_names_the_pinned_versions() {
+    let root = root();
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let text = read("docs/clients.md");
+    let rows = table(&text, "# Clients we did not write").into_iter();
+    let documented: BTreeSet<(String, String)> =
+        rows.filter(|row| !row[1].starts_with("the machine's")).map(|row| (row[0].clone(), row[1].clone())).collect();
+    let requirements = read("tests/clients/requirements.txt");
+    let direct = requirements.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_once("=="));
+    let mut pinned: BTreeSet<(String, String)> =
+        direct.map(|(name, version)| (name.split('[').next().unwrap_or(name).to_owned(), version.to_owned())).collect();
+    let package: serde_json::Value = serde_json::from_str(&read("tests/clients/node/package.json")).unwrap();
+    for (name, version) in package["dependencies"].as_object().unwrap() {
+        pinned.insert((name.clone(), version.as_str().unwrap().to_owned()));
+    }
+    assert_eq!(documented, pinned);
+    let lock = read("tests/clients/node/package-lock.json");
+    assert!(
+        !lock.contains("resolved"),
+        "the lock file names a registry: npm install --omit-lockfile-registry-resolved"
+    );
+}

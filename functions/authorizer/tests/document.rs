@@ -1,0 +1,54 @@
+//! Which OpenAPI documents become a route table.
+
+#[path = "../document.rs"]
+mod document;
+
+use serde_json::{Value, json};
+
+fn guarded() -> Value {
+    json!({"x-portcullis-action": "files:read", "x-portcullis-scopes": ["files:read"], "x-portcullis-function": "download"})
+}
+
+fn with(member: &str, value: Value) -> Value {
+    let mut operation = guarded();
+    operation[member] = value;
+    operation
+}
+
+fn of(method: &str, operation: Value) -> Result<String, String> {
+    document::table(&json!({"paths": {"/files/{id}": {"parameters": [], method: operation}}}))
+}
+
+#[test]
+fn an_open_operation_is_no_route_and_a_guarded_one_is() {
+    assert_eq!(of("get", json!({"x-portcullis-open": "the key set is public"})).as_deref(), Ok("&[\n]"));
+    let table = of("get", guarded()).unwrap();
+    assert!(table.contains(r#"method: "GET", template: "/files/{id}""#) && table.contains("ByToken"), "{table}");
+    assert!(of("get", with("x-portcullis-access", json!("required"))).unwrap().contains("Required"));
+}
+
+#[test]
+fn a_document_that_leaves_a_route_unguarded_does_not_build() {
+    for (what, method, operation) in [
+        ("nothing said", "get", json!({})),
+        ("no action", "get", json!({"x-portcullis-scopes": ["files:read"]})),
+        ("no scopes", "get", json!({"x-portcullis-action": "files:read"})),
+        ("an empty list of scopes", "get", with("x-portcullis-scopes", json!([]))),
+        ("scopes that are no list", "get", with("x-portcullis-scopes", json!("files:read"))),
+        ("a scope that is no text", "get", with("x-portcullis-scopes", json!(["files:read", 1]))),
+        ("open and guarded at once", "get", with("x-portcullis-open", json!("why not"))),
+        ("open without a reason", "get", json!({"x-portcullis-open": ""})),
+        ("open by something that is no reason", "get", json!({"x-portcullis-open": true})),
+        ("an unknown access", "get", with("x-portcullis-access", json!("optional"))),
+        ("a misspelt extension", "get", with("x-portcullis-scope", json!(["files:read"]))),
+        ("an action that is no text", "get", with("x-portcullis-action", json!(true))),
+        ("any method", "x-amazon-apigateway-any-method", guarded()),
+        ("a method in capitals", "GET", guarded()),
+        ("no operation", "get", json!(null)),
+    ] {
+        assert!(of(method, operation).is_err(), "{what}");
+    }
+    for document in [json!({}), json!({"paths": []}), json!({"paths": {"/files": []}}), json!(null)] {
+        assert!(document::table(&document).is_err(), "{document}");
+    }
+}

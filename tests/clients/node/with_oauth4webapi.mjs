@@ -1,0 +1,80 @@
+// oauth4webapi and jose: discovery, client credentials with private_key_jwt, and the errors as a client sees them.
+import { readFileSync } from 'node:fs';
+import * as jose from 'jose';
+import * as oauth from 'oauth4webapi';
+import { Report, UNKNOWN_FILE, client, corpus, manifest, privateKey, refusal, version } from './stack.mjs';
+
+const report = new Report('oauth4webapi', `${version('oauth4webapi')} with jose ${version('jose')}`);
+const issuer = new URL(manifest.issuer);
+const found = await oauth.discoveryRequest(issuer, { algorithm: 'oauth2' });
+const server = await oauth.processDiscoveryResponse(issuer, found);
+report.row('discovery (RFC 8414) finds the token endpoint', `${manifest.issuer}/oauth2/token`, server.token_endpoint);
+
+const me = { client_id: 'acme-backend' };
+const { kid } = client(me.client_id);
+const key = await privateKey(me.client_id);
+const proof = oauth.PrivateKeyJwt({ key, kid });
+const ask = (authentication, form = {}) => oauth.clientCredentialsGrantRequest(server, me, authentication, form);
+
+const issued = await oauth.processClientCredentialsResponse(server, me, await ask(proof, { scope: 'files:read' }));
+report.row('client credentials with PrivateKeyJwt', ['bearer', 300], [issued.token_type, issued.expires_in]);
+report.row('for the scope it asked for', 'files:read', issued.scope);
+
+const resource = (token) => oauth.protectedResourceRequest(token, 'GET', new URL(UNKNOWN_FILE, manifest.gateway));
+const answer = await resource(issued.access_token);
+report.row('the API lets it in: a file that does not exist', [404, 'not_found'], [answer.status, (await answer.json()).code]);
+const bad = corpus(issued.access_token);
+report.row('a tampered token ends in its WWW-Authenticate error', 'OAUTH_WWW_AUTHENTICATE_CHALLENGE', await refusal(() => resource(bad.tampered)));
+
+// The resource server's side: RFC 9068 by oauth4webapi, RFC 7519 by jose.
+const request = (token) => new Request(manifest.gateway + UNKNOWN_FILE, { headers: { authorization: `Bearer ${token}` } });
+const claims = await oauth.validateJwtAccessToken(server, request(issued.access_token), manifest.audience);
+report.row('validateJwtAccessToken (RFC 9068) takes the token', 'acme-backend', claims.client_id);
+for (const [what, token] of Object.entries(bad)) {
+  const said = await refusal(() => oauth.validateJwtAccessToken(server, request(token), manifest.audience));
+  report.row(`and refuses it ${what}`, true, said !== 'accepted');
+}
+const wrong = await refusal(() => oauth.validateJwtAccessToken(server, request(issued.access_token), 'https://other.example'));
+report.row('and refuses it for another API', true, wrong !== 'accepted');
+const keys = jose.createRemoteJWKSet(new URL(server.jwks_uri));
+const rules = { issuer: manifest.issuer, audience: manifest.audience, typ: 'at+jwt', algorithms: ['RS256'] };
+const verified = await jose.jwtVerify(issued.access_token, keys, rules);
+report.row('jose verifies it under the published keys', 'acme', verified.payload.tenant);
+report.row('jose refuses it tampered', 'ERR_JWS_SIGNATURE_VERIFICATION_FAILED', await refusal(() => jose.jwtVerify(bad.tampered, keys, rules)));
+report.row('jose refuses it unsigned', true, (await refusal(() => jose.jwtVerify(bad.unsigned, keys, rules))) !== 'accepted');
+report.row('jose refuses an unknown key', 'ERR_JWKS_NO_MATCHING_KEY', await refusal(() => jose.jwtVerify(bad.strangerKey, keys, rules)));
+
+// Errors of the token endpoint.
+const processed = async (response) => refusal(async () => oauth.processClientCredentialsResponse(server, me, await response));
+let seen;
+const remembered = async (...parts) => {
+  await proof(...parts);
+  seen = parts[2].get('client_assertion');
+};
+report.row('an assertion, once', 'accepted', await processed(ask(remembered)));
+const replayed = (_server, asking, body) => {
+  body.set('client_id', asking.client_id);
+  body.set('client_assertion_type', 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer');
+  body.set('client_assertion', seen);
+};
+report.row('the same assertion replayed', 'invalid_client', await processed(ask(replayed)));
+const hour = oauth.PrivateKeyJwt({ key, kid }, { [oauth.modifyAssertion]: (_header, payload) => { payload.exp = payload.iat + 3600; } });
+report.row('an assertion that lives an hour', 'invalid_client', await processed(ask(hour)));
+const endpoint = oauth.PrivateKeyJwt({ key, kid }, { [oauth.modifyAssertion]: (_header, payload) => { payload.aud = server.token_endpoint; } });
+report.row('an assertion for the token endpoint', 'invalid_client', await processed(ask(endpoint)));
+const ed25519 = await jose.importPKCS8(readFileSync(process.env.PORTCULLIS_ED25519_KEY, 'utf8'), 'Ed25519');
+const other = { client_id: 'node-ed25519' };
+const named = {};
+const edProof = oauth.PrivateKeyJwt(
+  { key: ed25519, kid: 'node-ed25519-1' },
+  { [oauth.modifyAssertion]: (header) => { named.alg = header.alg; } },
+);
+const edIssued = await refusal(async () =>
+  oauth.processClientCredentialsResponse(server, other, await oauth.clientCredentialsGrantRequest(server, other, edProof, {})));
+report.row('a client with an Ed25519 key, as RFC 9864 names it', ['Ed25519', 'accepted'], [named.alg, edIssued]);
+const { privateKey: stranger } = await crypto.subtle.generateKey({ name: 'Ed25519' }, false, ['sign', 'verify']);
+report.row('an Ed25519 key nobody registered', 'invalid_client', await processed(ask(oauth.PrivateKeyJwt({ key: stranger, kid }))));
+report.row('a client secret', 'invalid_client', await processed(ask(oauth.ClientSecretBasic('secret'))));
+report.row('a scope the client does not hold', 'invalid_scope', await processed(ask(proof, { scope: 'app' })));
+report.row('a resource that is not this API', 'invalid_target', await processed(ask(proof, { resource: 'https://other.example' })));
+report.end();
