@@ -4,6 +4,7 @@
 //! through [`clock`], [`config`] and [`entropy`].
 
 pub mod audit;
+pub mod blind_index;
 pub mod boot;
 pub mod clock;
 pub mod config;
@@ -15,8 +16,10 @@ pub mod gate;
 pub mod http;
 pub mod issuer;
 pub mod json;
+pub mod jwk;
 pub mod jwks;
 pub mod jwt;
+pub mod key_store;
 pub mod name;
 pub mod object;
 pub mod pc1;

@@ -139,7 +139,7 @@ pub trait ObjectWriter: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Written, Fault>> + Send;
 }
 
-/// Signs with a private key that never leaves the service.
+/// Signs with a private key: one that never leaves KMS, or one that SSM keeps and this process reads.
 pub trait Signer: Send + Sync + 'static {
     /// Signs `input` (not its digest, at most 4,096 bytes) and answers the signature in JOSE form (RFC 7518 §3.4: r‖s).
     fn sign(
@@ -153,7 +153,7 @@ pub trait Signer: Send + Sync + 'static {
 /// A signing key that was just made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CreatedKey {
-    /// How the signer addresses it (KMS: the key ARN, never an alias).
+    /// How the signer addresses it (KMS: the key ARN, never an alias; SSM: the parameter's name).
     pub key: String,
     /// The public half, DER `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
     pub public_der: Vec<u8>,

@@ -17,9 +17,10 @@ const LOGINS: [&str; 8] =
     ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
 
 /// The functions of the foundation and of issuers, and the one login that may call each.
-const FOUNDATION: [(&str, &str); 11] = [
+const FOUNDATION: [(&str, &str); 12] = [
     ("client_for_token", "token"),
     ("consume_assertion", "token"),
+    ("revoke_own", "token"),
     ("tenant_put", "admin"),
     ("client_put", "admin"),
     ("client_disable", "admin"),
@@ -172,6 +173,12 @@ fn consume(tenant: &str, client_id: &str, version: i64, id: u8) -> (&'static str
         Parameter::Int(NOW),
     ];
     ("api.consume_assertion", parameters)
+}
+
+fn revoke_own(tenant: &str, client_id: &str, version: i64, id: u8, exp: i64) -> (&'static str, Vec<Parameter>) {
+    let (_, mut parameters) = consume(tenant, client_id, version, id);
+    parameters.extend([text("0190a2b4-0000-7000-8000-00000000000b"), Parameter::Int(exp)]);
+    ("api.revoke_own", parameters)
 }
 
 fn list(tenant: &str, after: Option<&str>, limit: i64) -> (&'static str, Vec<Parameter>) {
@@ -401,6 +408,25 @@ async fn a_tenant_sees_and_moves_only_its_own() {
 }
 
 #[tokio::test]
+async fn what_was_signed_while_its_client_was_being_disabled_dies_with_it() {
+    let server = Server::migrated().await;
+    let (admin, trust) = (server.login("admin").await, server.login("trust").await);
+    for (function, parameters) in [tenant("acme", true), client("acme", "acme-one", &["app"], true)] {
+        admin.call(function, parameters).await.unwrap();
+    }
+    // The operator's clock was read before the connection stood and the row was locked, and may be slow on top of it.
+    for (function, parameters) in [disable("acme", "acme-one"), tenant("acme", false)] {
+        admin.call(function, parameters).await.unwrap();
+    }
+    let snapshot = trust.call("api.trust_snapshot", vec![Parameter::Int(NOW)]).await.unwrap();
+    let epochs = &snapshot["revocations"]["epochs"];
+    for epoch in [&epochs["client_id"]["acme-one"], &epochs["tenant"]["acme"]] {
+        let reach = epoch.as_i64().unwrap() - NOW / 1000;
+        assert!(reach >= 16, "connect 2 s, statement 4 s, skew 10 s; here {reach}");
+    }
+}
+
+#[tokio::test]
 async fn of_many_uses_of_one_assertion_exactly_one_wins() {
     let server = Server::migrated().await;
     let admin = server.login("admin").await;
@@ -468,6 +494,14 @@ async fn the_fake_registry_answers_as_postgres_does() {
         revoke("sub", "access|1", second - 100),
         revoke("jti", "0190a2b4-0000-7000-8000-00000000000a", second + 910),
         revoke("device", "d", second),
+        revoke_own("acme", "acme-one", 2, 3, second + 300),
+        revoke_own("acme", "acme-one", 1, 20, second + 300),
+        revoke_own("globex", "acme-one", 2, 20, second + 300),
+        snapshot(NOW),
+        revoke_own("acme", "acme-one", 2, 20, second + 300),
+        revoke_own("acme", "acme-one", 2, 20, second + 300),
+        revoke_own("acme", "acme-one", 2, 21, second + 200),
+        revoke_own("acme", "acme-one", 2, 22, second - 11),
         snapshot(NOW),
         tenant("acme", false),
         found("acme-one"),
@@ -518,6 +552,8 @@ async fn there_are_no_more_issuers_than_one_run_can_ask() {
 async fn values_that_the_functions_of_this_house_never_send_are_faults() {
     let server = Server::migrated().await;
     let admin = server.login("admin").await;
+    let (function, parameters) = revoke_own("acme", "acme-one", 1, 1, NOW / 1000 + 911);
+    assert!(server.login("token").await.call(function, parameters).await.is_err(), "no token lives so long");
     for (function, parameters) in [
         tenant("Acme", true),
         tenant("", true),

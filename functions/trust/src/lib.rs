@@ -11,7 +11,6 @@
 //! state carries what it will need.
 
 pub mod config;
-mod jwk;
 mod publish;
 
 use serde_json::{Map, Value, json};
@@ -24,8 +23,8 @@ use shared::name::Malformed;
 use shared::port::{Database, Fault, FaultKind, ObjectReader, ObjectWriter, Parameter, SigningKeys};
 use shared::trust::{KeyState, OwnKeys, Revocations, SigningKey, SigningState, TrustObject};
 
-pub use self::jwk::PublicJwk;
 use self::publish::{Held, Outcome, Shelf};
+pub use shared::jwk::PublicJwk;
 
 /// The key of the issuer profiles.
 pub const PROFILES: &str = Profiles::KEY;

@@ -5,10 +5,12 @@
 
 pub mod access;
 pub mod account;
+pub mod aws_json;
 pub mod ca;
 pub mod clock;
 pub mod events;
 pub mod faults;
+pub mod function_files;
 pub mod gateway;
 pub mod http;
 pub mod journey;
@@ -22,6 +24,7 @@ pub mod runtime_api;
 pub mod s3;
 pub mod seed;
 pub mod sigv4;
+pub mod ssm;
 pub mod stack;
 pub mod sts;
 pub mod template;

@@ -70,7 +70,14 @@ impl Client {
 pub async fn seed(stack: &Stack) -> io::Result<Vec<Client>> {
     let directory = stack.places.directory.join("clients");
     std::fs::create_dir_all(&directory)?;
-    let everything = ["files:read", "files:write", "fields:encrypt:*.*", "fields:decrypt:*.*"];
+    let everything = [
+        "files:read",
+        "files:write",
+        "fields:encrypt:*.*",
+        "fields:decrypt:*.*",
+        "fields:index:*.*",
+        "fields:inspect:*.*",
+    ];
     let made = [
         Client::make("acme-backend", "acme", &everything, false, &directory)?,
         Client::make("acme-reader", "acme", &["files:read"], false, &directory)?,
@@ -152,7 +159,7 @@ pub fn write_manifest(stack: &Stack, clients: &[Client], path: &Path) -> io::Res
         "postgres": {"admin_url": stack.postgres.admin_url(), "database": DATABASE,
             "proxy": {"host": "localhost", "port": places.proxy_port, "users": users}},
         "bucket": places.object_bucket, "trust_bucket": places.trust_bucket,
-        "kms_keys": {"data": places.data_key, "bucket": places.bucket_key},
+        "kms_keys": {"data": places.data_key, "bucket": places.bucket_key, "parameters": places.signing_key},
         "access": access,
         "clients": clients,
     });
@@ -168,10 +175,12 @@ fn pem(der: &[u8]) -> String {
     format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
 }
 
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file that only its owner may read, also where one with wider rights was there before.
+pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())
 }

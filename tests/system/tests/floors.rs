@@ -20,28 +20,31 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("aws", &["shared"]),
     ("kms", &["aws", "shared"]),
     ("s3", &["aws", "shared"]),
+    ("ssm", &["aws", "shared"]),
     ("sts", &["aws", "shared"]),
     ("rds", &["aws", "shared"]),
     ("https", &["aws", "shared"]),
     ("authorizer", &["aws", "s3", "shared"]),
-    ("token", &["aws", "kms", "rds", "s3", "shared"]),
+    ("token", &["aws", "kms", "rds", "s3", "shared", "ssm"]),
     ("upload", &["aws", "rds", "s3", "shared", "sts"]),
     ("download", &["aws", "rds", "s3", "shared", "sts"]),
     ("data-key", &["aws", "kms", "rds", "s3", "shared"]),
     ("object-events", &["aws", "rds", "s3", "shared"]),
-    ("trust", &["aws", "kms", "rds", "s3", "shared"]),
+    ("trust", &["aws", "kms", "rds", "s3", "shared", "ssm"]),
     ("issuer-keys", &["aws", "https", "s3", "shared"]),
     ("admin", &["aws", "rds", "s3", "shared"]),
     ("migrate", &["aws", "rds", "shared"]),
     ("testkit", &["shared"]),
     ("local", &[]),
     ("system", &[]),
+    ("bench", &["local", "shared"]),
 ];
 
 /// Which SDK or driver each adapter may link; nobody else may link any.
 const SDKS: &[(&str, &[&str])] = &[
     ("kms", &["aws-sdk-kms"]),
     ("s3", &["aws-sdk-s3"]),
+    ("ssm", &["aws-sdk-ssm"]),
     ("sts", &["aws-sdk-sts"]),
     ("rds", &["aws-sdk-rds", "tokio-postgres", "tokio-postgres-rustls"]),
     ("local", &["tokio-postgres"]),
@@ -57,6 +60,7 @@ const NEVER_SHIPPED: &[&str] = &[
     "local",
     "testkit",
     "system",
+    "bench",
     "s3s",
     "rcgen",
     "iam-rs",
@@ -172,7 +176,7 @@ fn each_adapter_has_one_sdk_and_nobody_else_has_any() {
 #[test]
 fn the_decisions_of_a_function_see_shared_only() {
     let house = House::measure();
-    let adapters = ["aws", "kms", "s3", "sts", "rds", "https"];
+    let adapters = ["aws", "kms", "s3", "ssm", "sts", "rds", "https"];
     for function in house.functions() {
         let package = house.members()[function];
         let source = Path::new(package["manifest_path"].as_str().unwrap()).with_file_name("src");

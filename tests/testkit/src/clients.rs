@@ -53,6 +53,14 @@ impl Registry {
         self.with(|state| std::mem::take(&mut state.calls))
     }
 
+    /// The ids of the tokens that are revoked one by one, with the time until which each is remembered.
+    pub fn revoked(&self) -> Vec<(String, i64)> {
+        self.with(|state| {
+            let single = state.revocations.iter().filter(|((kind, _), _)| kind == "jti");
+            single.map(|((_, jti), (exp, _))| (jti.clone(), *exp)).collect()
+        })
+    }
+
     /// How many assertion ids are remembered.
     pub fn assertions(&self) -> usize {
         self.with(|state| state.assertions.len())
@@ -91,11 +99,25 @@ impl State {
                 "api.consume_assertion",
                 [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now)],
             ) => Some(self.consume(tenant, client, *version, hash, *expires, *now)),
+            (
+                "api.revoke_own",
+                [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now), Text(jti), Int(exp)],
+            ) => {
+                if *exp > now / 1000 + 910 {
+                    return None;
+                }
+                let consumed = self.consume(tenant, client, *version, hash, *expires, *now);
+                if text(&consumed, "outcome") != "ok" {
+                    return Some(consumed);
+                }
+                self.end("jti", jti, *exp);
+                Some(json!({ "outcome": "revoked" }))
+            }
             ("api.tenant_put", [Text(operator), Text(request), Int(now), Text(tenant), Text(name), Bool(enabled)]) => {
                 let row = json!({ "name": name, "tenant": tenant, "enabled": enabled });
                 let outcome = store(&mut self.tenants, tenant, row, *now);
                 if outcome != "unchanged" && !enabled {
-                    self.end("tenant", tenant, now / 1000 + 1);
+                    self.end("tenant", tenant, now / 1000 + 20);
                 }
                 self.act(*now, operator, request, "tenant.put", tenant, outcome);
                 let mut view = self.tenants.get(tenant)?.clone();
@@ -128,7 +150,7 @@ impl State {
                     _ => store(&mut self.clients, client_id, row, *now),
                 };
                 if matches!(outcome, "created" | "updated") && !enabled {
-                    self.end("client_id", client_id, now / 1000 + 1);
+                    self.end("client_id", client_id, now / 1000 + 20);
                 }
                 self.act(*now, operator, request, "client.put", client_id, outcome);
                 Some(match outcome {
@@ -147,7 +169,7 @@ impl State {
                     let version = version(&row) + 1;
                     merge(&mut row, json!({ "enabled": false, "version": version, "updated_ms": now }));
                     self.clients.insert(client_id.clone(), row);
-                    self.end("client_id", client_id, now / 1000 + 1);
+                    self.end("client_id", client_id, now / 1000 + 20);
                 }
                 self.act(*now, operator, request, "client.disable", client_id, outcome);
                 Some(match outcome {
