@@ -112,10 +112,10 @@ pub(crate) struct Place {
 }
 
 impl Item {
-    /// `table.column` for the log, if the two are names at all.
-    pub(crate) fn column_name(&self) -> Option<String> {
+    /// `table.column` for the log, if the two are names at all and the caller may touch the column.
+    pub(crate) fn column_name(&self, may: impl FnOnce(&str, &str) -> bool) -> Option<String> {
         let (table, column) = (Identifier::parse(&self.table).ok()?, Identifier::parse(&self.column).ok()?);
-        Some(format!("{table}.{column}"))
+        may(table.as_str(), column.as_str()).then(|| format!("{table}.{column}"))
     }
 
     /// Judges everything but the content; the caller's right comes before any other fault of a value.

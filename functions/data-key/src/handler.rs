@@ -112,7 +112,7 @@ where
         let line = Line::new(self.operations.deployment().name(), operation.action())
             .request(request_id)
             .who(caller.tenant.as_str(), &caller.subject, &caller.jti)
-            .text("columns", &columns(&items))
+            .list("columns", columns(&items, caller, self.operation))
             .number("items", count(items.len()));
         let done = match (operation, &self.keys) {
             (Operation::Encrypt, Keys::Writer(keys, _)) => {
@@ -136,7 +136,7 @@ where
             .number("failed", count(failed))
             .number("millis", self.clock.now().millis_since(started))
             .number("data_keys", count(keys.len()))
-            .text("keys", &names(&keys));
+            .list("keys", keys.iter().map(Uuid::to_string));
         let refusals = answer.refusals();
         if failed < answer.outcomes.len() {
             line.decision("allow", if failed == 0 { "ok" } else { &refusals }).emit();
@@ -179,13 +179,10 @@ where
     }
 }
 
-fn columns(items: &[Item]) -> String {
-    let columns: BTreeSet<String> = items.iter().filter_map(Item::column_name).collect();
-    columns.into_iter().collect::<Vec<_>>().join(",")
-}
-
-fn names(keys: &BTreeSet<Uuid>) -> String {
-    keys.iter().map(Uuid::to_string).collect::<Vec<_>>().join(",")
+/// The columns that the caller may touch. What it may not is counted among the refusals: it would be text of its choice.
+fn columns(items: &[Item], caller: &Caller, operation: Operation) -> BTreeSet<String> {
+    let may = |table: &str, column: &str| caller.scopes.allows_column(operation.as_str(), table, column);
+    items.iter().filter_map(|item| item.column_name(may)).collect()
 }
 
 fn count(number: usize) -> i64 {

@@ -141,6 +141,38 @@ async fn a_key_of_another_tenant_is_as_unknown_as_one_that_never_was() {
 }
 
 #[tokio::test]
+async fn a_warm_key_of_one_tenant_serves_no_other() {
+    let lab = Lab::new();
+    let record = lab.record().await;
+    assert_eq!(lab.decrypt(json!([sealed("ssn", "42", &record)])).await.status, 200, "warm for acme");
+    let foreign = lab.decrypt_as("globex", "fields:decrypt:*.*", json!([sealed("ssn", "42", &record)])).await;
+    assert_eq!(foreign.codes(), ["key_unavailable"]);
+    // The same column of another tenant is another key, in a warm environment too, and neither opens the other's.
+    let theirs = lab
+        .encrypt_as("globex", "fields:encrypt:*.*", json!([field("ssn", "42", b"987-65-4321")]))
+        .await
+        .text("record")
+        .remove(0);
+    assert_ne!(bytes(&theirs)[1..17], bytes(&record)[1..17]);
+    assert_eq!(lab.decrypt(json!([sealed("ssn", "42", &theirs)])).await.codes(), ["key_unavailable"]);
+    let mut grafted = bytes(&theirs);
+    grafted[1..17].copy_from_slice(&bytes(&record)[1..17]);
+    let grafted = base64url(&grafted);
+    assert_eq!(lab.decrypt(json!([sealed("ssn", "42", &grafted)])).await.codes(), ["decrypt_failed"]);
+}
+
+#[tokio::test]
+async fn a_humans_token_is_no_credential_of_a_direct_invocation() {
+    let lab = Lab::new();
+    for (kind, code) in [("machine", None), ("human", Some("unauthorized"))] {
+        let event =
+            json!({"operation": "encrypt", "access_token": lab.token_of(kind), "items": [field("ssn", "1", b"x")]});
+        let answer = lab.encrypt.handle(event, &lab.invocation()).await.unwrap();
+        assert_eq!(answer.get("code").and_then(Value::as_str), code, "{kind}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn an_index_key_opens_no_record() {
     let lab = Lab::new();
     let record = lab.record().await;

@@ -408,6 +408,25 @@ async fn a_tenant_sees_and_moves_only_its_own() {
 }
 
 #[tokio::test]
+async fn what_was_signed_while_its_client_was_being_disabled_dies_with_it() {
+    let server = Server::migrated().await;
+    let (admin, trust) = (server.login("admin").await, server.login("trust").await);
+    for (function, parameters) in [tenant("acme", true), client("acme", "acme-one", &["app"], true)] {
+        admin.call(function, parameters).await.unwrap();
+    }
+    // The operator's clock was read before the connection stood and the row was locked, and may be slow on top of it.
+    for (function, parameters) in [disable("acme", "acme-one"), tenant("acme", false)] {
+        admin.call(function, parameters).await.unwrap();
+    }
+    let snapshot = trust.call("api.trust_snapshot", vec![Parameter::Int(NOW)]).await.unwrap();
+    let epochs = &snapshot["revocations"]["epochs"];
+    for epoch in [&epochs["client_id"]["acme-one"], &epochs["tenant"]["acme"]] {
+        let reach = epoch.as_i64().unwrap() - NOW / 1000;
+        assert!(reach >= 16, "connect 2 s, statement 4 s, skew 10 s; here {reach}");
+    }
+}
+
+#[tokio::test]
 async fn of_many_uses_of_one_assertion_exactly_one_wins() {
     let server = Server::migrated().await;
     let admin = server.login("admin").await;

@@ -281,6 +281,20 @@ async fn versions_rise_even_when_the_clock_goes_back() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_ahead_leaves_no_object_without_an_end() {
+    let world = World::new();
+    world.run().await;
+    world.clock.advance(100 * 365 * 86_400);
+    world.run().await;
+    world.clock.advance(-100 * 365 * 86_400);
+    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, PROFILES]);
+    for (key, life) in [(REVOCATIONS, 300), (KEYS, 3_600), (STATE, 3_600), (PROFILES, 86_400)] {
+        let not_after = world.bucket.json(key)["not_after"].as_i64().unwrap();
+        assert_eq!(not_after, START.plus_seconds(life).millis(), "{key}");
+    }
+}
+
+#[tokio::test]
 async fn a_revocation_is_in_the_next_publication_and_leaves_when_nothing_is_left_to_hit() {
     let world = World::new();
     world.run().await;

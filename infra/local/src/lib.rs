@@ -10,6 +10,7 @@ pub mod ca;
 pub mod clock;
 pub mod events;
 pub mod faults;
+pub mod function_files;
 pub mod gateway;
 pub mod http;
 pub mod journey;

@@ -37,6 +37,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("testkit", &["shared"]),
     ("local", &[]),
     ("system", &[]),
+    ("bench", &["local", "shared"]),
 ];
 
 /// Which SDK or driver each adapter may link; nobody else may link any.
@@ -59,6 +60,7 @@ const NEVER_SHIPPED: &[&str] = &[
     "local",
     "testkit",
     "system",
+    "bench",
     "s3s",
     "rcgen",
     "iam-rs",

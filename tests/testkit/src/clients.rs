@@ -117,7 +117,7 @@ impl State {
                 let row = json!({ "name": name, "tenant": tenant, "enabled": enabled });
                 let outcome = store(&mut self.tenants, tenant, row, *now);
                 if outcome != "unchanged" && !enabled {
-                    self.end("tenant", tenant, now / 1000 + 1);
+                    self.end("tenant", tenant, now / 1000 + 20);
                 }
                 self.act(*now, operator, request, "tenant.put", tenant, outcome);
                 let mut view = self.tenants.get(tenant)?.clone();
@@ -150,7 +150,7 @@ impl State {
                     _ => store(&mut self.clients, client_id, row, *now),
                 };
                 if matches!(outcome, "created" | "updated") && !enabled {
-                    self.end("client_id", client_id, now / 1000 + 1);
+                    self.end("client_id", client_id, now / 1000 + 20);
                 }
                 self.act(*now, operator, request, "client.put", client_id, outcome);
                 Some(match outcome {
@@ -169,7 +169,7 @@ impl State {
                     let version = version(&row) + 1;
                     merge(&mut row, json!({ "enabled": false, "version": version, "updated_ms": now }));
                     self.clients.insert(client_id.clone(), row);
-                    self.end("client_id", client_id, now / 1000 + 1);
+                    self.end("client_id", client_id, now / 1000 + 20);
                 }
                 self.act(*now, operator, request, "client.disable", client_id, outcome);
                 Some(match outcome {

@@ -127,6 +127,11 @@ impl Row {
         }
     }
 
+    /// What the scanner said; that nobody asked it is said of clean files alone.
+    fn verdict(&self) -> Option<String> {
+        state_of(&self.facts).1.filter(|verdict| verdict != "unscanned" || self.status() == "clean")
+    }
+
     /// Known versions that are not gone yet.
     pub fn versions_left(&self) -> BTreeSet<String> {
         let known = self.facts.iter().map(|fact| match fact {
@@ -327,7 +332,7 @@ impl State {
             None => json!({ "outcome": "unknown" }),
             Some(row) => json!({ "outcome": "found", "file": {
                 "id": id, "name": row.name, "content_type": row.content_type, "size": row.size, "sha256": hex(&row.sha256),
-                "status": row.status(), "version_id": row.version(), "verdict": state_of(&row.facts).1,
+                "status": row.status(), "version_id": row.version(), "verdict": row.verdict(),
                 "created_ms": row.created_ms,
             }}),
         })

@@ -26,7 +26,7 @@ pub enum Shape {
 }
 
 /// What is asked: may this request pass?
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// The form of event and answer.
     pub shape: Shape,
