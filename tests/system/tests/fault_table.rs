@@ -29,8 +29,10 @@ const CONTENT: &[u8] = b"hello";
 /// Longer than one attempt, and than one statement, may take.
 const SLOW: Duration = Duration::from_secs(5);
 
-const CALLS: [&str; 12] = [
+const CALLS: [&str; 16] = [
     "POST /oauth2/token",
+    "POST /oauth2/revoke",
+    "POST /oauth2/introspect",
     "POST /files",
     "POST /files/{id}/url",
     "GET /files/{id}",
@@ -38,6 +40,8 @@ const CALLS: [&str; 12] = [
     "DELETE /files/{id}",
     "POST /fields/encrypt",
     "POST /fields/decrypt",
+    "POST /fields/index",
+    "POST /fields/inspect",
     "object-events: an object was created",
     "object-events: the schedule",
     "trust: the schedule",
@@ -169,6 +173,11 @@ impl World {
             let assertion = api.assertion(self.running.client("acme-backend")).unwrap();
             return api.token_with(&assertion, None).await.unwrap().outcome();
         }
+        if let Some(path @ ("/oauth2/revoke" | "/oauth2/introspect")) = call.strip_prefix("POST ") {
+            // A live token would be ended, and its nudge would start `trust` in the middle of the next call's fault.
+            let token = if path == "/oauth2/revoke" { "garbage" } else { &self.token };
+            return api.about(path, self.running.client("acme-backend"), token).await.unwrap().outcome();
+        }
         let (method, path) = call.split_once(' ').unwrap();
         let id = match call {
             "POST /files/{id}/url" => &self.pending,
@@ -178,7 +187,13 @@ impl World {
         let body = match call {
             "POST /files" => Some(new_file()),
             "POST /fields/encrypt" => Some(field("plaintext", &URL_SAFE_NO_PAD.encode("ada@example.com"))),
-            "POST /fields/decrypt" => Some(field("record", &self.record)),
+            "POST /fields/decrypt" | "POST /fields/inspect" => Some(field("record", &self.record)),
+            "POST /fields/index" => {
+                let mut body = field("value", &URL_SAFE_NO_PAD.encode("ada@example.com"));
+                body["items"][0]["normalisation"] = json!("nfc_casefold");
+                body["items"][0]["bits"] = json!(16);
+                Some(body)
+            }
             _ => None,
         };
         let answer = api.call(method, &path.replace("{id}", id), Some(&self.token), body.as_ref()).await.unwrap();
