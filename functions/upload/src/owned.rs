@@ -96,8 +96,8 @@ where
         parameters.push(Parameter::Int(self.clock.now().millis()));
         let answer = self.database.call("api.delete_file", parameters).await.map_err(Refusal::fault)?;
         match answer.get("outcome").and_then(Value::as_str) {
-            Some("deleted") => Ok((Response::no_content(), "deleted")),
-            Some("known") => Ok((Response::no_content(), "known")),
+            Some("deleted") => Ok((Response::empty(204), "deleted")),
+            Some("known") => Ok((Response::empty(204), "known")),
             Some("unknown") => Err(Code::NotFound.into()),
             _ => Err(Code::Internal.into()),
         }

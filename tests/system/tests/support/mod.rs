@@ -40,6 +40,11 @@ pub struct Running {
 
 impl Running {
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A stack with these parameters of the template in place of its own.
+    pub async fn start_with(parameters: &[(&str, &str)]) -> Self {
         let home = root().join(".local");
         let options = Options {
             binaries: binaries(),
@@ -47,6 +52,7 @@ impl Running {
             root: home.join("run"),
             cache: Some(home.join("cache")),
             clock: Clock::system(),
+            parameters: parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
         let stack = Stack::start(options).await.expect("the stack starts");
         let clients = seed::seed(&stack).await.expect("the seed is taken");
