@@ -6,8 +6,13 @@ CARGO ?= cargo
 # The whole workspace in one profile: building packages one by one would compile the SDKs again for each set of features.
 BUILD := $(CARGO) build --workspace --bins --locked
 STACK := target/debug/local
+# Of the template, for demo and dev: make demo PARAMETERS=Signer=ssm
+PARAMETERS ?=
+# Arguments for the two below: make build ARCH=arm64, make bench BENCH=--check
+ARCH ?=
+BENCH ?=
 
-.PHONY: help demo dev test test-clients check build fmt lint clean need
+.PHONY: help demo dev test test-clients check build bench fmt lint clean need
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,12 +23,12 @@ need: ## install what the local stack needs (Postgres 15 or later), as root or n
 demo: need ## build, start the local stack, run the whole journey and every refusal, print them as a table
 	@echo "building (the first time takes minutes, the AWS SDKs are large) ..."
 	@$(BUILD)
-	@$(STACK) demo
+	@$(STACK) demo $(PARAMETERS)
 
 dev: need ## the local stack in the foreground, with lines to paste
 	@echo "building (the first time takes minutes, the AWS SDKs are large) ..."
 	@$(BUILD)
-	@$(STACK) dev
+	@$(STACK) dev $(PARAMETERS)
 
 test: need ## everything that proves it
 	@$(BUILD)
@@ -43,8 +48,13 @@ fmt: ## check the format
 lint: ## clippy, warnings are errors
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-build: ## release binaries of the functions for this machine's architecture
-	@$(CARGO) build --release --locked
+build: ## zips for Lambda with cargo-lambda, for this machine's architecture (ARCH=arm64 for the other)
+	@scripts/build $(ARCH)
+
+bench: need ## what the release binaries cost, in ratios to an empty handler (BENCH=--check holds the budgets)
+	@echo "building with the release profile (minutes: every program is optimised as a whole) ..."
+	@$(BUILD) --release
+	@target/release/bench $(BENCH)
 
 clean: ## remove what the local stack keeps
 	@rm -rf .local

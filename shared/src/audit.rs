@@ -66,7 +66,7 @@ impl Line {
 
     /// The line's JSON text.
     pub fn render(&self) -> String {
-        Value::Object(self.0.clone()).to_string()
+        serde_json::to_string(&self.0).unwrap_or_default()
     }
 
     /// Writes the line to standard output, which Lambda carries to the log group.

@@ -188,6 +188,11 @@ impl Response {
             .header("cache-control", "no-store")
     }
 
+    /// An answer without a body that nobody may keep.
+    pub fn empty(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: String::new() }.header("cache-control", "no-store")
+    }
+
     /// A redirect that nobody may keep: 302 with `Cache-Control: no-store` and `Referrer-Policy: no-referrer`.
     pub fn redirect(location: String) -> Self {
         Self { status: 302, headers: Vec::new(), body: String::new() }

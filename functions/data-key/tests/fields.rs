@@ -3,7 +3,7 @@
 
 mod support;
 
-use data_key::Operation;
+use data_key::Deployment;
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler as _, Invocation};
 use shared::encoding::base64url;
@@ -259,7 +259,7 @@ async fn each_deployment_names_its_own_purpose_to_kms() {
     assert_eq!((calls[0].operation, calls[0].context.purpose), ("Decrypt", "field"));
     assert_eq!((calls[0].context.tenant.as_str(), calls[0].context.data_key_id), ("acme", id));
     lab.send(
-        &lab.fresh(Operation::Encrypt),
+        &lab.fresh(Deployment::Encrypt),
         lab.event(
             "/fields/encrypt",
             &lab.token("acme", "fields:encrypt:*.*"),
@@ -348,7 +348,7 @@ async fn a_key_that_was_replaced_elsewhere_is_not_used_again() {
     });
     let body = json!({"items": [item]}).to_string();
     let event = lab.event("/fields/encrypt", &lab.token("acme", "fields:encrypt:*.*"), &body);
-    lab.send(&lab.fresh(Operation::Encrypt), event).await;
+    lab.send(&lab.fresh(Deployment::Encrypt), event).await;
     lab.forget();
     let second = lab.encrypt(json!([item])).await.text("record").remove(0);
     assert_ne!(bytes(&second)[1..17], bytes(&first)[1..17]);
@@ -749,7 +749,7 @@ async fn a_key_stays_in_memory_for_five_minutes() {
 #[tokio::test]
 async fn whoever_loses_the_race_takes_the_winners_key() {
     let lab = Lab::new();
-    let winner = lab.fresh(Operation::Encrypt);
+    let winner = lab.fresh(Deployment::Encrypt);
     let token = lab.token("acme", "fields:encrypt:*.*");
     let body = json!({"items": [field("ssn", "42", b"x")]}).to_string();
     // The winner's row, made in a world of its own and put in the loser's way.
