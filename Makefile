@@ -6,6 +6,8 @@ CARGO ?= cargo
 # The whole workspace in one profile: building packages one by one would compile the SDKs again for each set of features.
 BUILD := $(CARGO) build --workspace --bins --locked
 STACK := target/debug/local
+# Of the template, for demo and dev: make demo PARAMETERS=Signer=ssm
+PARAMETERS ?=
 # Arguments for the two below: make build ARCH=arm64, make bench BENCH=--check
 ARCH ?=
 BENCH ?=
@@ -21,12 +23,12 @@ need: ## install what the local stack needs (Postgres 15 or later), as root or n
 demo: need ## build, start the local stack, run the whole journey and every refusal, print them as a table
 	@echo "building (the first time takes minutes, the AWS SDKs are large) ..."
 	@$(BUILD)
-	@$(STACK) demo
+	@$(STACK) demo $(PARAMETERS)
 
 dev: need ## the local stack in the foreground, with lines to paste
 	@echo "building (the first time takes minutes, the AWS SDKs are large) ..."
 	@$(BUILD)
-	@$(STACK) dev
+	@$(STACK) dev $(PARAMETERS)
 
 test: need ## everything that proves it
 	@$(BUILD)

@@ -4,6 +4,7 @@
 //! through [`clock`], [`config`] and [`entropy`].
 
 pub mod audit;
+pub mod blind_index;
 pub mod boot;
 pub mod clock;
 pub mod config;
@@ -13,9 +14,12 @@ pub mod encoding;
 pub mod entropy;
 pub mod gate;
 pub mod http;
+pub mod issuer;
 pub mod json;
+pub mod jwk;
 pub mod jwks;
 pub mod jwt;
+pub mod key_store;
 pub mod name;
 pub mod object;
 pub mod pc1;
@@ -24,3 +28,4 @@ pub mod problem;
 pub mod scope;
 pub mod secret;
 pub mod trust;
+pub mod url;

@@ -58,6 +58,56 @@ name!(
     "client id",
     is_client_id
 );
+name!(
+    /// A foreign issuer: `[a-z0-9][a-z0-9-]{0,47}`, part of an object's key; `own` is ourselves.
+    IssuerId,
+    "issuer id",
+    is_issuer_id
+);
+
+impl IssuerId {
+    /// The key of the issuer's mirrored keys in the trust bucket.
+    pub fn object_key(&self) -> String {
+        format!("trust/issuers/{self}.json")
+    }
+}
+
+fn is_issuer_id(text: &str) -> bool {
+    text != "own" && is_tenant(text)
+}
+
+name!(
+    /// A path of SSM parameters: `/portcullis/signing/prod`. At most ten levels of `[A-Za-z0-9_.-]+` and 256 characters, no
+    /// slash at the end, and nothing under the prefixes `aws` and `ssm`, which AWS keeps for itself.
+    ParameterPath,
+    "parameter path",
+    is_parameter_path
+);
+
+impl ParameterPath {
+    /// The parameter of the signing key `kid` (RFC 7638 thumbprint): one parameter per key.
+    pub fn of_key(&self, kid: &str) -> String {
+        format!("{self}/{kid}")
+    }
+
+    /// The key id in the name of a parameter right under this path: 43 characters of base64url.
+    pub fn kid_of<'a>(&self, parameter: &'a str) -> Option<&'a str> {
+        let kid = parameter.strip_prefix(self.as_str())?.strip_prefix('/')?;
+        let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        (kid.len() == 43 && kid.bytes().all(letter)).then_some(kid)
+    }
+}
+
+fn is_parameter_path(text: &str) -> bool {
+    let Some(levels) = text.strip_prefix('/') else { return false };
+    let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    let low = levels.to_ascii_lowercase();
+    text.len() <= 256
+        && !low.starts_with("aws")
+        && !low.starts_with("ssm")
+        && levels.split('/').count() <= 10
+        && levels.split('/').all(|level| !level.is_empty() && level.bytes().all(letter))
+}
 
 fn is_tenant(text: &str) -> bool {
     let lower = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -97,6 +147,48 @@ mod tests {
         }
         for bad in ["", "9a", "a.b", "a-b", "*", &"a".repeat(64)] {
             assert!(Identifier::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parameter_paths_keep_to_their_grammar_and_name_one_parameter_a_key() {
+        let path = ParameterPath::parse("/portcullis/signing/prod").unwrap();
+        let kid = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
+        assert_eq!(path.of_key(kid), format!("/portcullis/signing/prod/{kid}"));
+        assert_eq!(path.kid_of(&path.of_key(kid)), Some(kid));
+        for other in [
+            format!("/portcullis/signing/dev/{kid}"),
+            format!("/portcullis/signing/prod/deeper/{kid}"),
+            format!("/portcullis/signing/prod/../{kid}"),
+            format!("/portcullis/signing/prod/{kid}:1"),
+            format!("/portcullis/signing/prod{kid}"),
+            format!("/portcullis/signing/prod/{kid}x"),
+            "/portcullis/signing/prod/".to_owned(),
+            "/portcullis/signing/prod".to_owned(),
+            "arn:aws:kms:us-east-1:111122223333:key/1".to_owned(),
+        ] {
+            assert_eq!(path.kid_of(&other), None, "{other}");
+        }
+        for good in ["/a", "/A.b_c-d/0", &"/a".repeat(10), &format!("/{}", "a".repeat(255))] {
+            assert!(ParameterPath::parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "/",
+            "a",
+            "a/b",
+            "/a/",
+            "//a",
+            "/a//b",
+            "/a b",
+            "/a:1",
+            "/a*",
+            "/aws/x",
+            "/SSM-keys",
+            &"/a".repeat(11),
+            &format!("/{}", "a".repeat(256)),
+        ] {
+            assert_eq!(ParameterPath::parse(bad), Err(Malformed("parameter path")), "{bad}");
         }
     }
 }

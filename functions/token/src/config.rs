@@ -3,7 +3,8 @@
 use shared::config::Reader;
 use shared::jwks::Algorithm;
 
-/// The token endpoint's own settings; adapters read theirs.
+/// The token endpoint's own settings; adapters read theirs, the place of the signing keys
+/// ([`KeyStore`](shared::key_store::KeyStore)) among them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// `PORTCULLIS_ISSUER`: the external base URL, and `iss` of every token.
@@ -18,7 +19,6 @@ impl Settings {
     /// Reads the settings; faults stay in the reader.
     pub fn read(reader: &Reader<'_>) -> Self {
         reader.text("PORTCULLIS_ENV");
-        reader.choice("PORTCULLIS_SIGNER", &[("kms", ())], ());
         Self {
             issuer: reader.issuer("PORTCULLIS_ISSUER"),
             audience: reader.text("PORTCULLIS_AUDIENCE"),

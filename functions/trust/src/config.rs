@@ -17,9 +17,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the variables; meaningful only if the reader's `finish` succeeds. `PORTCULLIS_SIGNER` must be `kms`.
+    /// Reads the variables; meaningful only if the reader's `finish` succeeds. The place of
+    /// the signing keys is read apart ([`KeyStore`](shared::key_store::KeyStore)).
     pub fn read(reader: &Reader<'_>) -> Self {
-        reader.choice("PORTCULLIS_SIGNER", &[("kms", ())], ());
         let algorithms = [("RS256", Algorithm::Rs256), ("ES256", Algorithm::Es256), ("EdDSA", Algorithm::EdDsa)];
         Self {
             env: reader.text("PORTCULLIS_ENV"),

@@ -1,9 +1,11 @@
 //! The publisher of trust objects in AWS Lambda.
 
+mod keys;
+
 use std::process::ExitCode;
 
 use aws::{AwsSettings, Connector, Service};
-use kms::KmsSigningKeys;
+use keys::{ChosenKeys, Place};
 use rds::{Rds, RdsSettings};
 use s3::Bucket;
 use shared::boot;
@@ -12,19 +14,20 @@ use shared::config::{Environment, Faults, Reader};
 use trust::Publisher;
 use trust::config::Config;
 
-fn read(environment: &Environment) -> Result<(Config, AwsSettings, RdsSettings), Faults> {
+fn read(environment: &Environment) -> Result<(Config, Place, AwsSettings, RdsSettings), Faults> {
     let reader = Reader::new(environment);
-    let settings = (Config::read(&reader), AwsSettings::read(&reader), RdsSettings::read(&reader));
-    reader.finish().map(|()| settings)
+    let (config, place) = (Config::read(&reader), Place::read(&reader));
+    let (aws, rds) = (AwsSettings::read(&reader), RdsSettings::read(&reader));
+    reader.finish().map(|()| (config, place, aws, rds))
 }
 
 fn main() -> ExitCode {
-    boot::run(read, |(config, aws, rds)| {
+    boot::run(read, |(config, place, aws, rds)| {
         let aws = Connector::new(aws);
         Ok(Publisher {
             database: Rds::new(rds, &aws),
             bucket: Bucket::new(&aws.service(Service::S3), config.trust_bucket),
-            keys: KmsSigningKeys::new(&aws.service(Service::Kms), config.env),
+            keys: ChosenKeys::open(place, config.env, &aws),
             clock: SystemClock,
             issues: config.issues,
         })

@@ -292,6 +292,13 @@ impl Lambda {
         self.pools.get(function).map(|pool| pool.started()).unwrap_or_default()
     }
 
+    /// Ends the waiting processes of `function`, so that the next call starts a fresh one.
+    pub async fn recycle(&self, function: &str) {
+        if let Some(pool) = self.pools.get(function) {
+            pool.recycle().await;
+        }
+    }
+
     /// What a process of `function` would see, with a session of its role of its own, for somebody else's Runtime API at
     /// `runtime_api`; `None` for an unknown function.
     #[must_use]

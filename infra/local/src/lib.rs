@@ -3,7 +3,9 @@
 //! Nothing here depends on `shared` or on a function: the same code on both sides of a signature, a policy or an
 //! event would prove nothing about either.
 
+pub mod access;
 pub mod account;
+pub mod aws_json;
 pub mod ca;
 pub mod clock;
 pub mod events;
@@ -22,6 +24,7 @@ pub mod runtime_api;
 pub mod s3;
 pub mod seed;
 pub mod sigv4;
+pub mod ssm;
 pub mod stack;
 pub mod sts;
 pub mod template;

@@ -1,5 +1,6 @@
 //! `local demo` and `local dev`: the stack for people.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use local::stack::{Options, Stack, sibling_binaries, unpacked_postgres};
 
 fn main() -> ExitCode {
     let Some(command) = Command::parse(std::env::args().skip(1)) else {
-        say("usage: local demo | local dev [--home DIR] [--attached]\n");
+        say("usage: local demo [Parameter=value …] | local dev [--home DIR] [--attached] [Parameter=value …]\n");
         return ExitCode::from(64);
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -21,8 +22,8 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     let outcome = match command {
-        Command::Demo => runtime.block_on(demo()),
-        Command::Dev { home, attached } => runtime.block_on(dev(home, attached)),
+        Command::Demo { parameters } => runtime.block_on(demo(parameters)),
+        Command::Dev { home, attached, parameters } => runtime.block_on(dev(home, attached, parameters)),
     };
     match outcome {
         Ok(code) => code,
@@ -30,38 +31,46 @@ fn main() -> ExitCode {
     }
 }
 
+/// Parameters of the template that replace the stack's own: `local demo Signer=ssm`.
+type Parameters = BTreeMap<String, String>;
+
 enum Command {
-    Demo,
+    Demo {
+        parameters: Parameters,
+    },
     /// `home`: the folder of this stack and its `portcullis.json`, `.local` by default. `attached`: ends when stdin does, so
     /// that a program that started it cannot leave it behind.
     Dev {
         home: Option<PathBuf>,
         attached: bool,
+        parameters: Parameters,
     },
 }
 
 impl Command {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
-        match arguments.next()?.as_str() {
-            "demo" => arguments.next().is_none().then_some(Self::Demo),
-            "dev" => {
-                let (mut home, mut attached) = (None, false);
-                while let Some(argument) = arguments.next() {
-                    match argument.as_str() {
-                        "--home" if home.is_none() => home = Some(PathBuf::from(arguments.next()?)),
-                        "--attached" if !attached => attached = true,
-                        _ => return None,
-                    }
+        let command = arguments.next()?;
+        let (mut home, mut attached, mut parameters) = (None, false, Parameters::new());
+        while let Some(argument) = arguments.next() {
+            match (argument.as_str(), argument.split_once('=')) {
+                ("--home", _) if home.is_none() => home = Some(PathBuf::from(arguments.next()?)),
+                ("--attached", _) if !attached => attached = true,
+                (_, Some((name, value))) if !name.starts_with('-') => {
+                    parameters.insert(name.to_owned(), value.to_owned());
                 }
-                Some(Self::Dev { home, attached })
+                _ => return None,
             }
+        }
+        match command.as_str() {
+            "demo" if home.is_none() && !attached => Some(Self::Demo { parameters }),
+            "dev" => Some(Self::Dev { home, attached, parameters }),
             _ => None,
         }
     }
 }
 
 /// Starts the stack in `home` (`.local`), seeds it, writes `portcullis.json` there.
-async fn start(home: Option<PathBuf>) -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
+async fn start(home: Option<PathBuf>, parameters: Parameters) -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
     let checkout = std::env::current_dir()?;
     let shared = checkout.join(".local");
     let home = home.map_or_else(|| shared.clone(), |home| checkout.join(home));
@@ -73,6 +82,7 @@ async fn start(home: Option<PathBuf>) -> io::Result<(Stack, Vec<seed::Client>, P
         root: home.join("run"),
         cache: Some(shared.join("cache")),
         clock: Clock::system(),
+        parameters,
     })
     .await?;
     let clients = seed::seed(&stack).await?;
@@ -82,8 +92,8 @@ async fn start(home: Option<PathBuf>) -> io::Result<(Stack, Vec<seed::Client>, P
     Ok((stack, clients, manifest))
 }
 
-async fn demo() -> io::Result<ExitCode> {
-    let (stack, clients, manifest) = start(None).await?;
+async fn demo(parameters: Parameters) -> io::Result<ExitCode> {
+    let (stack, clients, manifest) = start(None, parameters).await?;
     let report = Journey::new(&stack, &clients, true)?.travel().await;
     let report = match report {
         Ok(report) => report,
@@ -101,8 +111,8 @@ async fn demo() -> io::Result<ExitCode> {
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn dev(home: Option<PathBuf>, attached: bool) -> io::Result<ExitCode> {
-    let (stack, _clients, manifest) = start(home).await?;
+async fn dev(home: Option<PathBuf>, attached: bool, parameters: Parameters) -> io::Result<ExitCode> {
+    let (stack, _clients, manifest) = start(home, parameters).await?;
     let functions = manifest.with_file_name("functions");
     function_files::write(&stack, &functions)?;
     say(&hints(&stack, &manifest));
@@ -142,6 +152,7 @@ fn hints(stack: &Stack, manifest: &Path) -> String {
     let places = &stack.places;
     let (gateway, ca) = (&places.gateway, places.ca_file.display());
     let (kms, s3, lambda) = (stack.endpoint("kms"), stack.endpoint("s3"), stack.endpoint("lambda"));
+    let ssm = stack.endpoint("ssm");
     let (proxy, database) = (places.proxy_port, local::stack::DATABASE);
     let (key, secret) = (&stack.operator.access_key_id, &stack.operator.secret_access_key);
     format!(
@@ -154,6 +165,7 @@ what a function needs that runs by itself (docs/local-stack.md): {functions}/*.e
 
   export AWS_ACCESS_KEY_ID={key} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION={region}
   aws --endpoint-url {kms} kms generate-data-key --key-id {data_key} --key-spec AES_256
+  aws --endpoint-url {ssm} ssm put-parameter --name /demo/secret --type SecureString --value x
   aws --endpoint-url {s3} s3api list-objects-v2 --bucket {bucket}
   aws --endpoint-url {lambda} lambda invoke --function-name portcullis-{env}-admin --cli-binary-format raw-in-base64-out \\
       --payload '{{\"operation\":\"client.list\",\"operator\":\"me\",\"tenant\":\"acme\"}}' /dev/stdout

@@ -5,11 +5,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
+use aws_lc_rs::signature::RSA_PKCS1_SHA256;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::access::{self, Access};
 use crate::account::{Account, Keys};
 use crate::ca::Ca;
 use crate::clock::Clock;
@@ -22,6 +29,7 @@ use crate::policy::Iam;
 use crate::postgres::Postgres;
 use crate::rds::{RdsEndpoint, RdsServer};
 use crate::s3::S3;
+use crate::ssm::Ssm;
 use crate::sts::Sts;
 use crate::template::Template;
 
@@ -58,6 +66,8 @@ pub struct Options {
     pub cache: Option<PathBuf>,
     /// The clock of all stand-ins.
     pub clock: Clock,
+    /// Parameters of the template by name (`Signer` → `ssm`), in place of the stack's own.
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// A running stack. Everything it started stops with it.
@@ -68,6 +78,8 @@ pub struct Stack {
     pub ca: Ca,
     /// KMS.
     pub kms: Arc<Kms>,
+    /// SSM Parameter Store.
+    pub ssm: Arc<Ssm>,
     /// STS.
     pub sts: Arc<Sts>,
     /// S3.
@@ -80,6 +92,8 @@ pub struct Stack {
     pub proxy: Arc<RdsEndpoint>,
     /// Postgres itself.
     pub postgres: Postgres,
+    /// The team domain of Cloudflare Access.
+    pub access: Arc<Access>,
     /// The operator's keys.
     pub operator: Keys,
     /// Where everything listens and lies.
@@ -100,7 +114,7 @@ pub struct Places {
     pub ca_file: PathBuf,
     /// `https://localhost:PORT`, the issuer as well.
     pub gateway: String,
-    /// `kms`, `s3`, `sts`, `lambda` → URL.
+    /// `kms`, `s3`, `ssm`, `sts`, `lambda` → URL.
     pub endpoints: BTreeMap<&'static str, String>,
     /// The proxy's port on localhost.
     pub proxy_port: u16,
@@ -108,6 +122,8 @@ pub struct Places {
     pub data_key: String,
     /// The KMS key of the object bucket.
     pub bucket_key: String,
+    /// The KMS key that seals signing keys in parameters.
+    pub signing_key: String,
     /// The object bucket.
     pub object_bucket: &'static str,
     /// The trust bucket.
@@ -125,10 +141,12 @@ impl Drop for Pump {
 
 struct Listeners {
     kms: TcpListener,
+    ssm: TcpListener,
     sts: TcpListener,
     s3: TcpListener,
     lambda: TcpListener,
     gateway: TcpListener,
+    access: TcpListener,
     proxy: TcpListener,
     instance: TcpListener,
 }
@@ -137,10 +155,12 @@ impl Listeners {
     async fn open() -> io::Result<Self> {
         Ok(Self {
             kms: bind().await?,
+            ssm: bind().await?,
             sts: bind().await?,
             s3: bind().await?,
             lambda: bind().await?,
             gateway: bind().await?,
+            access: bind().await?,
             proxy: bind().await?,
             instance: bind().await?,
         })
@@ -156,6 +176,7 @@ impl Stack {
         std::fs::create_dir_all(&options.root)?;
         let directory = tempfile::Builder::new().prefix("stack-").tempdir_in(&options.root)?;
         let root = directory.path().to_path_buf();
+        let access_keys = tokio::task::spawn_blocking(|| Ok([access::Key::generate()?, access::Key::generate()?]));
         let ca = Ca::generate()?;
         let ca_file = root.join("ca.pem");
         std::fs::write(&ca_file, ca.pem())?;
@@ -167,6 +188,7 @@ impl Stack {
         let s3_url = url("http", "127.0.0.1", &listeners.s3)?;
         let endpoints = BTreeMap::from([
             ("kms", url("http", "127.0.0.1", &listeners.kms)?),
+            ("ssm", url("http", "127.0.0.1", &listeners.ssm)?),
             ("sts", url("http", "127.0.0.1", &listeners.sts)?),
             ("s3", s3_url.clone()),
             ("lambda", url("http", "127.0.0.1", &listeners.lambda)?),
@@ -178,8 +200,9 @@ impl Stack {
         let draft = Account::new(Iam::new(ACCOUNT, REGION, options.clock.clone(), &[]).map_err(all)?);
         let draft = Kms::new(Arc::new(draft));
         let symmetric = || draft.create_key(KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt, &[]).map_err(shown);
-        let (data_key, bucket_key) = (symmetric()?, symmetric()?);
-        let parameters: BTreeMap<String, String> = [
+        let (data_key, bucket_key, signing_key) = (symmetric()?, symmetric()?, symmetric()?);
+        draft.create_service_alias("ssm", &symmetric()?).map_err(shown)?;
+        let mut parameters: BTreeMap<String, String> = [
             ("Env", ENV),
             ("Issuer", &gateway),
             ("Audience", AUDIENCE),
@@ -197,6 +220,7 @@ impl Stack {
             ("DbDirectPort", &instance_port.to_string()),
             ("Scan", "off"),
             ("SigningAlg", "RS256"),
+            ("SigningKeyArn", &signing_key),
             ("Architecture", if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }),
             ("CodeBucket", "local"),
             ("ApiId", API),
@@ -204,6 +228,7 @@ impl Stack {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
+        parameters.extend(options.parameters.clone());
         let template = Template::open(TEMPLATE, &parameters, ACCOUNT, REGION).map_err(all)?;
         let deployment = template.deployment();
         let iam = Iam::new(ACCOUNT, REGION, options.clock.clone(), &deployment.roles).map_err(all)?;
@@ -212,6 +237,7 @@ impl Stack {
 
         let kms = Kms::load(Arc::clone(&account), &draft.save());
         let kms = kms.ok_or_else(|| io::Error::other("the keys of the draft do not load"))?;
+        let ssm = Ssm::new(Arc::clone(&account), Arc::clone(&kms));
         let sts = Sts::new(Arc::clone(&account));
         let (created, mut creations) = mpsc::unbounded_channel();
         let buckets = vec![TRUST_BUCKET.to_owned(), OBJECT_BUCKET.to_owned()];
@@ -242,13 +268,17 @@ impl Stack {
                 dispatcher.object_created(object).await;
             }
         }));
+        let tls = ca.server_config(&["localhost", "127.0.0.1"])?;
+        let access_keys: io::Result<[access::Key; 2]> = access_keys.await.map_err(io::Error::other)?;
+        let access = Access::new(options.clock.clone(), url("https", "localhost", &listeners.access)?, access_keys?);
         let servers = vec![
             kms.serve(listeners.kms).await?,
+            ssm.serve(listeners.ssm).await?,
             sts.serve(listeners.sts).await?,
             s3.serve(listeners.s3).await?,
             lambda.serve(listeners.lambda).await?,
+            access.serve(listeners.access, Arc::clone(&tls)).await?,
         ];
-        let tls = ca.server_config(&["localhost", "127.0.0.1"])?;
         let gateway_server = api.serve(listeners.gateway, Some(tls)).await?;
         let databases = vec![proxy.serve(listeners.proxy).await?, instance.serve(listeners.instance).await?];
         let places = Places {
@@ -259,6 +289,7 @@ impl Stack {
             proxy_port,
             data_key,
             bucket_key,
+            signing_key,
             object_bucket: OBJECT_BUCKET,
             trust_bucket: TRUST_BUCKET,
         };
@@ -266,12 +297,14 @@ impl Stack {
             account,
             ca,
             kms,
+            ssm,
             sts,
             s3,
             lambda,
             events,
             proxy,
             postgres,
+            access,
             operator,
             places,
             _servers: servers,
@@ -305,7 +338,7 @@ impl Stack {
         serde_json::from_slice(&outcome.payload).map_err(io::Error::other)
     }
 
-    /// The ARN of the KMS key that signs tokens now, as the trust bucket says.
+    /// The ARN of the KMS key, or the name of the parameter, that signs tokens now, as the trust bucket says.
     ///
     /// # Errors
     /// When there is no signing state, or no active key in it.
@@ -317,7 +350,31 @@ impl Stack {
         active.next().map(str::to_owned).ok_or_else(|| io::Error::other("no active signing key"))
     }
 
-    /// The URL of a service: `kms`, `s3`, `sts` or `lambda`.
+    /// Signs as the issuer would (RS256), which only the operator of the account can: to show what a signature alone is not
+    /// enough for.
+    ///
+    /// # Errors
+    /// When there is no active key, or it cannot be used.
+    pub async fn sign_as_issuer(&self, input: &[u8]) -> io::Result<Vec<u8>> {
+        let (key, operator) = (self.signing_key().await?, self.account.operator());
+        if key.starts_with("arn:") {
+            let message = STANDARD.encode(digest(&SHA256, input));
+            let request = json!({"KeyId": key, "Message": message, "MessageType": "DIGEST",
+                "SigningAlgorithm": "RSASSA_PKCS1_V1_5_SHA_256"});
+            let answer = self.kms.perform(&operator, None, "Sign", &request).map_err(shown)?;
+            return STANDARD.decode(answer["Signature"].as_str().unwrap_or_default()).map_err(io::Error::other);
+        }
+        let request = json!({"Name": key, "WithDecryption": true});
+        let answer = self.ssm.perform(&operator, "GetParameter", &request).map_err(shown)?;
+        let pem = answer["Parameter"]["Value"].as_str().unwrap_or_default();
+        let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        let pair = RsaKeyPair::from_pkcs8(&STANDARD.decode(der).map_err(io::Error::other)?).map_err(shown)?;
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), input, &mut signature).map_err(shown)?;
+        Ok(signature)
+    }
+
+    /// The URL of a service: `kms`, `s3`, `ssm`, `sts` or `lambda`.
     pub fn endpoint(&self, service: &str) -> &str {
         self.places.endpoints.get(service).map_or("", String::as_str)
     }

@@ -9,6 +9,7 @@ use local::{
     clock::Clock,
     kms::{KeySpec, KeyUsage, Kms, KmsError},
     policy::{Context, Iam},
+    ssm::Ssm,
     template,
 };
 use serde_json::{Value, json};
@@ -22,14 +23,20 @@ const THROUGH_S3: &str = "s3.us-east-1.amazonaws.com";
 struct Stack {
     account: Arc<Account>,
     kms: Arc<Kms>,
+    ssm: Arc<Ssm>,
     data: String,
     bucket: String,
+    signing: String,
 }
 
 impl Stack {
     fn start(algorithm: &str) -> Self {
-        let (data_id, bucket_id) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let [data, bucket] = [data_id, bucket_id].map(|id| Kms::key_arn(ACCOUNT, REGION, id));
+        Self::start_with("kms", algorithm)
+    }
+
+    fn start_with(signer: &str, algorithm: &str) -> Self {
+        let (data_id, bucket_id, signing_id) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+        let [data, bucket, signing] = [data_id, bucket_id, signing_id].map(|id| Kms::key_arn(ACCOUNT, REGION, id));
         let parameters = BTreeMap::from(
             [
                 ("Env", "dev"),
@@ -45,6 +52,8 @@ impl Stack {
                 ("DbResourceId", "db-1"),
                 ("DbDirectHost", "localhost"),
                 ("Scan", "off"),
+                ("Signer", signer),
+                ("SigningKeyArn", &signing),
                 ("SigningAlg", algorithm),
                 ("CodeBucket", "code"),
                 ("ApiId", "api1"),
@@ -58,13 +67,21 @@ impl Stack {
         assert_eq!(kms.create_key_with_id(data_id, KeySpec::SymmetricDefault, &[]).unwrap(), data);
         assert_eq!(kms.create_key_with_id(bucket_id, KeySpec::SymmetricDefault, &[]).unwrap(), bucket);
         assert!(kms.create_key_with_id(data_id, KeySpec::SymmetricDefault, &[]).is_err());
-        Self { account, kms, data, bucket }
+        assert_eq!(kms.create_key_with_id(signing_id, KeySpec::SymmetricDefault, &[]).unwrap(), signing);
+        let ssm = Ssm::new(Arc::clone(&account), Arc::clone(&kms));
+        Self { account, kms, ssm, data, bucket, signing }
     }
 
     fn call(&self, deployment: &str, via: Option<&str>, operation: &str, input: &Value) -> Result<Value, KmsError> {
         let name = format!("portcullis-dev-{deployment}");
         let caller = self.account.session(&name, &name, Some(self.account.function_arn(&name)));
         self.kms.perform(&caller, via, operation, input)
+    }
+
+    fn parameter(&self, deployment: &str, operation: &str, input: &Value) -> Result<Value, &'static str> {
+        let name = format!("portcullis-dev-{deployment}");
+        let caller = self.account.session(&name, &name, Some(self.account.function_arn(&name)));
+        self.ssm.perform(&caller, operation, input).map_err(|refusal| refusal.code)
     }
 
     #[track_caller]
@@ -146,6 +163,14 @@ fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_t
     stack.may_not("data-key-decrypt", None, "Decrypt", &unwrap);
     stack.may_not("data-key-decrypt", None, "GenerateDataKey", &generate(&stack.data, context("field")));
 
+    let index = stack.may("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.data, context("index")));
+    let open_index = json!({ "CiphertextBlob": index["CiphertextBlob"], "EncryptionContext": context("index") });
+    stack.may("data-key-encrypt", None, "Decrypt", &open_index);
+    stack.may_not("data-key-decrypt", None, "Decrypt", &open_index);
+    stack.may_not("data-key-decrypt", None, "GenerateDataKey", &generate(&stack.data, context("index")));
+    let wrap = json!({ "KeyId": stack.data, "Plaintext": index["Plaintext"], "EncryptionContext": context("index") });
+    stack.may_not("data-key-encrypt", None, "Encrypt", &wrap);
+
     let mut spelt = context("field");
     let tenant = spelt.as_object_mut().unwrap().remove("tenant").unwrap();
     spelt["Tenant"] = tenant;
@@ -153,7 +178,9 @@ fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_t
         stack.may_not("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.data, wrong));
     }
     stack.may_not("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.bucket, context("field")));
-    for stranger in ["token", "authorizer", "upload", "download", "trust", "admin", "migrate", "object-events"] {
+    for stranger in
+        ["token", "authorizer", "upload", "download", "trust", "admin", "migrate", "object-events", "issuer-keys"]
+    {
         stack.may_not(stranger, None, "GenerateDataKey", &generate(&stack.data, context("field")));
         stack.may_not(stranger, None, "Decrypt", &open);
     }
@@ -176,15 +203,117 @@ fn each_signer_role_is_assumed_by_its_own_function_alone() {
     let hour = stack.account.clock.now() + Duration::from_secs(3600);
     for (signer, owner) in [("upload-signer", "upload"), ("download-signer", "download")] {
         let role = format!("arn:aws:iam::{ACCOUNT}:role/portcullis-dev-{signer}");
-        for deployment in
-            ["upload", "download", "token", "authorizer", "data-key-encrypt", "object-events", "trust", "admin"]
-        {
+        for deployment in [
+            "upload",
+            "download",
+            "token",
+            "authorizer",
+            "data-key-encrypt",
+            "object-events",
+            "trust",
+            "admin",
+            "issuer-keys",
+        ] {
             let name = format!("portcullis-dev-{deployment}");
             let caller = stack.account.session(&name, &name, Some(stack.account.function_arn(&name)));
             stack.account.credentials.issue(caller.clone(), Some(hour));
             let context = Context::new().with("sts:RoleSessionName", "acme");
             let decision = stack.account.iam.assume(&caller, &role, &context);
             assert_eq!(decision.allowed(), deployment == owner, "{deployment} {signer} {decision:?}");
+        }
+    }
+}
+
+const EVERYBODY: [&str; 10] = [
+    "token",
+    "authorizer",
+    "upload",
+    "download",
+    "data-key-encrypt",
+    "data-key-decrypt",
+    "object-events",
+    "trust",
+    "admin",
+    "migrate",
+];
+
+fn key_parameter(stack: &Stack, path: &str) -> Value {
+    json!({ "Name": format!("{path}/kid"), "Value": "pem", "Type": "SecureString", "KeyId": stack.signing,
+        "Overwrite": false, "Tier": "Standard" })
+}
+
+#[test]
+fn with_keys_in_parameters_trust_only_writes_them_and_token_only_reads_them() {
+    let stack = Stack::start_with("ssm", "RS256");
+    let (own, foreign) = ("/portcullis/signing/dev", "/portcullis/signing/prod");
+    let get = |path: &str| json!({ "Name": format!("{path}/kid"), "WithDecryption": true });
+    let denied = Err("AccessDeniedException");
+
+    stack.parameter("trust", "PutParameter", &key_parameter(&stack, own)).unwrap();
+    assert_eq!(stack.parameter("token", "GetParameter", &get(own)).unwrap()["Parameter"]["Value"], "pem");
+
+    // Whoever could replace a key would be the issuer.
+    let mut replaced = key_parameter(&stack, own);
+    replaced["Overwrite"] = json!(true);
+    assert_eq!(stack.parameter("trust", "PutParameter", &replaced), denied);
+    assert_eq!(stack.parameter("trust", "PutParameter", &key_parameter(&stack, own)), Err("ParameterAlreadyExists"));
+    let mut elsewhere = key_parameter(&stack, own);
+    elsewhere["Name"] = json!(format!("{own}/other"));
+    elsewhere["KeyId"] = json!(stack.data);
+    assert_eq!(stack.parameter("trust", "PutParameter", &elsewhere), denied, "sealed under another key");
+
+    let operator = stack.account.operator();
+    stack.ssm.perform(&operator, "PutParameter", &key_parameter(&stack, foreign)).unwrap();
+    assert_eq!(stack.parameter("trust", "PutParameter", &key_parameter(&stack, foreign)), denied);
+    assert_eq!(stack.parameter("token", "GetParameter", &get(foreign)), denied, "another deployment's keys");
+
+    // Nobody else has any of it, and these two have nothing more.
+    let sealed = stack.ssm.perform(&operator, "GetParameter", &json!({ "Name": format!("{own}/kid") })).unwrap();
+    let context = json!({ "PARAMETER_ARN": format!("arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{own}/kid") });
+    let open = json!({ "CiphertextBlob": sealed["Parameter"]["Value"], "EncryptionContext": context });
+    for who in EVERYBODY {
+        for (operation, input) in [
+            ("GetParameter", get(own)),
+            ("GetParameter", json!({ "Name": format!("{own}/kid") })),
+            ("GetParameters", json!({ "Names": [format!("{own}/kid")] })),
+            ("GetParametersByPath", json!({ "Path": own })),
+            ("GetParameterHistory", get(own)),
+            ("PutParameter", {
+                let mut fresh = key_parameter(&stack, own);
+                fresh["Name"] = json!(format!("{own}/{who}"));
+                fresh
+            }),
+            ("LabelParameterVersion", json!({ "Name": format!("{own}/kid"), "Labels": ["a"] })),
+            ("DeleteParameter", json!({ "Name": format!("{own}/kid") })),
+        ] {
+            let allowed = matches!((who, operation), ("token", "GetParameter") | ("trust", "PutParameter"));
+            let outcome = stack.parameter(who, operation, &input);
+            assert_eq!(outcome.is_ok(), allowed, "{who} {operation}: {outcome:?}");
+        }
+        // The key serves through SSM only, and the KMS signer's rights are not there.
+        stack.may_not(who, None, "Decrypt", &open);
+        stack.may_not(
+            who,
+            None,
+            "Encrypt",
+            &json!({ "KeyId": stack.signing, "Plaintext": "AAAA", "EncryptionContext": context }),
+        );
+        stack.may_not(who, None, "CreateKey", &create("RSA_2048", "dev"));
+        let tagged = stack.kms.create_key(KeySpec::EccNistP256, KeyUsage::SignVerify, &[("portcullis:signing", "dev")]);
+        stack.may_not(who, None, "Sign", &signing(&json!(tagged.unwrap()), "ECDSA_SHA_256", "DIGEST"));
+    }
+}
+
+#[test]
+fn with_keys_in_kms_nobody_has_a_right_on_a_parameter() {
+    let stack = Stack::start("RS256");
+    let own = "/portcullis/signing/dev";
+    stack.ssm.perform(&stack.account.operator(), "PutParameter", &key_parameter(&stack, own)).unwrap();
+    for who in EVERYBODY {
+        let mut fresh = key_parameter(&stack, own);
+        fresh["Name"] = json!(format!("{own}/fresh"));
+        for (operation, input) in [("GetParameter", json!({ "Name": format!("{own}/kid") })), ("PutParameter", fresh)] {
+            assert_eq!(stack.parameter(who, operation, &input), Err("AccessDeniedException"), "{who} {operation}");
         }
     }
 }

@@ -13,10 +13,10 @@ use uuid::Uuid;
 use super::{
     crypto,
     error::KmsError,
-    input::Input,
     key::{Key, KeySpec, KeyState, Material, Millis, SavedKey, Substance},
     manage, sign,
 };
+use crate::aws_json::Input;
 
 /// Condition keys of one decision, e.g. `kms:EncryptionContext:tenant`.
 pub(crate) type Conditions = BTreeMap<String, Vec<String>>;
@@ -189,6 +189,15 @@ impl Keyring {
         }
         state.keys.insert(id, Arc::new(key));
         Ok(arn)
+    }
+
+    /// Gives a key an alias under `alias/aws/`.
+    pub(crate) fn reserve_alias(&self, name: &str, key: &str, now: Millis) -> Result<(), KmsError> {
+        let mut state = self.write();
+        let target = state.keys.values().find(|held| held.arn == key).map(|held| held.id);
+        let target = target.ok_or_else(|| KmsError::not_found(format!("Key '{key}' does not exist")))?;
+        state.aliases.insert(name.to_owned(), Alias { target, created: now, updated: now });
+        Ok(())
     }
 
     pub(crate) fn arn(&self, resource: &str) -> String {

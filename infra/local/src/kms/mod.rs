@@ -6,7 +6,6 @@
 mod blob;
 mod crypto;
 mod error;
-mod input;
 mod key;
 mod keyring;
 mod manage;
@@ -17,7 +16,7 @@ mod wire;
 use std::{
     collections::BTreeMap,
     fmt, io,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -35,6 +34,7 @@ use self::{
 };
 use crate::{
     account::Account,
+    aws_json::Protocol,
     faults::FaultKnobs,
     http::{self, Server},
     policy::{Caller, Context, Decision, denial},
@@ -49,7 +49,7 @@ pub struct Kms {
     ring: Keyring,
     faults: FaultKnobs,
     calls: Mutex<BTreeMap<String, u64>>,
-    refusals: AtomicU64,
+    protocol: Protocol,
 }
 
 impl fmt::Debug for Kms {
@@ -75,8 +75,9 @@ impl Kms {
     }
 
     fn with(account: Arc<Account>, ring: Keyring) -> Arc<Self> {
-        let (faults, calls, refusals) = Default::default();
-        Arc::new(Self { account, ring, faults, calls, refusals })
+        let (faults, calls) = Default::default();
+        let protocol = Protocol::new("kms", "TrentService.");
+        Arc::new(Self { account, ring, faults, calls, protocol })
     }
 
     /// All keys and aliases. Holds the private keys in clear: whoever stores it keeps it readable to itself only.
@@ -159,6 +160,14 @@ impl Kms {
     pub fn create_alias(&self, name: &str, key: &str) -> Result<(), KmsError> {
         let input = json!({ "AliasName": name, "TargetKeyId": key });
         self.perform(&self.account.operator(), None, "CreateAlias", &input).map(|_| ())
+    }
+
+    /// Gives a key an alias that AWS keeps for itself (`alias/aws/ssm`), which no caller may do.
+    ///
+    /// # Errors
+    /// `NotFoundException` when there is no such key.
+    pub fn create_service_alias(&self, service: &str, key: &str) -> Result<(), KmsError> {
+        self.ring.reserve_alias(&format!("alias/aws/{service}"), key, self.now())
     }
 
     /// One operation without HTTP, authorised like any other but neither counted nor touched by faults. `via` is the

@@ -333,6 +333,8 @@ fn known_key(key: &str) -> bool {
         "s3:x-amz-server-side-encryption-aws-kms-key-id",
         "s3:x-amz-server-side-encryption-customer-algorithm",
         "s3:x-amz-storage-class",
+        "ssm:overwrite",
+        "ssm:recursive",
         "sts:externalid",
         "sts:rolesessionname",
         "sts:sourceidentity",

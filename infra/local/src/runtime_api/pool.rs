@@ -138,6 +138,11 @@ impl Pool {
     pub(crate) async fn close(&self) {
         self.closed.send_replace(true);
         self.permits.close();
+        self.recycle().await;
+    }
+
+    /// Ends every process that waits for work.
+    pub(crate) async fn recycle(&self) {
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         for mut sandbox in idle {
             sandbox.kill().await;

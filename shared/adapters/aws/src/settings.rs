@@ -17,12 +17,14 @@ pub enum Service {
     Kms,
     /// Amazon S3.
     S3,
+    /// SSM Parameter Store.
+    Ssm,
     /// Security Token Service.
     Sts,
 }
 
 impl Service {
-    const ALL: [Self; 3] = [Self::Kms, Self::S3, Self::Sts];
+    const ALL: [Self; 4] = [Self::Kms, Self::S3, Self::Ssm, Self::Sts];
 
     /// The variable that overrides this service's endpoint.
     #[must_use]
@@ -30,6 +32,7 @@ impl Service {
         match self {
             Self::Kms => "AWS_ENDPOINT_URL_KMS",
             Self::S3 => "AWS_ENDPOINT_URL_S3",
+            Self::Ssm => "AWS_ENDPOINT_URL_SSM",
             Self::Sts => "AWS_ENDPOINT_URL_STS",
         }
     }

@@ -40,6 +40,11 @@ pub struct Running {
 
 impl Running {
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A stack with these parameters of the template in place of its own.
+    pub async fn start_with(parameters: &[(&str, &str)]) -> Self {
         let home = root().join(".local");
         let options = Options {
             binaries: binaries(),
@@ -47,6 +52,7 @@ impl Running {
             root: home.join("run"),
             cache: Some(home.join("cache")),
             clock: Clock::system(),
+            parameters: parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
         let stack = Stack::start(options).await.expect("the stack starts");
         let clients = seed::seed(&stack).await.expect("the seed is taken");
@@ -65,6 +71,14 @@ impl Running {
     pub async fn encrypt(&self, token: &str, plaintexts: &[&str]) -> Answer {
         let items: Vec<Value> = plaintexts.iter().enumerate().map(|(row, text)| plain(row, text)).collect();
         self.api.call("POST", "/fields/encrypt", Some(token), Some(&json!({"items": items}))).await.unwrap()
+    }
+
+    /// A connection that no row-level security holds for.
+    pub async fn owner(&self) -> tokio_postgres::Client {
+        let url = self.stack.postgres.admin_url();
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
     }
 
     /// One count of a table, by the database's owner.

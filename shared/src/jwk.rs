@@ -1,9 +1,9 @@
-//! From the public half of a signing key, as KMS hands it out, to the JWK that verifiers read.
+//! From the public half of a signing key to the JWK that verifiers read.
 
+use crate::encoding::base64url;
+use crate::jwks::{Algorithm, KeySet};
+use crate::name::Malformed;
 use serde_json::{Map, Value, json};
-use shared::encoding::base64url;
-use shared::jwks::{Algorithm, KeySet};
-use shared::name::Malformed;
 
 const BAD: Malformed = Malformed("public key");
 
@@ -108,7 +108,7 @@ fn element(der: &[u8], tag: u8) -> Result<(&[u8], &[u8]), Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use shared::encoding::{from_base64url, from_hex};
+    use crate::encoding::{from_base64url, from_hex};
 
     use super::*;
 

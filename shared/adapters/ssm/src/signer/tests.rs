@@ -1,0 +1,249 @@
+use std::error::Error as _;
+use std::time::Duration;
+
+use aws_smithy_async::rt::sleep::AsyncSleep as _;
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use futures::future::join_all;
+use serde_json::{Value, json};
+use shared::port::FaultKind;
+
+use super::*;
+use crate::patience::BUDGET;
+use crate::testing::{Answers, VirtualTime, config, parameter, path, refusal, response};
+
+/// A fresh key: its parameter's name and its PEM.
+fn key(algorithm: Algorithm) -> (String, String) {
+    let pair = Pair::generate(algorithm).unwrap().unwrap();
+    (path().of_key(&pair.kid().unwrap()), pair.to_pem().unwrap().to_string())
+}
+
+struct World {
+    time: VirtualTime,
+    answers: Answers,
+    signer: SsmSigner,
+}
+
+impl World {
+    fn new(answers: impl IntoIterator<Item = (u16, Value)>) -> Self {
+        let (time, answers) = (VirtualTime::default(), Answers::new(answers));
+        let signer = SsmSigner::new(&config(answers.clone(), &time), path());
+        Self { time, answers, signer }
+    }
+
+    fn sign(&self, key: &str, algorithm: Algorithm) -> Result<Vec<u8>, Fault> {
+        self.time.run(self.signer.sign(key, algorithm, b"abc"))
+    }
+}
+
+#[test]
+fn a_key_is_read_at_its_first_signature_and_never_again() {
+    for algorithm in [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa] {
+        let (name, pem) = key(algorithm);
+        let world = World::new([parameter(&name, &pem)]);
+        assert!(world.answers.calls().is_empty(), "nothing is read before the first signature");
+        for _ in 0..3 {
+            assert!(matches!(world.sign(&name, algorithm).unwrap().len(), 64 | 256));
+        }
+        let expected = json!({"Name": name, "WithDecryption": true});
+        assert_eq!(world.answers.calls(), [("AmazonSSM.GetParameter".to_owned(), expected)]);
+    }
+}
+
+#[test]
+fn however_many_wait_a_key_is_read_once_and_one_fault_is_the_answer_to_all() {
+    let (name, pem) = key(Algorithm::EdDsa);
+    let world = World::new([refusal("ThrottlingException"), parameter(&name, &pem)]);
+    let all = join_all((0..20).map(|_| world.signer.sign(&name, Algorithm::EdDsa, b"abc")));
+    assert!(world.time.run(all).iter().all(Result::is_ok));
+    assert_eq!(world.answers.calls().len(), 2);
+
+    let world = World::new([refusal("AccessDeniedException"), parameter(&name, &pem)]);
+    let all = join_all((0..20).map(|_| world.signer.sign(&name, Algorithm::EdDsa, b"abc")));
+    let kinds: Vec<_> = world.time.run(all).into_iter().map(|signed| signed.unwrap_err().kind).collect();
+    assert_eq!(kinds, [FaultKind::Denied; 20]);
+    assert_eq!(world.answers.calls().len(), 1);
+    assert!(world.sign(&name, Algorithm::EdDsa).is_ok(), "the next call starts anew");
+}
+
+#[test]
+fn a_caller_that_gives_up_leaves_nothing_behind() {
+    let (name, pem) = key(Algorithm::EdDsa);
+    let world = World::new([refusal("ThrottlingException"), parameter(&name, &pem)]);
+    {
+        let mut abandoned = Box::pin(world.signer.sign(&name, Algorithm::EdDsa, b"abc"));
+        let waker = std::task::Waker::noop();
+        assert!(abandoned.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
+    }
+    assert!(world.sign(&name, Algorithm::EdDsa).is_ok());
+    assert_eq!(world.answers.calls().len(), 2);
+}
+
+#[test]
+fn throttling_and_outages_are_waited_out_and_refusals_are_not() {
+    let (name, pem) = key(Algorithm::EdDsa);
+    let outage = || (500, json!({"__type": "InternalServerError"}));
+    let world = World::new([refusal("ThrottlingException"), outage(), outage(), parameter(&name, &pem)]);
+    assert!(world.sign(&name, Algorithm::EdDsa).is_ok());
+    assert!(world.time.now() < BUDGET);
+    for (code, kind) in [
+        ("AccessDeniedException", FaultKind::Denied),
+        ("InvalidKeyId", FaultKind::Denied),
+        ("ParameterNotFound", FaultKind::NotFound),
+        ("ValidationException", FaultKind::Invalid),
+    ] {
+        let world = World::new([refusal(code), parameter(&name, &pem)]);
+        let fault = world.sign(&name, Algorithm::EdDsa).unwrap_err();
+        assert_eq!((fault.kind, world.answers.calls().len()), (kind, 1), "{code}");
+        assert_eq!(fault.source().unwrap().to_string(), format!("{code}: words of the service"));
+    }
+}
+
+#[test]
+fn patience_ends_before_five_seconds_with_the_last_fault() {
+    let (name, _) = key(Algorithm::EdDsa);
+    let world = World::new((0..500).map(|_| refusal("ThrottlingException")));
+    assert_eq!(world.sign(&name, Algorithm::EdDsa).unwrap_err().kind, FaultKind::Throttled);
+    assert_eq!(world.time.now(), BUDGET);
+    let calls = world.answers.calls().len();
+    assert!((4..=60).contains(&calls), "{calls} calls");
+
+    let world = World::new([]);
+    assert_eq!(world.sign(&name, Algorithm::EdDsa).unwrap_err().kind, FaultKind::Unavailable);
+    assert_eq!(world.time.now(), BUDGET);
+}
+
+#[test]
+fn what_is_not_the_named_key_is_refused_and_nothing_of_it_is_told() {
+    let (name, pem) = key(Algorithm::EdDsa);
+    let (other, stranger) = key(Algorithm::EdDsa);
+    let (_, curve) = key(Algorithm::Es256);
+    let canary = "canary-9d3e";
+    let plain = json!({"Parameter": {"Name": name, "Type": "String", "Value": pem}});
+    for (what, answer) in [
+        ("another key", parameter(&name, &stranger)),
+        ("another parameter", parameter(&other, &pem)),
+        ("a key of another kind", parameter(&name, &curve)),
+        ("no key", parameter(&name, canary)),
+        ("a broken key", parameter(&name, &pem.replace("MC", canary))),
+        ("no SecureString", (200, plain)),
+        ("no value", (200, json!({"Parameter": {"Name": name, "Type": "SecureString"}}))),
+        ("nothing", (200, json!({}))),
+    ] {
+        let world = World::new([answer, parameter(&name, &pem)]);
+        let fault = world.sign(&name, Algorithm::EdDsa).unwrap_err();
+        assert_eq!(fault.kind, if what == "nothing" { FaultKind::Invalid } else { FaultKind::Unavailable }, "{what}");
+        let shown = format!("{fault} {fault:?} {:?}", world.signer);
+        assert!(!shown.contains(canary), "{shown}");
+        for secret in [&pem, &stranger, &curve] {
+            assert!(secret.lines().all(|line| !shown.contains(line)), "{shown}");
+        }
+        assert_eq!(world.answers.calls().len(), 1, "{what}");
+        assert!(world.sign(&name, Algorithm::EdDsa).is_ok(), "{what} was not kept");
+    }
+}
+
+#[test]
+fn a_key_outside_of_the_path_is_refused_without_a_call() {
+    let world = World::new([]);
+    let kid = "k".repeat(43);
+    for key in [
+        "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab".to_owned(),
+        format!("/portcullis/signing/prod/{kid}"),
+        format!("/portcullis/signing/dev/{kid}:1"),
+        "/portcullis/signing/dev".to_owned(),
+        kid,
+    ] {
+        assert_eq!(world.sign(&key, Algorithm::EdDsa).unwrap_err().kind, FaultKind::Invalid, "{key}");
+    }
+    assert!(world.answers.calls().is_empty());
+}
+
+#[test]
+fn a_held_key_signs_for_its_own_algorithm_only() {
+    let (name, pem) = key(Algorithm::Es256);
+    let world = World::new([parameter(&name, &pem)]);
+    assert!(world.sign(&name, Algorithm::Es256).is_ok());
+    for other in [Algorithm::Rs256, Algorithm::EdDsa, Algorithm::Es384, Algorithm::Ps256] {
+        assert_eq!(world.sign(&name, other).unwrap_err().kind, FaultKind::Invalid);
+    }
+}
+
+#[test]
+fn only_the_newest_keys_are_kept() {
+    let keys: Vec<_> = (0..=KEPT).map(|_| key(Algorithm::EdDsa)).collect();
+    let answers = keys.iter().chain(keys.first()).map(|(name, pem)| parameter(name, pem));
+    let world = World::new(answers);
+    for (name, _) in keys.iter().chain(keys.first()).chain(keys.last()) {
+        assert!(world.sign(name, Algorithm::EdDsa).is_ok());
+    }
+    assert_eq!(world.answers.calls().len(), KEPT + 2, "the first had to be read again, the last had not");
+}
+
+/// SSM with the default limit of the account: 40 calls a second, and as many saved up.
+#[derive(Debug)]
+struct Limited {
+    time: VirtualTime,
+    bucket: Mutex<(f64, Duration, Vec<Duration>)>,
+    answer: Value,
+}
+
+const PER_SECOND: f64 = 40.0;
+
+impl HttpConnector for Limited {
+    fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+        let now = self.time.now();
+        let mut bucket = self.bucket.lock().unwrap();
+        let passed = (now - bucket.1).as_secs_f64();
+        bucket.0 = (bucket.0 + passed * PER_SECOND).min(PER_SECOND);
+        bucket.1 = now;
+        if bucket.0 < 1.0 {
+            return HttpConnectorFuture::ready(Ok(response(400, &refusal("ThrottlingException").1)));
+        }
+        bucket.0 -= 1.0;
+        bucket.2.push(now);
+        HttpConnectorFuture::ready(Ok(response(200, &self.answer)))
+    }
+}
+
+#[test]
+fn of_a_thousand_cold_starts_in_a_second_as_many_sign_as_the_limit_allows_and_the_rest_are_told_to_come_back() {
+    const STARTS: u32 = 1_000;
+    let (name, pem) = key(Algorithm::Es256);
+    let time = VirtualTime::default();
+    let bucket = Mutex::new((PER_SECOND, Duration::ZERO, Vec::new()));
+    let ssm = Arc::new(Limited { time: time.clone(), bucket, answer: parameter(&name, &pem).1 });
+    let config = config(ArcConnector(Arc::clone(&ssm)), &time);
+    let environments = (0..STARTS).map(|number| {
+        let (signer, time, name) = (SsmSigner::new(&config, path()), time.clone(), name.clone());
+        async move {
+            time.sleep(Duration::from_secs(1) * number / STARTS).await;
+            signer.sign(&name, Algorithm::Es256, b"abc").await.map(|_| time.now())
+        }
+    });
+    let outcomes = time.run(join_all(environments));
+    let signed: Vec<Duration> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok().copied()).collect();
+    let told: Vec<FaultKind> = outcomes.iter().filter_map(|outcome| Some(outcome.as_ref().err()?.kind)).collect();
+    let granted = ssm.bucket.lock().unwrap().2.len();
+    assert_eq!(signed.len(), granted, "whatever the limit let through became a signature");
+    assert!(told.iter().all(|kind| *kind == FaultKind::Throttled));
+    // From the first start to the end of the last one's patience; hardly anything of the limit may go unused.
+    let allowed = PER_SECOND * (1.0 + 1.0 + BUDGET.as_secs_f64());
+    assert!(granted as f64 >= 0.95 * allowed && granted as f64 <= allowed, "{granted} of {allowed}");
+    let last = signed.iter().max().unwrap();
+    println!(
+        "{granted} of {STARTS} signed, the last after {:.2} s; {} told to come back",
+        last.as_secs_f64(),
+        told.len()
+    );
+    assert!(*last <= Duration::from_secs(1) + BUDGET && time.now() <= Duration::from_secs(1) + BUDGET);
+}
+
+#[derive(Debug)]
+struct ArcConnector(Arc<Limited>);
+
+impl HttpConnector for ArcConnector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        self.0.call(request)
+    }
+}

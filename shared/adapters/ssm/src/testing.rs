@@ -1,0 +1,161 @@
+//! An SSM that answers from a list and remembers what it was asked, and a time that passes only when nothing else can.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_async::rt::sleep::{AsyncSleep, SharedAsyncSleep, Sleep};
+use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use aws_types::SdkConfig;
+use aws_types::region::Region;
+use futures::channel::oneshot;
+use serde_json::{Value, json};
+use shared::name::ParameterPath;
+
+pub(crate) fn path() -> ParameterPath {
+    ParameterPath::parse("/portcullis/signing/dev").unwrap()
+}
+
+/// What SSM answers for a SecureString.
+pub(crate) fn parameter(name: &str, value: &str) -> (u16, Value) {
+    (200, json!({"Parameter": {"Name": name, "Type": "SecureString", "Value": value, "Version": 1}}))
+}
+
+pub(crate) fn refusal(code: &str) -> (u16, Value) {
+    (400, json!({"__type": code, "message": "words of the service"}))
+}
+
+/// A client configuration whose calls go to `connector` and whose pauses are those of `time`.
+pub(crate) fn config(connector: impl HttpConnector + 'static, time: &VirtualTime) -> SdkConfig {
+    let connector = SharedHttpConnector::new(connector);
+    let credentials = Credentials::new("AKID", "secret", None, None, "test");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .http_client(http_client_fn(move |_, _| connector.clone()))
+        .sleep_impl(SharedAsyncSleep::new(time.clone()))
+        .retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled())
+        .time_source(aws_smithy_async::time::StaticTimeSource::from_secs(1_700_000_000))
+        .build()
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Answers(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    next: VecDeque<(u16, Value)>,
+    calls: Vec<(String, Value)>,
+}
+
+impl Answers {
+    pub(crate) fn new(answers: impl IntoIterator<Item = (u16, Value)>) -> Self {
+        Self(Arc::new(Mutex::new(State { next: answers.into_iter().collect(), calls: Vec::new() })))
+    }
+
+    /// Each call's target and body.
+    pub(crate) fn calls(&self) -> Vec<(String, Value)> {
+        self.0.lock().unwrap().calls.clone()
+    }
+
+    pub(crate) fn config(&self) -> SdkConfig {
+        config(self.clone(), &VirtualTime::default())
+    }
+}
+
+impl HttpConnector for Answers {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let target = request.headers().get("x-amz-target").unwrap_or_default().to_owned();
+        let body = serde_json::from_slice(request.body().bytes().unwrap_or_default()).unwrap_or_default();
+        let mut state = self.0.lock().unwrap();
+        state.calls.push((target, body));
+        HttpConnectorFuture::ready(match state.next.pop_front() {
+            Some((status, answer)) => Ok(response(status, &answer)),
+            None => Err(ConnectorError::io("nobody answers".into())),
+        })
+    }
+}
+
+pub(crate) fn response(status: u16, answer: &Value) -> HttpResponse {
+    HttpResponse::new(status.try_into().unwrap(), SdkBody::from(answer.to_string()))
+}
+
+/// A time that jumps to the next timer when nothing else can go on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VirtualTime(Arc<Mutex<Timers>>);
+
+#[derive(Debug, Default)]
+struct Timers {
+    now: Duration,
+    made: u64,
+    waiting: BTreeMap<(Duration, u64), oneshot::Sender<()>>,
+}
+
+impl AsyncSleep for VirtualTime {
+    fn sleep(&self, duration: Duration) -> Sleep {
+        let (rings, bell) = oneshot::channel();
+        let mut timers = self.0.lock().unwrap();
+        timers.made += 1;
+        let at = (timers.now + duration, timers.made);
+        timers.waiting.insert(at, rings);
+        Sleep::new(async move {
+            let _ = bell.await;
+        })
+    }
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl VirtualTime {
+    pub(crate) fn now(&self) -> Duration {
+        self.0.lock().unwrap().now
+    }
+
+    /// Runs `future` to its end.
+    pub(crate) fn run<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        let flag = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&flag));
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return output;
+            }
+            if !flag.0.swap(false, Ordering::SeqCst) {
+                self.advance();
+                flag.0.store(false, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn advance(&self) {
+        loop {
+            let mut timers = self.0.lock().unwrap();
+            let ((at, _), rings) = timers.waiting.pop_first().expect("nothing to wait for, and not done");
+            // A timer whose sleeper is gone lets no time pass.
+            if !rings.is_canceled() {
+                timers.now = at;
+                drop(timers);
+                let _ = rings.send(());
+                return;
+            }
+        }
+    }
+}
