@@ -30,7 +30,7 @@ const FRESH: Duration = Duration::from_secs(4);
 pub(crate) const FLOOR: &str = "floor";
 /// The program that checks one RS256 signature.
 pub(crate) const BARE: &str = "bare-rs256";
-const DEPLOYMENTS: [&str; 10] = [
+const DEPLOYMENTS: [&str; 11] = [
     "authorizer",
     "token",
     "upload",
@@ -39,6 +39,7 @@ const DEPLOYMENTS: [&str; 10] = [
     "data-key-decrypt",
     "object-events",
     "trust",
+    "issuer-keys",
     "admin",
     "migrate",
 ];
