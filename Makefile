@@ -8,8 +8,11 @@ BUILD := $(CARGO) build --workspace --bins --locked
 STACK := target/debug/local
 # Of the template, for demo and dev: make demo PARAMETERS=Signer=ssm
 PARAMETERS ?=
+# Arguments for the two below: make build ARCH=arm64, make bench BENCH=--check
+ARCH ?=
+BENCH ?=
 
-.PHONY: help demo dev test test-clients check build fmt lint clean need
+.PHONY: help demo dev test test-clients check build bench fmt lint clean need
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +48,13 @@ fmt: ## check the format
 lint: ## clippy, warnings are errors
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-build: ## release binaries of the functions for this machine's architecture
-	@$(CARGO) build --release --locked
+build: ## zips for Lambda with cargo-lambda, for this machine's architecture (ARCH=arm64 for the other)
+	@scripts/build $(ARCH)
+
+bench: need ## what the release binaries cost, in ratios to an empty handler (BENCH=--check holds the budgets)
+	@echo "building with the release profile (minutes: every program is optimised as a whole) ..."
+	@$(BUILD) --release
+	@target/release/bench $(BENCH)
 
 clean: ## remove what the local stack keeps
 	@rm -rf .local

@@ -39,6 +39,13 @@ impl Line {
         self
     }
 
+    /// Names or codes of ours, all of them: a list that were cut would hide what somebody put behind enough of the rest. The
+    /// caller bounds how many there can be.
+    pub fn list(mut self, name: &'static str, values: impl IntoIterator<Item = String>) -> Self {
+        self.0.insert(name.to_owned(), values.into_iter().collect());
+        self
+    }
+
     /// A count, size or duration.
     pub fn number(mut self, name: &'static str, value: i64) -> Self {
         self.0.insert(name.to_owned(), Value::from(value));
@@ -59,7 +66,7 @@ impl Line {
 
     /// The line's JSON text.
     pub fn render(&self) -> String {
-        Value::Object(self.0.clone()).to_string()
+        serde_json::to_string(&self.0).unwrap_or_default()
     }
 
     /// Writes the line to standard output, which Lambda carries to the log group.
@@ -81,5 +88,14 @@ mod tests {
         assert!(!line.contains('\n'));
         let back: Value = serde_json::from_str(&line).unwrap();
         assert_eq!((back["client_id"].as_str(), back["items"].as_i64()), (Some("a\nb\"}"), Some(3)));
+    }
+
+    #[test]
+    fn a_text_is_cut_and_a_list_is_not() {
+        let names = (0..1_000).map(|n| format!("users.column_{n}"));
+        let line = Line::new("f", "e").text("long", &"x".repeat(10_000)).list("columns", names).render();
+        let back: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(back["long"].as_str().map(str::len), Some(256));
+        assert_eq!(back["columns"].as_array().map(Vec::len), Some(1_000));
     }
 }

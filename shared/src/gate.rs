@@ -78,6 +78,10 @@ impl<R: ObjectReader, C: Clock> Gate<R, C> {
     /// Admits a direct invocation by the `access_token` it carries: Lambda passes no identity of the invoker.
     pub async fn admit_direct(&self, token: &str, request_id: &str) -> Result<Caller, Problem> {
         match self.verify(token).await {
+            // No header can come along here, and a human's token counts only beside the person's Access assertion.
+            Ok(token) if token.kind == Kind::Human => {
+                Err(self.refuse(request_id, Refusal::Credential(Reason::AssertionRequired)))
+            }
             Ok(token) => Ok(token.into()),
             Err(refusal) => Err(self.refuse(request_id, refusal)),
         }

@@ -1,6 +1,7 @@
 //! REST proxy events and answers (API Gateway payload format 1.0), as types that a decision can read.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::encodings::Body;
@@ -13,9 +14,15 @@ use serde_json::Value;
 use crate::name::Malformed;
 use crate::problem::{Code, Problem};
 
-/// Header fields; names compare without regard to case, repeats are kept.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// Header fields; names compare without regard to case, repeats are kept. `Debug` shows no value: one is the credential.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Headers(Vec<(String, String)>);
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
 
 impl Headers {
     /// From a JSON object of `multiValueHeaders` (name → array), or of `headers` where the first is absent.
@@ -72,8 +79,9 @@ pub struct AuthorizerContext {
     pub subject: String,
 }
 
-/// A request as API Gateway passed it on.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// A request as API Gateway passed it on. `Debug` shows nothing that a client chose but its method and header names: tokens,
+/// plaintexts and tickets travel in the rest.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// `POST`, …
     pub method: String,
@@ -93,6 +101,18 @@ pub struct Request {
     pub authorizer: Option<AuthorizerContext>,
     /// API Gateway's request id.
     pub request_id: String,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("resource", &self.resource)
+            .field("headers", &self.headers)
+            .field("body", &self.body.len())
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Request {
@@ -145,12 +165,18 @@ impl Request {
     }
 }
 
-/// An answer on its way to API Gateway.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// An answer on its way to API Gateway. `Debug` shows neither body nor header values: they hold tokens, URLs and plaintexts.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Response {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: String,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).field("body", &self.body.len()).finish_non_exhaustive()
+    }
 }
 
 impl Response {
@@ -160,6 +186,11 @@ impl Response {
         Self { status, headers: Vec::new(), body }
             .header("content-type", "application/json")
             .header("cache-control", "no-store")
+    }
+
+    /// An answer without a body that nobody may keep.
+    pub fn empty(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: String::new() }.header("cache-control", "no-store")
     }
 
     /// A redirect that nobody may keep: 302 with `Cache-Control: no-store` and `Referrer-Policy: no-referrer`.
@@ -261,6 +292,23 @@ mod tests {
             assert!(!error.to_string().contains("canary"), "{member}");
         }
         assert!(Request::parse(json!([])).is_err() && Request::parse(json!({})).is_err());
+    }
+
+    #[test]
+    fn debug_of_a_request_and_of_an_answer_shows_no_value() {
+        let mut event = event();
+        let canary = "canary-51c0";
+        event["multiValueHeaders"] = json!({"Authorization": [format!("Bearer {canary}")]});
+        event["path"] = json!(format!("/tickets/{canary}"));
+        event["pathParameters"] = json!({"ticket": canary});
+        event["multiValueQueryStringParameters"] = json!({"code": [canary]});
+        event["requestContext"]["authorizer"] = json!({"jti": canary, "sub": canary});
+        event["body"] = json!(canary);
+        event["isBase64Encoded"] = json!(false);
+        let request = Request::parse(event).unwrap();
+        let answers = [Response::json(200, &json!({"access_token": canary})), Response::redirect(canary.to_owned())];
+        let shown = format!("{request:?} {:?} {answers:?}", request.headers);
+        assert!(!shown.contains("canary") && shown.contains("Authorization") && shown.contains("302"), "{shown}");
     }
 
     #[test]

@@ -218,13 +218,39 @@ fn material(jwk: &Map<String, Value>, algorithm: Algorithm) -> Result<(DecodingK
         }
         Algorithm::EdDsa => {
             let x = member("x")?;
-            if x.len() != 32 || ParsedPublicKey::new(&ED25519, &x).is_err() {
+            if x.len() != 32 || is_of_small_order(&x) || ParsedPublicKey::new(&ED25519, &x).is_err() {
                 return Err(BAD);
             }
             let x = base64url(&x);
             let decoding = DecodingKey::from_ed_components(&x).map_err(|_| BAD)?;
             Ok((decoding, thumbprint(&format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#))))
         }
+    }
+}
+
+/// Points whose order divides 8, whatever their sign bit (RFC 8032 §5.1.7 lets verifiers take them): one signature under such
+/// a key holds for every message.
+fn is_of_small_order(x: &[u8]) -> bool {
+    const HIGH: [u8; 30] = [0xff; 30];
+    const ORDER_8: [[u8; 32]; 2] = [
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+            0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+            0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+    ];
+    let mut y = x.to_vec();
+    if let Some(last) = y.last_mut() {
+        *last &= 0x7f;
+    }
+    match y.as_slice() {
+        [0 | 1, rest @ ..] if rest.iter().all(|b| *b == 0) => true,
+        // p − 1, and p and p + 1 as other spellings of 0 and 1.
+        [0xec..=0xee, middle @ .., 0x7f] if middle == HIGH => true,
+        y => ORDER_8.iter().any(|point| point == y),
     }
 }
 
@@ -242,6 +268,7 @@ fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::signature::UnparsedPublicKey;
     use serde_json::json;
 
     use super::*;
@@ -311,6 +338,34 @@ mod tests {
         for not_a_set in [json!([]), json!({}), json!({"keys": {}}), json!({"keys": []})] {
             assert!(KeySet::parse(&not_a_set, &ALL).is_err());
         }
+    }
+
+    #[test]
+    fn an_ed25519_key_that_verifies_everything_is_refused() {
+        let one_then = |rest: u8, last: u8| [&[1][..], &[rest; 30], &[last]].concat();
+        let ending = |first: u8, last: u8| [&[first][..], &[0xff; 30], &[last]].concat();
+        let order_8 = "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05";
+        let order_8 = crate::encoding::from_hex(order_8).unwrap();
+        let mut negative = order_8.clone();
+        negative[31] |= 0x80;
+        for (what, x) in [
+            ("the neutral element", one_then(0, 0)),
+            ("the neutral element, signed", one_then(0, 0x80)),
+            ("order 4", vec![0; 32]),
+            ("order 2", ending(0xec, 0x7f)),
+            ("p", ending(0xed, 0x7f)),
+            ("p + 1, signed", ending(0xee, 0xff)),
+            ("order 8", order_8),
+            ("order 8, signed", negative),
+        ] {
+            let key = with(ed(), "x", json!(base64url(&x)));
+            assert!(KeySet::parse(&set(&[key]), &ALL).is_err(), "{what}");
+        }
+        assert!(KeySet::parse(&set(&[ed()]), &ALL).is_ok());
+        // Why: R = the neutral element and S = 0 sign every message under it, and the verifier does not mind.
+        let key = UnparsedPublicKey::new(&ED25519, one_then(0, 0));
+        let signature = [one_then(0, 0), vec![0; 32]].concat();
+        assert!(key.verify(b"any message", &signature).is_ok() && key.verify(b"any other", &signature).is_ok());
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub enum Reason {
     Revoked,
     /// Bound to a key, but no proof that this build could check.
     UnsupportedBinding,
+    /// Narrowed in a way that this build does not understand.
+    UnsupportedRestriction,
     /// A human's token without the Access assertion that must come with it.
     AssertionRequired,
 }
@@ -81,6 +83,7 @@ impl Reason {
             Self::TooLongLived => "token_too_long_lived",
             Self::Revoked => "token_revoked",
             Self::UnsupportedBinding => "token_unsupported_binding",
+            Self::UnsupportedRestriction => "token_unsupported_restriction",
             Self::AssertionRequired => "assertion_required",
         }
     }
@@ -149,6 +152,10 @@ pub fn access_token(
     let claims = &parsed.claims;
     if text(claims, "aud")? != audience {
         return Err(Reason::WrongAudience);
+    }
+    // RFC 9396: whoever ignores the details takes a token for one file as a token for all of them.
+    if claims.contains_key("authorization_details") {
+        return Err(Reason::UnsupportedRestriction);
     }
     let (issued_at, expires_at) = lifetime(claims, now, &ACCESS)?;
     let kind = match text(claims, "kind")? {

@@ -4,6 +4,7 @@
 //! through [`clock`], [`config`] and [`entropy`].
 
 pub mod audit;
+pub mod blind_index;
 pub mod boot;
 pub mod clock;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod encoding;
 pub mod entropy;
 pub mod gate;
 pub mod http;
+pub mod issuer;
 pub mod json;
 pub mod jwk;
 pub mod jwks;
@@ -26,3 +28,4 @@ pub mod problem;
 pub mod scope;
 pub mod secret;
 pub mod trust;
+pub mod url;

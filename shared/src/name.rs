@@ -58,6 +58,23 @@ name!(
     "client id",
     is_client_id
 );
+name!(
+    /// A foreign issuer: `[a-z0-9][a-z0-9-]{0,47}`, part of an object's key; `own` is ourselves.
+    IssuerId,
+    "issuer id",
+    is_issuer_id
+);
+
+impl IssuerId {
+    /// The key of the issuer's mirrored keys in the trust bucket.
+    pub fn object_key(&self) -> String {
+        format!("trust/issuers/{self}.json")
+    }
+}
+
+fn is_issuer_id(text: &str) -> bool {
+    text != "own" && is_tenant(text)
+}
 
 name!(
     /// A path of SSM parameters: `/portcullis/signing/prod`. At most ten levels of `[A-Za-z0-9_.-]+` and 256 characters, no

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::jwks::Algorithm;
 use crate::name::Tenant;
 use crate::secret::SecretBytes;
+use crate::url::HttpsUrl;
 
 /// Why a call to the outside failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -236,6 +237,22 @@ pub enum Parameter {
     Uuids(Vec<Uuid>),
 }
 
+/// A document of somebody else's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Document {
+    /// `Content-Type` as sent.
+    pub content_type: Option<String>,
+    /// The bytes.
+    pub body: Vec<u8>,
+}
+
+/// Fetches documents from hosts that are not ours.
+pub trait Fetch: Send + Sync + 'static {
+    /// Fetches `url`. Anything but 200 with at most `longest` bytes is a fault, a redirect included: where a document lies is
+    /// configuration, and whoever answers must not move it.
+    fn get(&self, url: &HttpsUrl, longest: usize) -> impl Future<Output = Result<Document, Fault>> + Send;
+}
+
 /// The database: one SQL function a request.
 pub trait Database: Send + Sync + 'static {
     /// Calls a function of the schema `api` (`"api.create_file"`) that returns `jsonb`.
@@ -267,6 +284,7 @@ through_arc!(KeyWrapping {
     fn wrap(&self, context: &KeyContext, key: &SecretBytes) -> Vec<u8>;
     fn unwrap(&self, context: &KeyContext, wrapped: &[u8]) -> Unwrapped;
 });
+through_arc!(Fetch { fn get(&self, url: &HttpsUrl, longest: usize) -> Document; });
 through_arc!(Database { fn call(&self, function: &'static str, parameters: Vec<Parameter>) -> Value; });
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use shared::clock::Timestamp;
+use shared::issuer::{Fault, IssuerKind, Profile};
 use shared::jwks::{Algorithm, KeySet};
-use shared::name::{ClientId, Tenant};
+use shared::name::{ClientId, IssuerId, Tenant};
 use shared::port::Parameter;
 use shared::scope::Scopes;
 use uuid::Uuid;
@@ -28,7 +29,7 @@ pub(crate) struct Act {
     /// Its own arguments.
     pub(crate) parameters: Vec<Parameter>,
     /// Whether verifiers must learn of it.
-    pub(crate) ends_tokens: bool,
+    pub(crate) moves_trust: bool,
     /// Whom it is done to, for the log.
     pub(crate) target: String,
 }
@@ -41,6 +42,8 @@ impl Act {
             "client.put" => client_put(&mut fields)?,
             "client.disable" => client_disable(&mut fields)?,
             "client.list" => client_list(&mut fields)?,
+            "issuer.put" => issuer_put(&mut fields)?,
+            "issuer.remove" => issuer_remove(&mut fields)?,
             "revoke" => revoke(&mut fields, now)?,
             _ => return Err(Refusal::of(Code::UnsupportedOperation, "operation")),
         };
@@ -58,7 +61,7 @@ fn tenant_put(fields: &mut Fields) -> Result<Act, Refusal> {
         function: "api.tenant_put",
         target: tenant.to_string(),
         parameters: vec![text(&tenant), Parameter::Text(name), Parameter::Bool(enabled)],
-        ends_tokens: !enabled,
+        moves_trust: !enabled,
     })
 }
 
@@ -90,7 +93,7 @@ fn client_put(fields: &mut Fields) -> Result<Act, Refusal> {
             Parameter::Int(ttl),
             Parameter::Bool(enabled),
         ],
-        ends_tokens: !enabled,
+        moves_trust: !enabled,
     })
 }
 
@@ -101,7 +104,7 @@ fn client_disable(fields: &mut Fields) -> Result<Act, Refusal> {
         function: "api.client_disable",
         target: client_id.to_string(),
         parameters: vec![text(&tenant), text(&client_id)],
-        ends_tokens: true,
+        moves_trust: true,
     })
 }
 
@@ -120,7 +123,47 @@ fn client_list(fields: &mut Fields) -> Result<Act, Refusal> {
         function: "api.client_list",
         target: tenant.to_string(),
         parameters: vec![text(&tenant), Parameter::OptionalText(after), Parameter::Int(limit)],
-        ends_tokens: false,
+        moves_trust: false,
+    })
+}
+
+/// The rules are the verifiers' own: what they would not read in `trust/profiles.json` is not stored.
+fn issuer_put(fields: &mut Fields) -> Result<Act, Refusal> {
+    let id = issuer_id(fields)?;
+    let kind = IssuerKind::parse(&fields.text("kind")?).ok_or(Refusal::of(Code::InvalidKind, "kind"))?;
+    let (issuer, audience) = (fields.text("issuer")?, fields.text("audience")?);
+    let algorithms = fields.optional_texts("algorithms")?.ok_or(Refusal::of(Code::MissingField, "algorithms"))?;
+    let jwks_url = fields.text("jwks_url")?;
+    let profile = Profile::new(id, kind, &issuer, &audience, &algorithms, &jwks_url).map_err(|fault| match fault {
+        Fault::Issuer => Refusal::of(Code::InvalidIssuer, "issuer"),
+        Fault::Audience => Refusal::of(Code::InvalidAudience, "audience"),
+        Fault::Algorithms => Refusal::of(Code::InvalidAlgorithms, "algorithms"),
+        Fault::JwksUrl => Refusal::of(Code::InvalidJwksUrl, "jwks_url"),
+    })?;
+    Ok(Act {
+        operation: "issuer.put",
+        function: "api.issuer_put",
+        target: profile.id().to_string(),
+        parameters: vec![
+            text(profile.id()),
+            text(&kind.as_str()),
+            text(&profile.issuer()),
+            text(&profile.audience()),
+            Parameter::Texts(profile.algorithms().iter().map(|algorithm| algorithm.as_str().to_owned()).collect()),
+            text(profile.jwks_url()),
+        ],
+        moves_trust: true,
+    })
+}
+
+fn issuer_remove(fields: &mut Fields) -> Result<Act, Refusal> {
+    let id = issuer_id(fields)?;
+    Ok(Act {
+        operation: "issuer.remove",
+        function: "api.issuer_remove",
+        target: id.to_string(),
+        parameters: vec![text(&id)],
+        moves_trust: true,
     })
 }
 
@@ -151,7 +194,7 @@ fn revoke(fields: &mut Fields, now: Timestamp) -> Result<Act, Refusal> {
         function: "api.revoke",
         target: kind.clone(),
         parameters: vec![Parameter::Text(kind), Parameter::Text(value), Parameter::Int(epoch)],
-        ends_tokens: true,
+        moves_trust: true,
     })
 }
 
@@ -167,6 +210,10 @@ fn tenant(fields: &mut Fields) -> Result<Tenant, Refusal> {
 
 fn client_id(fields: &mut Fields) -> Result<ClientId, Refusal> {
     ClientId::parse(&fields.text("client_id")?).map_err(|_| Refusal::of(Code::InvalidClientId, "client_id"))
+}
+
+fn issuer_id(fields: &mut Fields) -> Result<IssuerId, Refusal> {
+    IssuerId::parse(&fields.text("id")?).map_err(|_| Refusal::of(Code::InvalidIssuerId, "id"))
 }
 
 fn name(fields: &mut Fields) -> Result<Option<String>, Refusal> {

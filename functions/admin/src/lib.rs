@@ -1,8 +1,8 @@
-//! Operators' acts: tenants, clients, revocations.
+//! Operators' acts: tenants, clients, issuers, revocations.
 //!
 //! Invoked directly, under IAM, with `{"operation", "operator", …}`. Each act is one SQL function that changes the rows and writes
-//! the audit in the same statement; who the operator is stays a claim, beside the request id that CloudTrail knows. Where an act
-//! ends tokens, an empty nudge object starts `trust` at once; without it the schedule publishes within a minute.
+//! the audit in the same statement; who the operator is stays a claim, beside the request id that CloudTrail knows. Where
+//! verifiers must learn of an act, an empty nudge object starts `trust` at once; without it the schedule publishes within a minute.
 
 mod act;
 pub mod config;
@@ -22,7 +22,7 @@ pub use self::refusal::{Code, Refusal};
 
 /// The operators' function over its ports.
 pub struct Admin<D, O, C, E> {
-    /// Holds tenants, clients and revocations.
+    /// Holds tenants, clients, issuers and revocations.
     pub database: D,
     /// The trust bucket, of which only `trust-inbox/admin/` is written.
     pub inbox: O,
@@ -59,6 +59,9 @@ impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
             Some("tenant_unknown") => Some(Refusal::of(Code::TenantUnknown, "tenant")),
             Some("client_id_taken") => Some(Refusal::of(Code::ClientIdTaken, "client_id")),
             Some("client_unknown") => Some(Refusal::of(Code::ClientUnknown, "client_id")),
+            Some("issuer_taken") => Some(Refusal::of(Code::IssuerTaken, "issuer")),
+            Some("issuer_limit") => Some(Refusal::of(Code::IssuerLimit, "id")),
+            Some("issuer_unknown") => Some(Refusal::of(Code::IssuerUnknown, "id")),
             Some(_) => None,
             None => return Err(Fault::new(FaultKind::Invalid, "postgres", act.function)),
         };
@@ -66,7 +69,7 @@ impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
             line.decision("deny", refusal.code.as_str()).emit();
             return Ok(Err(refusal));
         }
-        let nudge = if act.ends_tokens { self.nudge().await } else { "not_needed" };
+        let nudge = if act.moves_trust { self.nudge().await } else { "not_needed" };
         line.decision("allow", "done").text("nudge", nudge).emit();
         if let Some(members) = answer.as_object_mut() {
             members.insert("nudge".to_owned(), json!(nudge));

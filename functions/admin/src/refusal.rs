@@ -25,7 +25,7 @@ pub enum Code {
     InvalidName,
     /// `jwks` holds anything but strong public signature keys, each with a `kid` and exactly one allowed algorithm.
     InvalidJwks,
-    /// `algorithms` is empty or names another than `ES256`, `PS256`, `EdDSA`.
+    /// `algorithms` is empty, repeats one, or names another than the operation takes.
     InvalidAlgorithms,
     /// `scopes` is empty, unknown, repeated or longer than a token may carry.
     InvalidScopes,
@@ -33,18 +33,32 @@ pub enum Code {
     InvalidTtl,
     /// `limit` is not within 1–500.
     InvalidLimit,
-    /// `kind` is none of `jti`, `client_id`, `sub`, `sid`, `tenant`, `device`.
+    /// `kind` is none of those that the operation knows.
     InvalidKind,
     /// `value` is no value of its kind.
     InvalidValue,
     /// `at` or `exp` lies where no living token could be hit, or too far ahead.
     InvalidTime,
+    /// `id` does not match `[a-z0-9][a-z0-9-]{0,47}`, or is `own`.
+    InvalidIssuerId,
+    /// `issuer` is no https URL without query.
+    InvalidIssuer,
+    /// `audience` is not 1–255 printable ASCII characters, or for Cloudflare Access not the application's 64-digit tag.
+    InvalidAudience,
+    /// `jwks_url` is no https URL.
+    InvalidJwksUrl,
     /// There is no such tenant.
     TenantUnknown,
     /// The client id belongs to another tenant.
     ClientIdTaken,
     /// The tenant has no such client.
     ClientUnknown,
+    /// Another id stands for the same issuer and audience.
+    IssuerTaken,
+    /// There are as many issuers as one run of their mirror can ask.
+    IssuerLimit,
+    /// There is no such issuer.
+    IssuerUnknown,
 }
 
 impl Code {
@@ -68,9 +82,16 @@ impl Code {
             Self::InvalidKind => "invalid_kind",
             Self::InvalidValue => "invalid_value",
             Self::InvalidTime => "invalid_time",
+            Self::InvalidIssuerId => "invalid_issuer_id",
+            Self::InvalidIssuer => "invalid_issuer",
+            Self::InvalidAudience => "invalid_audience",
+            Self::InvalidJwksUrl => "invalid_jwks_url",
             Self::TenantUnknown => "tenant_unknown",
             Self::ClientIdTaken => "client_id_taken",
             Self::ClientUnknown => "client_unknown",
+            Self::IssuerTaken => "issuer_taken",
+            Self::IssuerLimit => "issuer_limit",
+            Self::IssuerUnknown => "issuer_unknown",
         }
     }
 }

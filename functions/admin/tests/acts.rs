@@ -45,6 +45,12 @@ fn client(tenant: &str, client_id: &str) -> Value {
         "jwks": { "keys": [ec()] }, "scopes": ["files:read"] })
 }
 
+fn issuer() -> Value {
+    json!({ "operation": "issuer.put", "operator": "alice", "id": "access", "kind": "cloudflare-access",
+        "issuer": "https://team.cloudflareaccess.com", "audience": "0".repeat(64), "algorithms": ["RS256"],
+        "jwks_url": "https://team.cloudflareaccess.com/cdn-cgi/access/certs" })
+}
+
 fn with(mut event: Value, field: &str, value: Value) -> Value {
     event[field] = value;
     event
@@ -127,6 +133,21 @@ async fn refused_acts_name_the_field_and_reach_neither_database_nor_bucket() {
         (json!({"operation":"client.list","operator":"a","tenant":"acme","after":"/"}), ("invalid_client_id", "after")),
         (json!({"operation":"tenant.put","operator":"a","tenant":"a","id":1}), ("unknown_field", "id")),
         (revoke("kid", "k"), ("invalid_kind", "kind")),
+        (without(issuer(), "id"), ("missing_field", "id")),
+        (with(issuer(), "id", json!("own")), ("invalid_issuer_id", "id")),
+        (with(issuer(), "id", json!("../keys")), ("invalid_issuer_id", "id")),
+        (with(issuer(), "kind", json!("okta")), ("invalid_kind", "kind")),
+        (with(issuer(), "issuer", json!("http://team.cloudflareaccess.com")), ("invalid_issuer", "issuer")),
+        (with(issuer(), "issuer", json!("https://10.0.0.1")), ("invalid_issuer", "issuer")),
+        (with(issuer(), "audience", json!("")), ("invalid_audience", "audience")),
+        (with(issuer(), "audience", json!("https://gate.example")), ("invalid_audience", "audience")),
+        (without(issuer(), "algorithms"), ("missing_field", "algorithms")),
+        (with(issuer(), "algorithms", json!(["ES256"])), ("invalid_algorithms", "algorithms")),
+        (with(issuer(), "algorithms", json!(["HS256"])), ("invalid_algorithms", "algorithms")),
+        (with(issuer(), "jwks_url", json!("https://u@team.cloudflareaccess.com/")), ("invalid_jwks_url", "jwks_url")),
+        (with(issuer(), "jwks_url", json!("file:///etc/passwd")), ("invalid_jwks_url", "jwks_url")),
+        (with(issuer(), "keys", json!([])), ("unknown_field", "keys")),
+        (json!({"operation":"issuer.remove","operator":"a","id":"A"}), ("invalid_issuer_id", "id")),
         (revoke("token", "k"), ("invalid_kind", "kind")),
         (revoke("jti", "not-a-uuid"), ("invalid_value", "value")),
         (revoke("tenant", "Acme"), ("invalid_value", "value")),
@@ -161,6 +182,7 @@ async fn what_only_the_database_knows_is_refused_by_its_own_code() {
         (client("globex", "shared-name"), ("client_id_taken", "client_id")),
         (disable("globex", "shared-name"), ("client_unknown", "client_id")),
         (disable("acme", "nobody"), ("client_unknown", "client_id")),
+        (json!({"operation":"issuer.remove","operator":"a","id":"nobody"}), ("issuer_unknown", "id")),
         (json!({"operation":"client.list","operator":"a","tenant":"initech"}), ("tenant_unknown", "tenant")),
     ] {
         assert_eq!(code(&world.act(event.clone()).await), expected, "{event}");
@@ -198,7 +220,20 @@ async fn the_same_put_twice_changes_nothing_and_another_raises_the_version() {
 }
 
 #[tokio::test]
-async fn an_act_that_ends_tokens_nudges_and_one_that_does_not_stays_silent() {
+async fn an_issuer_is_stored_once_for_its_assertions_and_leaves_when_told() {
+    let world = World::new();
+    let answer = world.act(issuer()).await;
+    assert_eq!((&answer["outcome"], &answer["issuer"]["algorithms"]), (&json!("created"), &json!(["RS256"])));
+    assert_eq!(world.act(issuer()).await["outcome"], "unchanged");
+    assert_eq!(code(&world.act(with(issuer(), "id", json!("again"))).await), ("issuer_taken", "issuer"));
+    let tier = with(with(issuer(), "id", json!("managed")), "audience", json!("1".repeat(64)));
+    assert_eq!(world.act(tier).await["outcome"], "created", "another application of the same team");
+    let remove = json!({"operation":"issuer.remove","operator":"alice","id":"access"});
+    assert_eq!(world.act(remove).await["outcome"], "removed");
+}
+
+#[tokio::test]
+async fn an_act_that_verifiers_must_learn_of_nudges_and_another_stays_silent() {
     let put = client("acme", "acme-backend");
     for (event, nudged) in [
         (json!({"operation":"tenant.put","operator":"a","tenant":"globex"}), false),
@@ -208,6 +243,7 @@ async fn an_act_that_ends_tokens_nudges_and_one_that_does_not_stays_silent() {
         (json!({"operation":"client.disable","operator":"a","tenant":"acme","client_id":"here"}), true),
         (json!({"operation":"client.list","operator":"a","tenant":"acme"}), false),
         (json!({"operation":"revoke","operator":"a","kind":"sub","value":"access|x"}), true),
+        (issuer(), true),
     ] {
         let world = World::new();
         world.act(client("acme", "here")).await;

@@ -3,6 +3,10 @@
 //! A credential fault is 401, a missing right 403, and trust data that is too old to decide is a fault that the gateway
 //! answers with 503. What exactly was wrong goes to the log and never to the caller.
 //!
+//! REST APIs (`REQUEST`, `TOKEN`) are answered a policy; there 401 is the error `Unauthorized`. HTTP APIs (payload format 2.0) are
+//! answered `isAuthorized`, a credential fault as well: what they make of the error is not settled by their documentation (401 by
+//! reports, 500 in an emulator), and `false` is a refusal in any case, with 403.
+//!
 //! Not here yet: DPoP proofs, Access assertions, device posture and Cedar policies. A token that needs one of them (bound by
 //! `cnf`, or a human's) is refused, as is a route that demands an assertion.
 
@@ -19,8 +23,8 @@ use shared::jwt::{AccessToken, Kind, Reason};
 use shared::port::ObjectReader;
 use shared::trust::{Accepts, Refusal, Trust};
 
-use event::{Effect, Request, policy};
-use routes::{Access, Route};
+use event::{Effect, Request, Shape, policy, simple};
+use routes::Access;
 
 /// The authorizer over its ports.
 pub struct Authorizer<R, C> {
@@ -62,13 +66,14 @@ impl<R: ObjectReader, C: Clock> Authorizer<R, C> {
         }
         let token = bearer(&request.headers).map_err(Refusal::Credential)?;
         let token = self.trust.admit(token, &self.accepts).await?;
+        // A `TOKEN` event has no headers, so no proof can come with it, whatever this build can check.
         if token.thumbprint.is_some() {
             return Err(Refusal::Credential(Reason::UnsupportedBinding));
         }
         if token.kind == Kind::Human {
             return Err(Refusal::Credential(Reason::AssertionRequired));
         }
-        let Some(route) = Route::find(&request.method, &request.resource) else {
+        let Some(route) = request.route() else {
             return Ok(Decision::Deny { token, reason: "unknown_route" });
         };
         if route.access == Access::Required {
@@ -95,7 +100,7 @@ impl<R: ObjectReader, C: Clock> Handler for Authorizer<R, C> {
             line()
                 .text("gateway_request_id", &request.request_id)
                 .text("method", &request.method)
-                .text("route", &request.resource)
+                .text("route", request.route_name())
         };
         match self.decide(&request).await {
             Ok(Decision::Allow { token, action, path }) => {
@@ -104,15 +109,18 @@ impl<R: ObjectReader, C: Clock> Handler for Authorizer<R, C> {
                     .text("action", action)
                     .decision("allow", "scope")
                     .emit();
-                Ok(answer(&token, Effect::Allow, &request.arn.method(&request.method, &path), "scope"))
+                Ok(answer(&request, &token, Effect::Allow, &request.arn.with(&request.method, &path), "scope"))
             }
             Ok(Decision::Deny { token, reason }) => {
                 line().who(token.tenant.as_str(), &token.subject, &token.jti).decision("deny", reason).emit();
-                Ok(answer(&token, Effect::Deny, &request.arn.everything(), reason))
+                Ok(answer(&request, &token, Effect::Deny, &request.arn.everything(), reason))
             }
             Err(Refusal::Credential(reason)) => {
                 line().decision("deny", reason.as_str()).emit();
-                Err(Failure::UNAUTHORIZED)
+                match request.shape {
+                    Shape::Http => Ok(simple(Effect::Deny, &[("reason", reason.as_str())])),
+                    Shape::Request | Shape::Token => Err(Failure::UNAUTHORIZED),
+                }
             }
             Err(Refusal::Stale(stale)) => {
                 line().text("level", "ERROR").text("object", stale.0).decision("fault", "trust_stale").emit();
@@ -122,20 +130,19 @@ impl<R: ObjectReader, C: Clock> Handler for Authorizer<R, C> {
     }
 }
 
-fn answer(token: &AccessToken, effect: Effect, resource: &str, reason: &str) -> Value {
+fn answer(request: &Request, token: &AccessToken, effect: Effect, resource: &str, reason: &str) -> Value {
     let (scope, exp) = (token.scopes.to_string(), token.expires_at.seconds().to_string());
-    policy(
-        &token.subject,
-        effect,
-        resource,
-        &[
-            ("jti", &token.jti),
-            ("sub", &token.subject),
-            ("tenant", token.tenant.as_str()),
-            ("client_id", &token.client_id),
-            ("scope", &scope),
-            ("exp", &exp),
-            ("reason", reason),
-        ],
-    )
+    let context = [
+        ("jti", token.jti.as_str()),
+        ("sub", &token.subject),
+        ("tenant", token.tenant.as_str()),
+        ("client_id", &token.client_id),
+        ("scope", &scope),
+        ("exp", &exp),
+        ("reason", reason),
+    ];
+    match request.shape {
+        Shape::Http => simple(effect, &context),
+        Shape::Request | Shape::Token => policy(&token.subject, effect, resource, &context),
+    }
 }

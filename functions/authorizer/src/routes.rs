@@ -35,6 +35,13 @@ impl Route {
         ROUTES.iter().find(|route| route.method == method && route.template == template)
     }
 
+    /// The route of this method whose template the path fills. Where several do, the one with the fewest parameters, as the gateway
+    /// itself chooses.
+    pub fn of_path(method: &str, path: &str) -> Option<&'static Route> {
+        let parameters = |route: &&Route| route.template.matches('{').count();
+        ROUTES.iter().filter(|route| route.method == method && route.fill(path).is_some()).min_by_key(parameters)
+    }
+
     /// Whether a token with these scopes may use the route at all.
     pub fn admits(&self, scopes: &Scopes) -> bool {
         self.scopes.iter().any(|scope| match scope.strip_prefix("fields:") {
@@ -96,6 +103,24 @@ mod tests {
             "",
         ] {
             assert_eq!(route.fill(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_finds_the_route_whose_template_it_fills() {
+        for (method, path, template) in [
+            ("GET", "/files/0198-a", Some("/files/{id}")),
+            ("GET", "/files/0198-a/content", Some("/files/{id}/content")),
+            ("POST", "/files", Some("/files")),
+            ("POST", "/fields/encrypt", Some("/fields/encrypt")),
+            ("get", "/files/0198-a", None),
+            ("GET", "/files/*", None),
+            ("GET", "/files/a/b", None),
+            ("GET", "/", None),
+            ("GET", "", None),
+            ("POST", "/oauth2/token", None),
+        ] {
+            assert_eq!(Route::of_path(method, path).map(|route| route.template), template, "{method} {path}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use shared::blind_index::{Bits, Normalisation, Partitions};
 use shared::name::Identifier;
 use shared::pc1::{Row, Version};
 use shared::problem::{Code, Problem};
@@ -54,12 +55,48 @@ pub(crate) struct Item {
     pub(crate) reference: String,
     table: String,
     column: String,
-    row: String,
+    row: Option<String>,
     version: Option<VersionText>,
     scope: Option<String>,
-    /// The plaintext or the record, base64url.
+    normalisation: Option<String>,
+    bits: Option<u64>,
+    partitions: Option<u64>,
+    /// The plaintext, the record or the value, base64url.
     pub(crate) content: SecretString,
-    operation: Operation,
+    kind: Kind,
+}
+
+/// What an item holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plaintext,
+    Record,
+    Value,
+}
+
+impl Kind {
+    const fn of(operation: Operation) -> Self {
+        match operation {
+            Operation::Encrypt => Self::Plaintext,
+            Operation::Decrypt | Operation::Inspect => Self::Record,
+            Operation::Index => Self::Value,
+        }
+    }
+}
+
+/// The column of a field, judged.
+pub(crate) struct Column {
+    pub(crate) table: Identifier,
+    pub(crate) column: Identifier,
+    /// The column's own scope.
+    pub(crate) scope: Scope,
+}
+
+/// How a column is indexed, as the request says and judged. The application keeps to one for each column.
+pub(crate) struct Definition {
+    pub(crate) normalisation: Normalisation,
+    pub(crate) bits: Bits,
+    pub(crate) partitions: Partitions,
 }
 
 /// The place of a field, judged.
@@ -75,14 +112,46 @@ pub(crate) struct Place {
 }
 
 impl Item {
-    /// `table.column` for the log, if the two are names at all.
-    pub(crate) fn column_name(&self) -> Option<String> {
+    /// `table.column` for the log, if the two are names at all and the caller may touch the column.
+    pub(crate) fn column_name(&self, may: impl FnOnce(&str, &str) -> bool) -> Option<String> {
         let (table, column) = (Identifier::parse(&self.table).ok()?, Identifier::parse(&self.column).ok()?);
-        Some(format!("{table}.{column}"))
+        may(table.as_str(), column.as_str()).then(|| format!("{table}.{column}"))
     }
 
     /// Judges everything but the content; the caller's right comes before any other fault of a value.
     pub(crate) fn place(&self, may: impl FnOnce(&str, &str) -> bool) -> Result<Place, Refusal> {
+        let Column { table, column, scope: of_column } = self.column(may)?;
+        let row = self.row()?.ok_or(Refusal::Malformed)?;
+        let version = self.version()?;
+        let scope = match self.scope.as_deref() {
+            None => of_column.clone(),
+            Some(text) if text == of_column.as_str() => of_column.clone(),
+            Some(text) => Scope::subject(text).map_err(|_| Refusal::Malformed)?,
+        };
+        Ok(Place { table, column, row, version, of_column, scope })
+    }
+
+    /// Judges the column of an operation that no row decides; a row or version beside it must still be one.
+    pub(crate) fn anywhere_in(&self, may: impl FnOnce(&str, &str) -> bool) -> Result<Column, Refusal> {
+        let column = self.column(may)?;
+        self.row()?;
+        self.version()?;
+        Ok(column)
+    }
+
+    /// Judges how the column is indexed. All bits are for columns whose values are unique, and those need no partitions.
+    pub(crate) fn definition(&self) -> Result<Definition, Refusal> {
+        let judged = || {
+            let normalisation = Normalisation::parse(self.normalisation.as_deref()?).ok()?;
+            let bits = Bits::parse(self.bits?).ok()?;
+            let partitions = self.partitions.map_or(Ok(Partitions::ONE), Partitions::parse).ok()?;
+            Some(Definition { normalisation, bits, partitions })
+        };
+        let sensible = |d: &Definition| d.bits != Bits::WHOLE || d.partitions == Partitions::ONE;
+        judged().filter(sensible).ok_or(Refusal::Malformed)
+    }
+
+    fn column(&self, may: impl FnOnce(&str, &str) -> bool) -> Result<Column, Refusal> {
         let name = |text: &str| Identifier::parse(text).map_err(|_| Refusal::Malformed);
         let (table, column) = (name(&self.table)?, name(&self.column)?);
         if !may(table.as_str(), column.as_str()) {
@@ -91,25 +160,28 @@ impl Item {
         if self.reference.chars().count() > MAX_REFERENCE {
             return Err(Refusal::Malformed);
         }
-        let row = Row::parse(&self.row).map_err(|_| Refusal::Malformed)?;
-        let version = match &self.version {
-            None => None,
-            Some(VersionText::Number(number)) => Some(Version::from(*number)),
-            Some(VersionText::Text(text)) => Some(Version::parse(text).map_err(|_| Refusal::Malformed)?),
-        };
-        let of_column = Scope::column(&table, &column);
-        let scope = match self.scope.as_deref() {
-            None => of_column.clone(),
-            Some(text) if text == of_column.as_str() => of_column.clone(),
-            Some(text) => Scope::subject(text).map_err(|_| Refusal::Malformed)?,
-        };
-        Ok(Place { table, column, row, version, of_column, scope })
+        let scope = Scope::column(&table, &column);
+        Ok(Column { table, column, scope })
+    }
+
+    fn row(&self) -> Result<Option<Row>, Refusal> {
+        self.row.as_deref().map(Row::parse).transpose().map_err(|_| Refusal::Malformed)
+    }
+
+    fn version(&self) -> Result<Option<Version>, Refusal> {
+        match &self.version {
+            None => Ok(None),
+            Some(VersionText::Number(number)) => Ok(Some(Version::from(*number))),
+            Some(VersionText::Text(text)) => Version::parse(text).map(Some).map_err(|_| Refusal::Malformed),
+        }
     }
 }
 
 /// Checks what concerns the batch as a whole.
 pub(crate) fn check(items: &[Item], operation: Operation) -> Result<(), Problem> {
-    if items.is_empty() || items.len() > MAX_ITEMS || items.iter().any(|item| item.operation != operation) {
+    let fits =
+        |item: &Item| item.kind == Kind::of(operation) && (operation != Operation::Decrypt || item.row.is_some());
+    if items.is_empty() || items.len() > MAX_ITEMS || !items.iter().all(fits) {
         return Err(Code::MalformedRequest.into());
     }
     let total = items.iter().fold(0_usize, |sum, item| sum.saturating_add(item.content.expose().len()));
@@ -136,8 +208,12 @@ enum Member {
     Row,
     Version,
     Scope,
+    Normalisation,
+    Bits,
+    Partitions,
     Plaintext,
     Record,
+    Value,
 }
 
 impl<'de> Deserialize<'de> for Item {
@@ -159,6 +235,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
         let (mut reference, mut table, mut column, mut row) = (None, None, None, None);
         let (mut version, mut scope, mut content) = (None, None, None);
+        let (mut normalisation, mut bits, mut partitions) = (None, None, None);
         while let Some(member) = map.next_key()? {
             match member {
                 Member::Ref => once(&mut reference, map.next_value()?)?,
@@ -167,26 +244,37 @@ impl<'de> Visitor<'de> for ItemVisitor {
                 Member::Row => once(&mut row, map.next_value()?)?,
                 Member::Version => once(&mut version, map.next_value()?)?,
                 Member::Scope => once(&mut scope, map.next_value()?)?,
-                Member::Plaintext => {
-                    once(&mut content, (Operation::Encrypt, SecretString::new(map.next_value()?)))?;
-                }
-                Member::Record => once(&mut content, (Operation::Decrypt, SecretString::new(map.next_value()?)))?,
+                Member::Normalisation => once(&mut normalisation, map.next_value()?)?,
+                Member::Bits => once(&mut bits, map.next_value()?)?,
+                Member::Partitions => once(&mut partitions, map.next_value()?)?,
+                Member::Plaintext => once(&mut content, (Kind::Plaintext, SecretString::new(map.next_value()?)))?,
+                Member::Record => once(&mut content, (Kind::Record, SecretString::new(map.next_value()?)))?,
+                Member::Value => once(&mut content, (Kind::Value, SecretString::new(map.next_value()?)))?,
             }
         }
         let missing = || A::Error::custom("a member is missing");
-        let (operation, content) = content.ok_or_else(missing)?;
-        if scope.is_some() && operation != Operation::Encrypt {
+        let (kind, content) = content.ok_or_else(missing)?;
+        let of_index = normalisation.is_some() || bits.is_some() || partitions.is_some();
+        if (scope.is_some() && kind != Kind::Plaintext) || (of_index && kind != Kind::Value) {
             return Err(A::Error::custom("a member too many"));
+        }
+        if (kind == Kind::Plaintext && row.is_none())
+            || (kind == Kind::Value && (normalisation.is_none() || bits.is_none()))
+        {
+            return Err(missing());
         }
         Ok(Item {
             reference: reference.ok_or_else(missing)?,
             table: table.ok_or_else(missing)?,
             column: column.ok_or_else(missing)?,
-            row: row.ok_or_else(missing)?,
+            row,
             version,
             scope,
+            normalisation,
+            bits,
+            partitions,
             content,
-            operation,
+            kind,
         })
     }
 }
@@ -198,10 +286,36 @@ fn once<T, E: serde::de::Error>(slot: &mut Option<T>, value: T) -> Result<(), E>
     }
 }
 
-/// What became of one item: the text of the record or of the plaintext, or a refusal.
+/// What became of one item.
 pub(crate) struct Outcome {
     pub(crate) reference: String,
-    pub(crate) result: Result<SecretString, Refusal>,
+    pub(crate) result: Result<Yield, Refusal>,
+}
+
+/// What an item was asked for; bytes are base64url.
+pub(crate) enum Yield {
+    Record(SecretString),
+    Plaintext(SecretString),
+    /// One entry for each partition.
+    Index(Vec<String>),
+    Header(Header),
+}
+
+/// What a record's header points at.
+pub(crate) struct Header {
+    pub(crate) data_key_id: Uuid,
+    pub(crate) state: KeyState,
+    /// When the key was made, in seconds since the epoch.
+    pub(crate) created_at: i64,
+}
+
+/// Where a data key is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KeyState {
+    Active,
+    DecryptOnly,
+    Shredded,
 }
 
 /// A batch that was worked through, and the data keys that it used.
@@ -212,7 +326,6 @@ pub(crate) struct Done {
 
 /// The answer to a batch, in the order of the request.
 pub(crate) struct Answer {
-    pub(crate) operation: Operation,
     pub(crate) outcomes: Vec<Outcome>,
 }
 
@@ -237,7 +350,7 @@ impl Serialize for Answer {
         struct Items<'a>(&'a Answer);
         impl Serialize for Items<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_seq(self.0.outcomes.iter().map(|outcome| OutcomeOf(self.0.operation, outcome)))
+                serializer.collect_seq(self.0.outcomes.iter().map(OutcomeOf))
             }
         }
         let mut answer = serializer.serialize_struct("Answer", 1)?;
@@ -246,18 +359,26 @@ impl Serialize for Answer {
     }
 }
 
-struct OutcomeOf<'a>(Operation, &'a Outcome);
+struct OutcomeOf<'a>(&'a Outcome);
 
 impl Serialize for OutcomeOf<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(operation, outcome) = self;
-        let mut item = serializer.serialize_map(Some(3))?;
+        let Self(outcome) = self;
+        let mut item = serializer.serialize_map(None)?;
         item.serialize_entry("ref", &outcome.reference)?;
         item.serialize_entry("ok", &outcome.result.is_ok())?;
-        match (&outcome.result, operation) {
-            (Ok(text), Operation::Encrypt) => item.serialize_entry("record", text.expose())?,
-            (Ok(text), Operation::Decrypt) => item.serialize_entry("plaintext", text.expose())?,
-            (Err(refusal), _) => item.serialize_entry("error", &ErrorOf(*refusal))?,
+        match &outcome.result {
+            Ok(Yield::Record(text)) => item.serialize_entry("record", text.expose())?,
+            Ok(Yield::Plaintext(text)) => item.serialize_entry("plaintext", text.expose())?,
+            Ok(Yield::Index(entries)) => item.serialize_entry("index", entries)?,
+            Ok(Yield::Header(header)) => {
+                // The only version that is parsed.
+                item.serialize_entry("version", &1)?;
+                item.serialize_entry("data_key_id", &header.data_key_id)?;
+                item.serialize_entry("state", &header.state)?;
+                item.serialize_entry("created_at", &header.created_at)?;
+            }
+            Err(refusal) => item.serialize_entry("error", &ErrorOf(*refusal))?,
         }
         item.end()
     }
@@ -290,6 +411,13 @@ mod tests {
         item
     }
 
+    fn indexed(member: &str, value: Value) -> Value {
+        let mut item =
+            json!({"ref": "1", "table": "users", "column": "ssn", "value": "AA", "normalisation": "exact", "bits": 12});
+        item[member] = value;
+        item
+    }
+
     fn parse(body: &str) -> Option<Vec<Item>> {
         serde_json::from_str::<Batch>(body).ok().map(|batch| batch.items)
     }
@@ -310,6 +438,18 @@ mod tests {
             json!([{"ref": "1", "table": "users", "column": "ssn", "plaintext": "AA"}]),
             json!([{"table": "users", "column": "ssn", "row": "1", "plaintext": "AA"}]),
             json!([{"ref": "1", "table": "users", "column": "ssn", "row": "1", "record": "AA", "scope": "subject:a"}]),
+            json!([with("bits", json!(12))]),
+            json!([with("value", json!("AA"))]),
+            json!([{"ref": "1", "table": "users", "column": "ssn", "value": "AA"}]),
+            json!([{"ref": "1", "table": "users", "column": "ssn", "value": "AA", "bits": 12}]),
+            json!([{"ref": "1", "table": "users", "column": "ssn", "value": "AA", "normalisation": "exact"}]),
+            json!([{"ref": "1", "table": "users", "column": "ssn", "record": "AA", "normalisation": "exact"}]),
+            json!([indexed("bits", json!("12"))]),
+            json!([indexed("bits", json!(-1))]),
+            json!([indexed("bits", json!(1.5))]),
+            json!([indexed("partitions", json!(null))]),
+            json!([indexed("normalisation", json!(1))]),
+            json!([indexed("scope", json!("subject:a"))]),
             json!([{}]),
             json!({}),
             json!("items"),
@@ -372,9 +512,58 @@ mod tests {
         for (count, accepted) in [(0, false), (1, true), (1_000, true), (1_001, false)] {
             assert_eq!(check(&items(count), Operation::Encrypt).is_ok(), accepted, "{count}");
         }
-        assert!(check(&items(1), Operation::Decrypt).is_err());
+        for operation in [Operation::Decrypt, Operation::Index, Operation::Inspect] {
+            assert!(check(&items(1), operation).is_err(), "{operation:?}");
+        }
+        let record = |row: Value| {
+            let mut item = json!({"ref": "1", "table": "users", "column": "ssn", "record": "AA"});
+            if row != Value::Null {
+                item["row"] = row;
+            }
+            parse(&json!({"items": [item]}).to_string()).unwrap()
+        };
+        assert!(check(&record(json!(null)), Operation::Decrypt).is_err(), "a record opens in a row only");
+        assert!(check(&record(json!(null)), Operation::Inspect).is_ok());
+        assert!(check(&record(json!("42")), Operation::Inspect).is_ok());
+        let value = parse(&json!({"items": [indexed("row", json!("42"))]}).to_string()).unwrap();
+        assert!(check(&value, Operation::Index).is_ok() && check(&value, Operation::Encrypt).is_err());
         let large = with("plaintext", json!("A".repeat(MAX_BODY / 2 + 1)));
         let large = parse(&json!({"items": [large, large]}).to_string()).unwrap();
         assert_eq!(check(&large, Operation::Encrypt), Err(Code::PayloadTooLarge.into()));
+    }
+
+    #[test]
+    fn a_definition_out_of_range_fails_its_item() {
+        let defined = |value: Value| {
+            let items = parse(&json!({"items": [value]}).to_string()).unwrap();
+            items[0].definition().map(|_| ())
+        };
+        for value in [
+            indexed("bits", json!(0)),
+            indexed("bits", json!(64)),
+            indexed("bits", json!(255)),
+            indexed("bits", json!(257)),
+            indexed("partitions", json!(0)),
+            indexed("partitions", json!(256)),
+            indexed("normalisation", json!("")),
+            indexed("normalisation", json!("lowercase")),
+            {
+                let mut item = indexed("bits", json!(256));
+                item["partitions"] = json!(2);
+                item
+            },
+        ] {
+            assert_eq!(defined(value.clone()), Err(Refusal::Malformed), "{value}");
+        }
+        for value in [
+            indexed("bits", json!(1)),
+            indexed("bits", json!(63)),
+            indexed("bits", json!(256)),
+            indexed("partitions", json!(255)),
+            indexed("normalisation", json!("nfc_casefold")),
+            indexed("normalisation", json!("digits")),
+        ] {
+            assert_eq!(defined(value.clone()), Ok(()), "{value}");
+        }
     }
 }

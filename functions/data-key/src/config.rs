@@ -3,13 +3,17 @@
 use shared::config::Reader;
 use shared::trust::Accepts;
 
-/// The one operation that a deployment offers.
+/// What can be asked of a field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
     /// `POST /fields/encrypt`
     Encrypt,
     /// `POST /fields/decrypt`
     Decrypt,
+    /// `POST /fields/index`
+    Index,
+    /// `POST /fields/inspect`
+    Inspect,
 }
 
 impl Operation {
@@ -18,6 +22,8 @@ impl Operation {
         match self {
             Self::Encrypt => "encrypt",
             Self::Decrypt => "decrypt",
+            Self::Index => "index",
+            Self::Inspect => "inspect",
         }
     }
 
@@ -26,6 +32,8 @@ impl Operation {
         match self {
             Self::Encrypt => "/fields/encrypt",
             Self::Decrypt => "/fields/decrypt",
+            Self::Index => "/fields/index",
+            Self::Inspect => "/fields/inspect",
         }
     }
 
@@ -34,15 +42,74 @@ impl Operation {
         match self {
             Self::Encrypt => "fields:encrypt",
             Self::Decrypt => "fields:decrypt",
+            Self::Index => "fields:index",
+            Self::Inspect => "fields:inspect",
         }
     }
+}
 
+/// Which of the deployments this is. Its role has the rights of its own operations and no others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deployment {
+    /// Makes records and index entries.
+    Encrypt,
+    /// Opens records.
+    Decrypt,
+}
+
+impl Deployment {
     /// The deployment's name.
-    pub const fn deployment(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Encrypt => "data-key-encrypt",
             Self::Decrypt => "data-key-decrypt",
         }
+    }
+
+    /// Everything that the deployment can be configured to do.
+    pub const fn operations(self) -> &'static [Operation] {
+        match self {
+            Self::Encrypt => &[Operation::Encrypt, Operation::Index, Operation::Inspect],
+            Self::Decrypt => &[Operation::Decrypt, Operation::Inspect],
+        }
+    }
+}
+
+/// The operations that are enabled, all of one deployment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operations {
+    deployment: Deployment,
+    enabled: Vec<Operation>,
+}
+
+impl Operations {
+    /// Reads names between commas, each once. The first says which deployment this is.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut names = text.split(',');
+        let deployment = match names.next()? {
+            "encrypt" => Deployment::Encrypt,
+            "decrypt" => Deployment::Decrypt,
+            _ => return None,
+        };
+        let mut enabled = vec![*deployment.operations().first()?];
+        for name in names {
+            let operation = *deployment.operations().iter().find(|operation| operation.as_str() == name)?;
+            if enabled.contains(&operation) {
+                return None;
+            }
+            enabled.push(operation);
+        }
+        Some(Self { deployment, enabled })
+    }
+
+    /// Which deployment this is.
+    pub const fn deployment(&self) -> Deployment {
+        self.deployment
+    }
+
+    /// The enabled operation that `matches`.
+    pub fn find(&self, matches: impl Fn(Operation) -> bool) -> Option<Operation> {
+        self.enabled.iter().copied().find(|operation| matches(*operation))
     }
 }
 
@@ -57,8 +124,8 @@ pub struct Config {
     pub trust_bucket: String,
     /// `PORTCULLIS_DATA_KEY_ARN`: the one KMS key, by ARN, never by alias.
     pub data_key_arn: String,
-    /// `PORTCULLIS_OPERATIONS`: `encrypt` or `decrypt`.
-    pub operation: Operation,
+    /// `PORTCULLIS_OPERATIONS`: `encrypt[,index][,inspect]` or `decrypt[,inspect]`.
+    pub operations: Operations,
 }
 
 impl Config {
@@ -77,10 +144,11 @@ impl Config {
                 |value| is_key_arn(value).then(|| value.to_owned()),
                 String::new(),
             ),
-            operation: reader.choice(
+            operations: reader.parsed(
                 "PORTCULLIS_OPERATIONS",
-                &[("encrypt", Operation::Encrypt), ("decrypt", Operation::Decrypt)],
-                Operation::Encrypt,
+                "`encrypt[,index][,inspect]` or `decrypt[,inspect]`",
+                Operations::parse,
+                Operations { deployment: Deployment::Encrypt, enabled: Vec::new() },
             ),
         }
     }
@@ -111,7 +179,7 @@ mod tests {
         ("PORTCULLIS_AUDIENCE", "https://api.example"),
         ("PORTCULLIS_TRUST_BUCKET", "trust"),
         ("PORTCULLIS_DATA_KEY_ARN", "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"),
-        ("PORTCULLIS_OPERATIONS", "decrypt"),
+        ("PORTCULLIS_OPERATIONS", "decrypt,inspect"),
     ];
 
     #[test]
@@ -120,7 +188,9 @@ mod tests {
         let reader = Reader::new(&environment);
         let config = Config::read(&reader);
         assert_eq!(reader.finish(), Ok(()));
-        assert_eq!((config.operation, config.accepts.issuer.as_str()), (Operation::Decrypt, "https://localhost:8443"));
+        assert_eq!(config.accepts.issuer, "https://localhost:8443");
+        assert_eq!(config.operations.deployment(), Deployment::Decrypt);
+        assert_eq!(config.operations.enabled, [Operation::Decrypt, Operation::Inspect]);
     }
 
     #[test]
@@ -131,6 +201,11 @@ mod tests {
             ("PORTCULLIS_DATA_KEY_ARN", "arn:aws:kms:us-east-1:1111:key/x"),
             ("PORTCULLIS_DATA_KEY_ARN", "arn:aws:kms:us-east-1:111122223333:key/*"),
             ("PORTCULLIS_OPERATIONS", "encrypt,decrypt"),
+            ("PORTCULLIS_OPERATIONS", "decrypt,index"),
+            ("PORTCULLIS_OPERATIONS", "encrypt,inspect,inspect"),
+            ("PORTCULLIS_OPERATIONS", "encrypt, index"),
+            ("PORTCULLIS_OPERATIONS", "encrypt,"),
+            ("PORTCULLIS_OPERATIONS", "inspect"),
             ("PORTCULLIS_OPERATIONS", "maintain"),
             ("PORTCULLIS_AUDIENCE", ""),
         ] {

@@ -9,7 +9,7 @@ use shared::port::{Database, Fault, KeyWrapping};
 use shared::secret::SecretString;
 use uuid::Uuid;
 
-use crate::batch::{Done, Item, Outcome, Place};
+use crate::batch::{Done, Item, Outcome, Place, Yield};
 use crate::config::Operation;
 use crate::keys::{MAX_KEYS, ReaderKeys};
 use crate::refusal::Refusal;
@@ -42,7 +42,7 @@ pub(crate) async fn batch<W: KeyWrapping, D: Database, C: Clock>(
             if !opening.scope.covers(&judged.place.of_column) {
                 return Err(Refusal::OtherScope);
             }
-            open(&opening.key, caller, &judged)
+            open(&opening.key, caller, &judged).map(Yield::Plaintext)
         });
         Outcome { reference, result }
     });
@@ -66,7 +66,8 @@ fn judge(item: &Item, caller: &Caller) -> Result<Judged, Refusal> {
     Ok(Judged { place, record, key_id })
 }
 
-fn parse(record: &[u8]) -> Result<Record<'_>, Refusal> {
+/// Reads a record's header.
+pub(crate) fn parse(record: &[u8]) -> Result<Record<'_>, Refusal> {
     Record::parse(record).map_err(|fault| match fault {
         Malformed::Length => Refusal::Malformed,
         Malformed::EsdkMessage => Refusal::UseImport,

@@ -10,7 +10,7 @@ use shared::port::{Database, Fault, KeyWrapping};
 use shared::secret::SecretString;
 use zeroize::Zeroizing;
 
-use crate::batch::{Done, Item, Outcome, Place};
+use crate::batch::{Done, Item, Outcome, Place, Yield};
 use crate::config::Operation;
 use crate::keys::{MAX_KEYS, Sealing, WriterKeys};
 use crate::refusal::Refusal;
@@ -46,7 +46,7 @@ pub(crate) async fn batch<W: KeyWrapping, D: Database, C: Clock, E: Entropy>(
                 return Err(Refusal::TooManyKeys);
             }
             let sealing = taken.get(&place.scope).cloned().unwrap_or(Err(Refusal::KmsUnavailable))?;
-            seal(&sealing, &mut message_ids, caller, &place, &plaintext)
+            seal(&sealing, &mut message_ids, caller, &place, &plaintext).map(Yield::Record)
         });
         Outcome { reference, result }
     });

@@ -1,6 +1,7 @@
 //! From an event to an answer.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::Value;
 use shared::audit::Line;
@@ -14,10 +15,10 @@ use shared::problem::{Code, Problem};
 use uuid::Uuid;
 
 use crate::batch::{self, Answer, Batch, Direct, Done, Item, MAX_BODY};
-use crate::config::{Config, Operation};
-use crate::keys::{Kms, ReaderKeys, WriterKeys};
+use crate::config::{Config, Deployment, Operation, Operations};
+use crate::keys::{IndexKeys, Kms, ReaderKeys, WriterKeys};
 use crate::refusal::Refusal;
-use crate::{decrypt, encrypt};
+use crate::{decrypt, encrypt, index, inspect};
 
 /// The world that a deployment works in.
 pub struct World<W, D, R, C, E> {
@@ -33,17 +34,18 @@ pub struct World<W, D, R, C, E> {
     pub entropy: E,
 }
 
-/// One deployment: the gate, the keys of its operation, and nothing of the other's.
+/// One deployment: the gate, the keys of its operations, and nothing of the other's.
 pub struct DataKey<W, D, R, C, E> {
-    operation: Operation,
+    operations: Operations,
     gate: Gate<R, C>,
     clock: C,
     entropy: E,
-    keys: Keys<W, D, C, E>,
+    database: Arc<D>,
+    keys: Keys<W, Arc<D>, C, E>,
 }
 
 enum Keys<W, D, C, E> {
-    Writer(WriterKeys<W, D, C, E>),
+    Writer(WriterKeys<W, D, C, E>, IndexKeys<W, D, C, E>),
     Reader(ReaderKeys<W, D, C>),
 }
 
@@ -58,54 +60,68 @@ where
     /// A deployment as configured.
     pub fn new(config: Config, world: World<W, D, R, C, E>) -> Self {
         let World { wrapping, database, trust, clock, entropy } = world;
-        let kms = Kms::new(wrapping, config.data_key_arn);
-        let keys = match config.operation {
-            Operation::Encrypt => Keys::Writer(WriterKeys::new(kms, database, clock.clone(), entropy.clone())),
-            Operation::Decrypt => Keys::Reader(ReaderKeys::new(kms, database, clock.clone())),
+        let (kms, database) = (Kms::new(wrapping, config.data_key_arn), Arc::new(database));
+        let shared = || (Arc::clone(&database), clock.clone());
+        let ((one, time), (two, times)) = (shared(), shared());
+        let deployment = config.operations.deployment();
+        let keys = match deployment {
+            Deployment::Encrypt => {
+                let kms = Arc::new(kms);
+                Keys::Writer(
+                    WriterKeys::new(Arc::clone(&kms), one, time, entropy.clone()),
+                    IndexKeys::new(kms, two, times, entropy.clone()),
+                )
+            }
+            Deployment::Decrypt => Keys::Reader(ReaderKeys::new(kms, one, time)),
         };
-        let gate = Gate::new(config.operation.deployment(), config.accepts, trust, clock.clone());
-        Self { operation: config.operation, gate, clock, entropy, keys }
+        let gate = Gate::new(deployment.name(), config.accepts, trust, clock.clone());
+        Self { operations: config.operations, gate, clock, entropy, database, keys }
     }
 
     /// A request that came through API Gateway.
     async fn request(&self, request: &Request, invocation: &Invocation) -> Result<Response, Problem> {
-        if request.method != "POST" || request.resource != self.operation.resource() {
-            return Err(Code::NotFound.into());
-        }
+        let asked = self.operations.find(|operation| operation.resource() == request.resource);
+        let operation = asked.filter(|_| request.method == "POST").ok_or(Problem::new(Code::NotFound))?;
         let caller = self.gate.admit(request, &[]).await?;
         let batch: Batch = request.json(MAX_BODY)?;
-        let answer = self.batch(&caller, batch.items, &request.request_id, invocation.deadline).await?;
+        let answer = self.batch(operation, &caller, batch.items, &request.request_id, invocation.deadline).await?;
         Ok(Response::json(answer.status(), &answer))
     }
 
     /// A direct invocation. Lambda says nothing of the invoker, so the payload carries the caller's token.
     async fn direct(&self, event: Value, invocation: &Invocation) -> Result<Value, Problem> {
-        if event.get("operation").and_then(Value::as_str) != Some(self.operation.as_str()) {
-            return Err(Code::NotFound.into());
-        }
+        let named = event.get("operation").and_then(Value::as_str);
+        let asked = self.operations.find(|operation| named == Some(operation.as_str()));
+        let operation = asked.ok_or(Problem::new(Code::NotFound))?;
         let direct: Direct = serde_json::from_value(event).map_err(|_| Problem::new(Code::MalformedRequest))?;
         let caller = self.gate.admit_direct(direct.access_token.0.expose(), &invocation.request_id).await?;
-        let answer = self.batch(&caller, direct.items, &invocation.request_id, invocation.deadline).await?;
+        let answer = self.batch(operation, &caller, direct.items, &invocation.request_id, invocation.deadline).await?;
         serde_json::to_value(&answer).map_err(|_| Code::Internal.into())
     }
 
     async fn batch(
         &self,
+        operation: Operation,
         caller: &Caller,
         items: Vec<Item>,
         request_id: &str,
         deadline: Timestamp,
     ) -> Result<Answer, Problem> {
-        batch::check(&items, self.operation)?;
+        batch::check(&items, operation)?;
         let started = self.clock.now();
-        let line = Line::new(self.operation.deployment(), self.operation.action())
+        let line = Line::new(self.operations.deployment().name(), operation.action())
             .request(request_id)
             .who(caller.tenant.as_str(), &caller.subject, &caller.jti)
-            .text("columns", &columns(&items))
+            .list("columns", columns(&items, caller, self.operation))
             .number("items", count(items.len()));
-        let done = match &self.keys {
-            Keys::Writer(keys) => encrypt::batch(keys, &self.entropy, caller, items, deadline).await,
-            Keys::Reader(keys) => decrypt::batch(keys, caller, items, deadline).await,
+        let done = match (operation, &self.keys) {
+            (Operation::Encrypt, Keys::Writer(keys, _)) => {
+                encrypt::batch(keys, &self.entropy, caller, items, deadline).await
+            }
+            (Operation::Index, Keys::Writer(_, keys)) => index::batch(keys, caller, items, deadline).await,
+            (Operation::Decrypt, Keys::Reader(keys)) => decrypt::batch(keys, caller, items, deadline).await,
+            (Operation::Inspect, _) => inspect::batch(&self.database, caller, items, started).await,
+            _ => return Err(Code::NotFound.into()),
         };
         let Done { outcomes, keys } = match done {
             Ok(done) => done,
@@ -114,17 +130,17 @@ where
                 return Err(fault.into());
             }
         };
-        let answer = Answer { operation: self.operation, outcomes };
+        let answer = Answer { outcomes };
         let failed = answer.outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
         let line = line
             .number("failed", count(failed))
             .number("millis", self.clock.now().millis_since(started))
             .number("data_keys", count(keys.len()))
-            .text("keys", &names(&keys));
+            .list("keys", keys.iter().map(Uuid::to_string));
         let refusals = answer.refusals();
         if failed < answer.outcomes.len() {
             line.decision("allow", if failed == 0 { "ok" } else { &refusals }).emit();
-        } else if answer.outcomes.iter().any(|outcome| outcome.result == Err(Refusal::KmsUnavailable)) {
+        } else if answer.outcomes.iter().any(|outcome| matches!(outcome.result, Err(Refusal::KmsUnavailable))) {
             // Nothing was done for anybody, and the same batch may succeed in a moment.
             line.decision("fault", &refusals).emit();
             return Err(Code::ServiceUnavailable.into());
@@ -150,7 +166,7 @@ where
             return Ok(answer.unwrap_or_else(|problem| problem.body(&invocation.request_id)));
         }
         let Ok(request) = Request::parse(event) else {
-            let line = Line::new(self.operation.deployment(), "event").request(&invocation.request_id);
+            let line = Line::new(self.operations.deployment().name(), "event").request(&invocation.request_id);
             line.decision("deny", "malformed_event").emit();
             return Ok(Response::problem(Code::MalformedRequest.into(), &invocation.request_id).into_event());
         };
@@ -163,13 +179,10 @@ where
     }
 }
 
-fn columns(items: &[Item]) -> String {
-    let columns: BTreeSet<String> = items.iter().filter_map(Item::column_name).collect();
-    columns.into_iter().collect::<Vec<_>>().join(",")
-}
-
-fn names(keys: &BTreeSet<Uuid>) -> String {
-    keys.iter().map(Uuid::to_string).collect::<Vec<_>>().join(",")
+/// The columns that the caller may touch. What it may not is counted among the refusals: it would be text of its choice.
+fn columns(items: &[Item], caller: &Caller, operation: Operation) -> BTreeSet<String> {
+    let may = |table: &str, column: &str| caller.scopes.allows_column(operation.as_str(), table, column);
+    items.iter().filter_map(|item| item.column_name(may)).collect()
 }
 
 fn count(number: usize) -> i64 {

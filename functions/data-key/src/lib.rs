@@ -1,4 +1,4 @@
-//! Encrypts and decrypts database fields under data keys that KMS wraps.
+//! Encrypts and decrypts database fields under data keys that KMS wraps, and makes their blind indexes.
 //!
 //! One program, deployed once for each right: the deployment that encrypts cannot open what it wrote yesterday, the one that
 //! decrypts cannot make a record. Tenant and rights come from the verified token, the place of a field from the request, and
@@ -10,10 +10,12 @@ pub mod config;
 mod decrypt;
 mod encrypt;
 mod handler;
+mod index;
+mod inspect;
 mod keys;
 mod refusal;
 mod scope;
 
-pub use config::{Config, Operation};
+pub use config::{Config, Deployment, Operation, Operations};
 pub use handler::{DataKey, World};
 pub use refusal::Refusal;

@@ -17,6 +17,8 @@ pub enum Refusal {
     Forbidden,
     /// No key of the tenant has this id.
     UnknownKey,
+    /// The key that a record's header names is that of another column.
+    OtherColumn,
     /// The key's row names another KMS key than the configured one.
     ForeignKmsKey,
     /// KMS found the wrapped key altered, or answered what is not a data key.
@@ -50,7 +52,7 @@ impl Refusal {
             Self::UseImport => "use_import",
             Self::TooLarge => "too_large",
             Self::Forbidden => "forbidden",
-            Self::UnknownKey | Self::ForeignKmsKey | Self::KeyRefused => "key_unavailable",
+            Self::UnknownKey | Self::OtherColumn | Self::ForeignKmsKey | Self::KeyRefused => "key_unavailable",
             Self::KeyShredded => "key_shredded",
             Self::OtherScope | Self::OtherKey | Self::NotAuthentic => "decrypt_failed",
             Self::KmsDenied => "kms_denied",
@@ -65,6 +67,7 @@ impl Refusal {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::UnknownKey => "unknown_key",
+            Self::OtherColumn => "other_column",
             Self::ForeignKmsKey => "foreign_kms_key",
             Self::KeyRefused => "key_refused",
             Self::OtherScope => "other_scope",

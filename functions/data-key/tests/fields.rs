@@ -3,7 +3,7 @@
 
 mod support;
 
-use data_key::Operation;
+use data_key::Deployment;
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler as _, Invocation};
 use shared::encoding::base64url;
@@ -141,6 +141,38 @@ async fn a_key_of_another_tenant_is_as_unknown_as_one_that_never_was() {
 }
 
 #[tokio::test]
+async fn a_warm_key_of_one_tenant_serves_no_other() {
+    let lab = Lab::new();
+    let record = lab.record().await;
+    assert_eq!(lab.decrypt(json!([sealed("ssn", "42", &record)])).await.status, 200, "warm for acme");
+    let foreign = lab.decrypt_as("globex", "fields:decrypt:*.*", json!([sealed("ssn", "42", &record)])).await;
+    assert_eq!(foreign.codes(), ["key_unavailable"]);
+    // The same column of another tenant is another key, in a warm environment too, and neither opens the other's.
+    let theirs = lab
+        .encrypt_as("globex", "fields:encrypt:*.*", json!([field("ssn", "42", b"987-65-4321")]))
+        .await
+        .text("record")
+        .remove(0);
+    assert_ne!(bytes(&theirs)[1..17], bytes(&record)[1..17]);
+    assert_eq!(lab.decrypt(json!([sealed("ssn", "42", &theirs)])).await.codes(), ["key_unavailable"]);
+    let mut grafted = bytes(&theirs);
+    grafted[1..17].copy_from_slice(&bytes(&record)[1..17]);
+    let grafted = base64url(&grafted);
+    assert_eq!(lab.decrypt(json!([sealed("ssn", "42", &grafted)])).await.codes(), ["decrypt_failed"]);
+}
+
+#[tokio::test]
+async fn a_humans_token_is_no_credential_of_a_direct_invocation() {
+    let lab = Lab::new();
+    for (kind, code) in [("machine", None), ("human", Some("unauthorized"))] {
+        let event =
+            json!({"operation": "encrypt", "access_token": lab.token_of(kind), "items": [field("ssn", "1", b"x")]});
+        let answer = lab.encrypt.handle(event, &lab.invocation()).await.unwrap();
+        assert_eq!(answer.get("code").and_then(Value::as_str), code, "{kind}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn an_index_key_opens_no_record() {
     let lab = Lab::new();
     let record = lab.record().await;
@@ -227,7 +259,7 @@ async fn each_deployment_names_its_own_purpose_to_kms() {
     assert_eq!((calls[0].operation, calls[0].context.purpose), ("Decrypt", "field"));
     assert_eq!((calls[0].context.tenant.as_str(), calls[0].context.data_key_id), ("acme", id));
     lab.send(
-        &lab.fresh(Operation::Encrypt),
+        &lab.fresh(Deployment::Encrypt),
         lab.event(
             "/fields/encrypt",
             &lab.token("acme", "fields:encrypt:*.*"),
@@ -316,7 +348,7 @@ async fn a_key_that_was_replaced_elsewhere_is_not_used_again() {
     });
     let body = json!({"items": [item]}).to_string();
     let event = lab.event("/fields/encrypt", &lab.token("acme", "fields:encrypt:*.*"), &body);
-    lab.send(&lab.fresh(Operation::Encrypt), event).await;
+    lab.send(&lab.fresh(Deployment::Encrypt), event).await;
     lab.forget();
     let second = lab.encrypt(json!([item])).await.text("record").remove(0);
     assert_ne!(bytes(&second)[1..17], bytes(&first)[1..17]);
@@ -717,7 +749,7 @@ async fn a_key_stays_in_memory_for_five_minutes() {
 #[tokio::test]
 async fn whoever_loses_the_race_takes_the_winners_key() {
     let lab = Lab::new();
-    let winner = lab.fresh(Operation::Encrypt);
+    let winner = lab.fresh(Deployment::Encrypt);
     let token = lab.token("acme", "fields:encrypt:*.*");
     let body = json!({"items": [field("ssn", "42", b"x")]}).to_string();
     // The winner's row, made in a world of its own and put in the loser's way.

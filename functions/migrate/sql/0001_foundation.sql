@@ -164,6 +164,12 @@ $$;
 CREATE FUNCTION internal.epoch_dead_ms(p_epoch bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT (p_epoch + 900 + 10) * 1000 $$;
 
+-- The epoch of what ends now. A token can be signed until this act commits, by a clock that is ahead of the operator's: the
+-- caller's connect and statement timeouts take 6 s, the accepted skew 10 s. Nothing new is signed afterwards, so that the only
+-- price is that whoever is enabled again at once gets refused tokens for these seconds.
+CREATE FUNCTION internal.ending_epoch(p_now_ms bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT p_now_ms / 1000 + 20 $$;
+
 CREATE FUNCTION internal.put_revocation(p_kind text, p_value text, p_epoch bigint, p_dead_ms bigint, p_now_ms bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -261,7 +267,7 @@ BEGIN
         END IF;
     END IF;
     IF v_outcome <> 'unchanged' AND NOT p_enabled THEN
-        PERFORM internal.put_revocation('tenant', p_tenant, p_now_ms / 1000 + 1, internal.epoch_dead_ms(p_now_ms / 1000 + 1), p_now_ms);
+        PERFORM internal.put_revocation('tenant', p_tenant, internal.ending_epoch(p_now_ms), internal.epoch_dead_ms(internal.ending_epoch(p_now_ms)), p_now_ms);
     END IF;
     PERFORM internal.record_act(p_now_ms, p_operator, p_request_id, 'tenant.put', p_tenant, p_tenant, v_outcome,
                                 jsonb_build_object('name', p_name, 'enabled', p_enabled));
@@ -326,7 +332,7 @@ BEGIN
         END IF;
     END IF;
     IF v_outcome IN ('created', 'updated') AND NOT p_enabled THEN
-        PERFORM internal.put_revocation('client_id', p_client_id, p_now_ms / 1000 + 1, internal.epoch_dead_ms(p_now_ms / 1000 + 1), p_now_ms);
+        PERFORM internal.put_revocation('client_id', p_client_id, internal.ending_epoch(p_now_ms), internal.epoch_dead_ms(internal.ending_epoch(p_now_ms)), p_now_ms);
     END IF;
     PERFORM internal.record_act(p_now_ms, p_operator, p_request_id, 'client.put', p_tenant, p_client_id, v_outcome,
         jsonb_build_object('name', p_name, 'jwks', p_jwks, 'algorithms', to_jsonb(p_algorithms), 'scopes', to_jsonb(p_scopes),
@@ -344,8 +350,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp 
 DECLARE
     v_outcome text;
     v_row clients;
-    -- One second on top: a token signed while this call was on its way must not outlive it.
-    v_epoch bigint := p_now_ms / 1000 + 1;
+    v_epoch bigint := internal.ending_epoch(p_now_ms);
 BEGIN
     PERFORM internal.enter_tenant(p_tenant);
     UPDATE clients SET enabled = false, version = version + 1, updated_ms = p_now_ms

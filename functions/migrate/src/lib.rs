@@ -34,6 +34,10 @@ migrations! {
     "0001_foundation",
     "0002_files",
     "0003_data_keys",
+    "0004_issuers",
+    "0005_client_revocation",
+    "0006_index_keys",
+    "0007_file_lifecycle",
 }
 
 /// A migration as the database remembers it.

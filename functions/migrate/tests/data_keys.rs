@@ -119,6 +119,16 @@ fn insert(tenant: &str, id: Parameter, scope: &str, messages: i64, now: i64) -> 
     ("api.insert_data_key", parameters)
 }
 
+fn current_index(tenant: &str) -> Call {
+    ("api.current_index_key", vec![text(tenant)])
+}
+
+fn insert_index(tenant: &str, id: Parameter, now: i64) -> Call {
+    let material = Parameter::OptionalText(None);
+    let parameters = vec![text(tenant), id, text(ARN), material, Parameter::Bytes(vec![7, 8]), Parameter::Int(now)];
+    ("api.insert_index_key", parameters)
+}
+
 /// Rows of one answer have no order of their own.
 fn sorted(mut answer: Value) -> Value {
     if let Some(keys) = answer.get_mut("keys").and_then(Value::as_array_mut) {
@@ -133,8 +143,12 @@ async fn the_fake_data_keys_answer_as_postgres_does() {
     let (encrypt, decrypt) = (server.connect("data_key_encrypt").await, server.connect("data_key_decrypt").await);
     let fake = DataKeys::default();
     let ids: Vec<_> = (0..6).map(|at| uuid_v7(Timestamp::from_millis(NOW + at), &SystemEntropy)).collect();
+    let index_ids: Vec<_> = (10..13).map(|at| uuid_v7(Timestamp::from_millis(NOW + at), &SystemEntropy)).collect();
     let id = |at: usize| Parameter::Uuid(ids[at]);
     let opening = |tenant: &str| ("api.data_keys_for_decrypt", vec![text(tenant), Parameter::Uuids(ids.clone())]);
+    let inspecting = |tenant: &str, now: i64| {
+        ("api.data_keys_for_inspect", vec![text(tenant), Parameter::Uuids(ids.clone()), Parameter::Int(now)])
+    };
     for (function, parameters) in [
         current("acme", &[], NOW),
         current("acme", &[(EMAIL, 10_000)], NOW),
@@ -155,6 +169,20 @@ async fn the_fake_data_keys_answer_as_postgres_does() {
         insert("acme", id(4), EMAIL, 10_000, NOW + DAY),
         insert("acme", id(5), "subject:s-1", 10_000, NOW + DAY + 3),
         opening("acme"),
+        inspecting("acme", NOW + DAY + 3),
+        inspecting("globex", NOW + DAY + 1),
+        inspecting("globex", NOW + DAY + 2),
+        inspecting("initech", NOW),
+        current_index("acme"),
+        insert_index("acme", Parameter::Uuid(index_ids[0]), NOW + 5),
+        insert_index("acme", Parameter::Uuid(index_ids[1]), NOW + 6),
+        insert_index("acme", Parameter::Uuid(index_ids[0]), NOW + 6),
+        current_index("acme"),
+        current_index("globex"),
+        insert_index("globex", Parameter::Uuid(index_ids[2]), NOW + DAY),
+        current_index("acme"),
+        ("api.data_keys_for_decrypt", vec![text("acme"), Parameter::Uuids(index_ids.clone())]),
+        ("api.data_keys_for_inspect", vec![text("acme"), Parameter::Uuids(index_ids.clone()), Parameter::Int(NOW)]),
     ] {
         let called = format!("{function}{parameters:?}");
         let login = if function == "api.data_keys_for_decrypt" { &decrypt } else { &encrypt };
@@ -167,6 +195,7 @@ async fn the_fake_data_keys_answer_as_postgres_does() {
         current("acme", &[(EMAIL, 100_001)], NOW),
         current("acme", &vec![(EMAIL, 0); 257], NOW),
         ("api.data_keys_for_decrypt", vec![text("acme"), Parameter::Uuids(vec![ids[0]; 257])]),
+        ("api.data_keys_for_inspect", vec![text("acme"), Parameter::Uuids(vec![ids[0]; 257]), Parameter::Int(NOW)]),
     ] {
         let login = if function == "api.data_keys_for_decrypt" { &decrypt } else { &encrypt };
         assert!(login.call(function, parameters.clone()).await.is_err(), "{function}");
@@ -198,13 +227,34 @@ async fn of_many_environments_exactly_one_makes_the_key_of_the_day() {
 }
 
 #[tokio::test]
+async fn of_many_environments_exactly_one_makes_the_index_key() {
+    let server = Server::migrated().await;
+    let mut races = Vec::new();
+    for at in 0..8 {
+        let login = server.connect("data_key_encrypt").await;
+        let id = Parameter::Uuid(uuid_v7(Timestamp::from_millis(NOW + at), &SystemEntropy));
+        races.push(async move {
+            let (function, parameters) = insert_index("acme", id, NOW);
+            login.call(function, parameters).await.unwrap()
+        });
+    }
+    let answers = futures::future::join_all(races).await;
+    let inserted: Vec<_> = answers.iter().filter(|answer| answer["outcome"] == "inserted").collect();
+    assert_eq!(inserted.len(), 1);
+    assert!(answers.iter().all(|answer| answer["key"]["id"] == inserted[0]["key"]["id"]));
+}
+
+#[tokio::test]
 async fn neither_login_has_the_others_functions_and_nobody_else_has_any() {
     let server = Server::migrated().await;
     let calls = [
         ("data_key_encrypt", "SELECT api.current_data_keys('acme', '[]', 0)"),
         ("data_key_encrypt", "SELECT api.insert_data_key('acme', gen_random_uuid(), '', '', '', '', '', 0, 0)"),
         ("data_key_decrypt", "SELECT api.data_keys_for_decrypt('acme', '{}')"),
+        ("data_key_encrypt", "SELECT api.current_index_key('acme')"),
+        ("data_key_encrypt", "SELECT api.insert_index_key('acme', gen_random_uuid(), '', '', '', 0)"),
     ];
+    let inspect = "SELECT api.data_keys_for_inspect('acme', '{}', 0)";
     for user in
         ["data_key_encrypt", "data_key_decrypt", "token", "upload", "download", "object_events", "trust", "admin"]
     {
@@ -216,9 +266,12 @@ async fn neither_login_has_the_others_functions_and_nobody_else_has_any() {
             "SELECT 1 FROM public.data_keys",
             "UPDATE public.data_keys SET reserved = 0",
             "SELECT internal.take_data_key('acme', 'x', 0, 0)",
+            "SELECT internal.index_key('acme')",
         ] {
             assert_eq!(login.state(statement).await.as_deref(), Some("42501"), "{user}: {statement}");
         }
+        let refused = login.state(inspect).await.as_deref() == Some("42501");
+        assert_eq!(refused, !user.starts_with("data_key_"), "{user}: {inspect}");
     }
 }
 

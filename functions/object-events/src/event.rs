@@ -20,6 +20,13 @@ pub struct Happening {
     pub version: Option<String>,
 }
 
+/// Whether an event is the schedule's, which has nothing to say but that it is time. Whoever else may invoke the function
+/// could as well wait for the schedule.
+pub fn is_scheduled(event: &Value) -> bool {
+    let text = |name: &str| event.get(name).and_then(Value::as_str);
+    text("source") == Some("aws.events") && text("detail-type") == Some("Scheduled Event")
+}
+
 /// The objects that an event says were created. Empty for events that are known and of no interest: deletions and S3's test
 /// event. Fields that are not needed may be there or not; the error says nothing of the event's content.
 pub fn happenings(event: &Value) -> Result<Vec<Happening>, Malformed> {

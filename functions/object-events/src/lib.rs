@@ -1,4 +1,4 @@
-//! Turns object-created events into file state.
+//! Turns object-created events into file state, and removes the bytes of files that have ended.
 //!
 //! An event is a hint that something may have happened. What did happen is asked of the bucket, compared with what was
 //! declared, and recorded as a fact; the file's state follows from its facts. Events may be forged, repeated, late and out
@@ -7,9 +7,10 @@
 
 mod config;
 mod event;
+mod sweep;
 
 pub use config::{Config, Scan};
-pub use event::{Happening, happenings};
+pub use event::{Happening, happenings, is_scheduled};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -36,6 +37,9 @@ pub struct ObjectEvents<D, O, C> {
 
 impl<D: Database, O: ObjectStore, C: Clock> Handler for ObjectEvents<D, O, C> {
     async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+        if is_scheduled(&event) {
+            return self.sweep(invocation).await;
+        }
         let Ok(happenings) = happenings(&event) else {
             Line::new(FUNCTION, "event").request(&invocation.request_id).decision("deny", "malformed_event").emit();
             return Err(Failure::MALFORMED_EVENT);
@@ -80,6 +84,17 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
         let Some(declared) = Declared::read(self.database.call("api.file_for_event", file.clone()).await?)? else {
             return Ok(Judged::Ignored("unknown_file"));
         };
+        let mut parameters = file;
+        parameters.push(Parameter::Text(self.config.object_bucket.clone()));
+        // Nothing brings an ended file back, and its versions may be gone: what counts is that this one is known.
+        if declared.ended {
+            parameters.extend([
+                Parameter::Text(version.as_str().to_owned()),
+                Parameter::Text(String::new()),
+                Parameter::Int(0),
+            ]);
+            return self.record(key, Finding::Late, parameters).await;
+        }
         let Head::Found(head) = self.objects.head(&key, &version).await? else {
             return Ok(Judged::Ignored("object_gone"));
         };
@@ -88,12 +103,12 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
         }
 
         let finding = declared.compare(&head, &self.config.bucket_key);
-        let mut parameters = file;
+        parameters.extend([Parameter::Text(head.version), Parameter::Text(head.etag), Parameter::Int(head.size)]);
+        self.record(key, finding, parameters).await
+    }
+
+    async fn record(&self, key: ObjectKey, finding: Finding, mut parameters: Vec<Parameter>) -> Result<Judged, Fault> {
         parameters.extend([
-            Parameter::Text(self.config.object_bucket.clone()),
-            Parameter::Text(head.version),
-            Parameter::Text(head.etag),
-            Parameter::Int(head.size),
             Parameter::Text(finding.as_str().to_owned()),
             Parameter::Bool(self.config.scan == Scan::Off),
             Parameter::Int(self.clock.now().millis()),
@@ -119,6 +134,7 @@ enum Finding {
     Digest,
     ContentType,
     Encryption,
+    Late,
 }
 
 impl Finding {
@@ -129,6 +145,7 @@ impl Finding {
             Finding::Digest => "sha256",
             Finding::ContentType => "content_type",
             Finding::Encryption => "encryption",
+            Finding::Late => "late",
         }
     }
 }
@@ -138,6 +155,7 @@ struct Declared {
     content_type: String,
     size: i64,
     sha256: Sha256Digest,
+    ended: bool,
 }
 
 impl Declared {
@@ -145,14 +163,15 @@ impl Declared {
         #[derive(Deserialize)]
         #[serde(tag = "outcome", content = "file", rename_all = "snake_case")]
         enum Answer {
-            Found { content_type: String, size: i64, sha256: String },
+            Found { content_type: String, size: i64, sha256: String, status: String },
             Unknown,
         }
         match serde_json::from_value(answer).map_err(|_| unreadable())? {
             Answer::Unknown => Ok(None),
-            Answer::Found { content_type, size, sha256 } => {
+            Answer::Found { content_type, size, sha256, status } => {
                 let sha256 = Sha256Digest::from_hex(&sha256).map_err(|_| unreadable())?;
-                Ok(Some(Declared { content_type, size, sha256 }))
+                let status = FileStatus::parse(&status).map_err(|_| unreadable())?;
+                Ok(Some(Declared { content_type, size, sha256, ended: status.is_final() }))
             }
         }
     }

@@ -20,8 +20,11 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../../migrate/sql/0001_foundation.sql"), include_str!("../../migrate/sql/0002_files.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../../migrate/sql/0001_foundation.sql"),
+    include_str!("../../migrate/sql/0002_files.sql"),
+    include_str!("../../migrate/sql/0007_file_lifecycle.sql"),
+];
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// One login's connection as the port that functions call.
@@ -54,6 +57,7 @@ impl Database for Login {
                     Parameter::OptionalBytes(value) => (Box::new(value), Type::BYTEA),
                     Parameter::Int(value) => (Box::new(value), Type::INT8),
                     Parameter::Bool(value) => (Box::new(value), Type::BOOL),
+                    Parameter::Texts(value) => (Box::new(value), Type::TEXT_ARRAY),
                     other => panic!("no file function takes {other:?}"),
                 }
             })
@@ -196,7 +200,7 @@ async fn a_login_can_do_its_own_work_and_nothing_else() {
         let derived = format!("SELECT internal.derive_file_status('{}')", id(1));
         assert!(login.0.batch_execute(&derived).await.is_err(), "{user}");
         let may = |function: &str| match function {
-            "api.create_file" => user == "upload",
+            "api.create_file" | "api.renew_upload" | "api.delete_file" => user == "upload",
             "api.file_for_download" => user == "download",
             _ => user == "object_events",
         };
@@ -206,6 +210,19 @@ async fn a_login_can_do_its_own_work_and_nothing_else() {
             (
                 "api.file_for_event",
                 find("acme", "alice", id(1), false)[..1].iter().chain(&[Parameter::Uuid(id(1))]).cloned().collect(),
+            ),
+            ("api.renew_upload", with(whose("acme", "alice", id(1)), [Parameter::Int(1), Parameter::Int(1)])),
+            ("api.delete_file", with(whose("acme", "alice", id(9)), [Parameter::Int(1)])),
+            ("api.files_to_sweep", vec![Parameter::Int(1), Parameter::Int(1)]),
+            (
+                "api.file_purged",
+                vec![
+                    Parameter::Text("acme".to_owned()),
+                    Parameter::Uuid(id(1)),
+                    Parameter::Text("objects".to_owned()),
+                    Parameter::Texts(vec![]),
+                    Parameter::Int(1),
+                ],
             ),
         ] {
             assert_eq!(login.call(function, parameters).await.is_ok(), may(function), "{user} calls {function}");
@@ -361,4 +378,132 @@ fn sequences(alphabet: &[Fact], longest: usize) -> Vec<Vec<Fact>> {
         all.extend(latest.iter().cloned());
     }
     all
+}
+
+fn whose(tenant: &str, subject: &str, id: Uuid) -> Vec<Parameter> {
+    find(tenant, subject, id, false)[..3].to_vec()
+}
+
+fn with(mut parameters: Vec<Parameter>, more: impl IntoIterator<Item = Parameter>) -> Vec<Parameter> {
+    parameters.extend(more);
+    parameters
+}
+
+#[tokio::test]
+async fn the_life_of_a_file_ends_in_sql_as_in_the_model() {
+    let server = Server::start().await;
+    let (upload, events) = (server.login("upload").await, server.login("object_events").await);
+    let model = Files::default();
+    let both = async |login: &Login, function: &'static str, parameters: Vec<Parameter>| {
+        let real = login.ask(function, parameters.clone()).await;
+        assert_eq!(real, model.call(function, parameters.clone()).await.unwrap(), "{function} {parameters:?}");
+        real
+    };
+    let event = |number: u64, version: &str, finding: &str| {
+        let text = |value: &str| Parameter::Text(value.to_owned());
+        vec![
+            text("acme"),
+            Parameter::Uuid(id(number)),
+            text("objects"),
+            text(version),
+            text("e"),
+            Parameter::Int(11),
+            text(finding),
+            Parameter::Bool(true),
+            Parameter::Int(2000),
+        ]
+    };
+    let renew = |tenant: &str, subject: &str, number: u64, expires: i64, now: i64| {
+        with(whose(tenant, subject, id(number)), [Parameter::Int(expires), Parameter::Int(now)])
+    };
+    let delete = |subject: &str, number: u64| with(whose("acme", subject, id(number)), [Parameter::Int(3000)]);
+    let sweep = |now: i64, limit: i64| vec![Parameter::Int(now), Parameter::Int(limit)];
+    let purged = |tenant: &str, number: u64, versions: &[&str], now: i64| {
+        vec![
+            Parameter::Text(tenant.to_owned()),
+            Parameter::Uuid(id(number)),
+            Parameter::Text("objects".to_owned()),
+            Parameter::Texts(versions.iter().map(|version| (*version).to_owned()).collect()),
+            Parameter::Int(now),
+        ]
+    };
+
+    // 1 stays pending, 2 is clean, 3 rejected, 4 deleted while pending, 5 deleted when clean, 6 is globex' own.
+    for number in 1..=5 {
+        both(&upload, "api.create_file", create("acme", "alice", id(number), None, "", 1000)).await;
+    }
+    both(&upload, "api.create_file", create("globex", "alice", id(6), None, "", 1000)).await;
+    for (number, finding) in [(2, "ok"), (3, "size"), (5, "ok")] {
+        both(&events, "api.record_created", event(number, "v1", finding)).await;
+    }
+    for (subject, number) in [("bob", 4), ("alice", 4), ("alice", 4), ("alice", 5), ("alice", 6), ("alice", 99)] {
+        both(&upload, "api.delete_file", delete(subject, number)).await;
+    }
+    for (tenant, subject, number, expires, now) in [
+        ("acme", "alice", 1, 900_000, 2000),
+        ("acme", "alice", 1, 400_000, 2000),
+        ("acme", "alice", 2, 900_000, 2000),
+        ("acme", "alice", 3, 900_000, 2000),
+        ("acme", "alice", 4, 900_000, 2000),
+        ("acme", "bob", 1, 900_000, 2000),
+        ("globex", "alice", 1, 900_000, 2000),
+        ("globex", "alice", 6, 900_000, 999 + DAY_MS),
+        ("globex", "alice", 6, 900_000, 1000 + DAY_MS),
+    ] {
+        both(&upload, "api.renew_upload", renew(tenant, subject, number, expires, now)).await;
+    }
+
+    let names = |answer: &Value| -> Vec<String> {
+        answer["files"].as_array().unwrap().iter().map(|file| file["id"].as_str().unwrap()[35..].to_owned()).collect()
+    };
+    assert!(names(&both(&events, "api.files_to_sweep", sweep(360_999, 10)).await).is_empty());
+    assert_eq!(names(&both(&events, "api.files_to_sweep", sweep(361_000, 2)).await), ["3", "4"]);
+    assert_eq!(names(&both(&events, "api.files_to_sweep", sweep(361_000, 2)).await), ["5"]);
+    assert!(names(&both(&events, "api.files_to_sweep", sweep(960_999, 10)).await).is_empty());
+    for parameters in [
+        purged("acme", 3, &["v1"], 1),
+        purged("acme", 4, &[], 1),
+        purged("acme", 5, &["other"], 1),
+        purged("acme", 2, &["v1"], 1),
+        purged("globex", 5, &["v1"], 1),
+    ] {
+        both(&events, "api.file_purged", parameters).await;
+    }
+    // Only what is left comes again: 5, and 3 once a late version is known.
+    both(&events, "api.record_created", event(3, "v2", "late")).await;
+    both(&events, "api.record_created", event(3, "v1", "size")).await;
+    let again = both(&events, "api.files_to_sweep", sweep(961_000, 10)).await;
+    assert_eq!(names(&again), ["3", "5"]);
+    assert_eq!(again["files"][0]["versions"], json!(["v2"]));
+    both(&events, "api.file_purged", purged("acme", 3, &["v2"], 1)).await;
+    both(&events, "api.file_purged", purged("acme", 5, &["v1"], 1)).await;
+
+    // A day later what was never filled expires, in every tenant, and nothing brings it back.
+    assert!(names(&both(&events, "api.files_to_sweep", sweep(999 + DAY_MS, 10)).await).is_empty());
+    let expired = both(&events, "api.files_to_sweep", sweep(1000 + DAY_MS, 10)).await;
+    assert_eq!(names(&expired), ["1", "6"]);
+    assert_eq!(expired["files"][0]["status"], "expired");
+    both(&events, "api.record_created", event(1, "v9", "ok")).await;
+    let download = server.login("download").await;
+    for number in 1..=5 {
+        both(&download, "api.file_for_download", find("acme", "alice", id(number), false)).await;
+    }
+    both(&events, "api.files_to_sweep", sweep(i64::MAX / 2, 10)).await;
+}
+
+#[tokio::test]
+async fn two_sweeps_at_once_share_the_work() {
+    let server = Server::start().await;
+    let upload = server.login("upload").await;
+    for number in 1..=20 {
+        upload.ask("api.create_file", create("acme", "alice", id(number), None, "", 1000)).await;
+        upload.ask("api.delete_file", with(whose("acme", "alice", id(number)), [Parameter::Int(1)])).await;
+    }
+    let logins = join_all((0..4).map(|_| server.login("object_events"))).await;
+    let sweeps =
+        logins.iter().map(|login| login.ask("api.files_to_sweep", vec![Parameter::Int(DAY_MS), Parameter::Int(100)]));
+    let answers = join_all(sweeps).await;
+    let all: Vec<&Value> = answers.iter().flat_map(|answer| answer["files"].as_array().unwrap()).collect();
+    let each: std::collections::BTreeSet<&str> = all.iter().map(|file| file["id"].as_str().unwrap()).collect();
+    assert_eq!((all.len(), each.len()), (20, 20));
 }

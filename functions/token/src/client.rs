@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use shared::clock::Timestamp;
 use shared::jwks::{Algorithm, KeySet};
-use shared::jwt::{self, ClientAssertion, FUTURE_SKEW};
+use shared::jwt::{self, AccessToken, ClientAssertion, FUTURE_SKEW};
 use shared::name::{ClientId, Tenant};
 use shared::port::{Database, Fault, FaultKind, Parameter};
 use shared::scope::Scopes;
@@ -90,24 +90,41 @@ pub async fn consume<D: Database>(
     assertion: &ClientAssertion,
     now: Timestamp,
 ) -> Result<Consumed, Fault> {
-    let answer = database
-        .call(
-            "api.consume_assertion",
-            vec![
-                Parameter::Text(client.tenant.as_str().to_owned()),
-                Parameter::Text(client.client_id.as_str().to_owned()),
-                Parameter::Int(client.version),
-                Parameter::Bytes(shared::digest::sha256(assertion.jti.as_bytes()).to_vec()),
-                Parameter::Int(assertion.expires_at.plus_seconds(FUTURE_SKEW).millis()),
-                Parameter::Int(now.millis()),
-            ],
-        )
-        .await?;
+    let parameters = consuming(client, assertion, now);
+    outcome("api.consume_assertion", &database.call("api.consume_assertion", parameters).await?)
+}
+
+/// Uses an assertion up and ends `token`, which must be the client's own, in one statement: a replay ends nothing, and
+/// nothing is ended halfway.
+pub async fn revoke<D: Database>(
+    database: &D,
+    client: &Client,
+    assertion: &ClientAssertion,
+    token: &AccessToken,
+    now: Timestamp,
+) -> Result<Consumed, Fault> {
+    let mut parameters = consuming(client, assertion, now);
+    parameters.extend([Parameter::Text(token.jti.clone()), Parameter::Int(token.expires_at.seconds())]);
+    outcome("api.revoke_own", &database.call("api.revoke_own", parameters).await?)
+}
+
+fn consuming(client: &Client, assertion: &ClientAssertion, now: Timestamp) -> Vec<Parameter> {
+    vec![
+        Parameter::Text(client.tenant.as_str().to_owned()),
+        Parameter::Text(client.client_id.as_str().to_owned()),
+        Parameter::Int(client.version),
+        Parameter::Bytes(shared::digest::sha256(assertion.jti.as_bytes()).to_vec()),
+        Parameter::Int(assertion.expires_at.plus_seconds(FUTURE_SKEW).millis()),
+        Parameter::Int(now.millis()),
+    ]
+}
+
+fn outcome(function: &'static str, answer: &Value) -> Result<Consumed, Fault> {
     match answer.get("outcome").and_then(Value::as_str) {
-        Some("ok") => Ok(Consumed::Fresh),
+        Some("ok" | "revoked") => Ok(Consumed::Fresh),
         Some("replayed") => Ok(Consumed::Replayed),
         Some("client_changed") => Ok(Consumed::ClientChanged),
-        _ => Err(wrong("api.consume_assertion")),
+        _ => Err(wrong(function)),
     }
 }
 

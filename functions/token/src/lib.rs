@@ -1,12 +1,15 @@
 //! The OAuth 2 token endpoint and its siblings: who asks is proven by a signed assertion, and what is handed out is a
 //! signed token that lives for minutes. Nothing secret is stored for it.
 //!
-//! Here: `client_credentials` with `private_key_jwt` (RFC 6749, 7521, 7523), metadata (RFC 8414) and the key set.
-//! Not here yet: the human exchange, refresh, DPoP, revocation and introspection; none of them is advertised.
+//! Here: `client_credentials` with `private_key_jwt` (RFC 6749, 7521, 7523), revocation (RFC 7009), introspection
+//! (RFC 7662), metadata (RFC 8414) and the key set.
+//! Not here yet: the human exchange, refresh and DPoP; none of them is advertised.
 
+mod authentication;
 pub mod client;
 pub mod config;
 mod form;
+mod known;
 mod metadata;
 pub mod mint;
 mod oauth;
@@ -17,62 +20,62 @@ use shared::boot::{Invocation, Routes};
 use shared::clock::Clock;
 use shared::entropy::Entropy;
 use shared::http::{Request, Response};
-use shared::jwt;
-use shared::name::ClientId;
-use shared::port::{Database, Fault, ObjectReader, Signer};
+use shared::port::{Database, Fault, ObjectReader, ObjectWriter, Signer};
 use shared::problem::{Code, Problem};
 use shared::scope::Scopes;
+use shared::trust::{Accepts, Trust};
 
-use client::{Client, Consumed};
+use authentication::{Authenticated, authenticate, first_use};
+use client::Client;
 use config::Settings;
 use form::Form;
 use metadata::KeyDocument;
 use mint::Mint;
 use oauth::Error;
 
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-
-/// The token endpoint over its ports.
+/// The token endpoint and its siblings over their ports. `R` is the trust bucket: its objects are read, and nudges are
+/// written to `trust-inbox/token/`.
 pub struct Token<D, S, R, C, E> {
     settings: Settings,
     database: D,
     mint: Mint<S, R, C, E>,
     keys: KeyDocument<R, C>,
+    accepts: Accepts,
+    trust: Trust<R, C>,
+    inbox: R,
+    entropy: E,
 }
 
 impl<D, S, R, C, E> Token<D, S, R, C, E>
 where
     D: Database,
     S: Signer,
-    R: ObjectReader + Clone,
+    R: ObjectReader + ObjectWriter + Clone,
     C: Clock + Clone,
-    E: Entropy,
+    E: Entropy + Clone,
 {
     /// The endpoint; nothing is read yet.
     pub fn new(settings: Settings, database: D, signer: S, reader: R, clock: C, entropy: E) -> Self {
         let keys = KeyDocument::new(reader.clone(), clock.clone());
-        let mint = Mint::new(settings.clone(), signer, reader, clock, entropy);
-        Self { settings, database, mint, keys }
+        let trust = Trust::new(reader.clone(), clock.clone());
+        let accepts = Accepts { issuer: settings.issuer.clone(), audience: settings.audience.clone() };
+        let inbox = reader.clone();
+        let mint = Mint::new(settings.clone(), signer, reader, clock, entropy.clone());
+        Self { settings, database, mint, keys, accepts, trust, inbox, entropy }
     }
 
     /// Order matters: nothing is consumed until everything else has held and the token is signed, so that a throttled
     /// signer or a lost connection never burns an assertion.
     async fn issue(&self, request: &Request) -> Result<Response, Refused> {
-        if request.media_type() != Some("application/x-www-form-urlencoded") {
-            return Err(Error::INVALID_REQUEST.because("the body must be application/x-www-form-urlencoded").into());
-        }
-        let form = Form::parse(&request.body)?;
+        let form = authentication::form(request)?;
         match form.find("grant_type") {
             None => return Err(Error::INVALID_REQUEST.because("grant_type is missing").into()),
             Some("client_credentials") => {}
             Some(_) => return Err(Error::UNSUPPORTED_GRANT_TYPE.into()),
         }
-        let assertion = credential(request, &form)?;
-        let client = self.client_of(assertion, &form).await?;
         let now = self.mint.now();
-        let verified =
-            jwt::client_assertion(assertion, client.client_id.as_str(), &self.settings.issuer, &client.keys, now)
-                .map_err(|reason| refused(Error::INVALID_CLIENT, reason.as_str()))?;
+        let authenticated = authenticate(&self.database, &self.settings.issuer, request, &form, now).await?;
+        let Authenticated { client, assertion, at } = authenticated;
         if client.dpop || request.headers.all("dpop").next().is_some() {
             return Err(refused(Error::INVALID_DPOP_PROOF, "dpop_unsupported").of(&client));
         }
@@ -81,11 +84,7 @@ where
             return Err(Refused::from(Error::INVALID_TARGET).of(&client));
         }
         let minted = self.mint.mint(&client, &scopes).await.map_err(|fault| Refused::from(fault).of(&client))?;
-        match client::consume(&self.database, &client, &verified, now).await? {
-            Consumed::Fresh => {}
-            Consumed::Replayed => return Err(refused(Error::INVALID_CLIENT, "assertion_replayed").of(&client)),
-            Consumed::ClientChanged => return Err(refused(Error::INVALID_CLIENT, "client_changed").of(&client)),
-        }
+        first_use(client::consume(&self.database, &client, &assertion, at).await?, &client)?;
         Line::new("token", "issue")
             .request(&request.request_id)
             .who(client.tenant.as_str(), client.client_id.as_str(), &minted.jti)
@@ -96,57 +95,37 @@ where
             "expires_in": minted.expires_in, "scope": scopes.to_string()});
         Ok(oauth::uncached(200, &body))
     }
-
-    async fn client_of(&self, assertion: &str, form: &Form) -> Result<Client, Refused> {
-        let claimed = jwt::unverified_issuer(assertion).map_err(|r| refused(Error::INVALID_CLIENT, r.as_str()))?;
-        let id = ClientId::parse(&claimed).map_err(|_| refused(Error::INVALID_CLIENT, "client_unknown"))?;
-        if form.find("client_id").is_some_and(|named| named != id.as_str()) {
-            return Err(refused(Error::INVALID_CLIENT, "client_id_differs"));
-        }
-        let found = client::find(&self.database, &id).await?;
-        found.ok_or_else(|| refused(Error::INVALID_CLIENT, "client_unknown"))
-    }
 }
 
 impl<D, S, R, C, E> Routes for Token<D, S, R, C, E>
 where
     D: Database,
     S: Signer,
-    R: ObjectReader + Clone,
+    R: ObjectReader + ObjectWriter + Clone,
     C: Clock + Clone,
-    E: Entropy,
+    E: Entropy + Clone,
 {
     const FUNCTION: &'static str = "token";
 
     async fn answer(&self, request: &Request, _: &Invocation) -> Result<Response, Problem> {
-        match (request.method.as_str(), request.resource.as_str()) {
-            ("POST", "/oauth2/token") => Ok(self.issue(request).await.unwrap_or_else(|refused| {
-                refused.log(&request.request_id);
+        let id = &request.request_id;
+        let said = |action, outcome: Result<Response, Refused>| {
+            Ok(outcome.unwrap_or_else(|refused| {
+                refused.log(action, id);
                 refused.error.answer()
-            })),
-            (_, "/oauth2/token") => {
-                Ok(Response::problem(Code::MethodNotAllowed.into(), &request.request_id).header("allow", "POST"))
+            }))
+        };
+        match (request.method.as_str(), request.resource.as_str()) {
+            ("POST", "/oauth2/token") => said("issue", self.issue(request).await),
+            ("POST", "/oauth2/revoke") => said("revoke", self.revoke(request).await),
+            ("POST", "/oauth2/introspect") => said("introspect", self.introspect(request).await),
+            (_, "/oauth2/token" | "/oauth2/revoke" | "/oauth2/introspect") => {
+                Ok(Response::problem(Code::MethodNotAllowed.into(), id).header("allow", "POST"))
             }
             ("GET", "/.well-known/oauth-authorization-server") => Ok(metadata::answer(&self.settings)),
             ("GET", "/.well-known/jwks.json") => self.keys.answer().await,
             _ => Err(Code::NotFound.into()),
         }
-    }
-}
-
-/// The one way to authenticate: `private_key_jwt` in the body.
-fn credential<'a>(request: &Request, form: &'a Form) -> Result<&'a str, Refused> {
-    let authorization = request.headers.all("authorization").next().is_some();
-    let (kind, assertion) = (form.find("client_assertion_type"), form.find("client_assertion"));
-    if authorization || form.find("client_secret").is_some() {
-        return Err(match assertion {
-            Some(_) => Error::INVALID_REQUEST.because("more than one way of client authentication").into(),
-            None => refused(Error::INVALID_CLIENT, "secret_offered"),
-        });
-    }
-    match (kind, assertion) {
-        (Some(JWT_BEARER), Some(assertion)) => Ok(assertion),
-        _ => Err(refused(Error::INVALID_CLIENT, "assertion_missing")),
     }
 }
 
@@ -174,9 +153,9 @@ impl Refused {
         self
     }
 
-    fn log(&self, request_id: &str) {
+    fn log(&self, action: &'static str, request_id: &str) {
         let decision = if self.fault.is_some() { "fault" } else { "deny" };
-        let mut line = Line::new("token", "issue").request(request_id).decision(decision, self.reason);
+        let mut line = Line::new("token", action).request(request_id).decision(decision, self.reason);
         if let Some(client) = &self.client {
             line = line.text("client_id", client);
         }

@@ -13,6 +13,7 @@ use crate::config::Settings;
 /// The metadata document. Nothing is listed that does not exist.
 pub(crate) fn answer(settings: &Settings) -> Response {
     let issuer = &settings.issuer;
+    let (methods, algorithms) = (["private_key_jwt"], ["ES256", "PS256", "EdDSA"]);
     Response::json(
         200,
         &json!({
@@ -21,8 +22,14 @@ pub(crate) fn answer(settings: &Settings) -> Response {
             "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
             "grant_types_supported": ["client_credentials"],
             "response_types_supported": [],
-            "token_endpoint_auth_methods_supported": ["private_key_jwt"],
-            "token_endpoint_auth_signing_alg_values_supported": ["ES256", "PS256", "EdDSA"],
+            "token_endpoint_auth_methods_supported": methods,
+            "token_endpoint_auth_signing_alg_values_supported": algorithms,
+            "revocation_endpoint": format!("{issuer}/oauth2/revoke"),
+            "revocation_endpoint_auth_methods_supported": methods,
+            "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
+            "introspection_endpoint": format!("{issuer}/oauth2/introspect"),
+            "introspection_endpoint_auth_methods_supported": methods,
+            "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
             "scopes_supported": ["files:read", "files:write", "files:read:tenant", "app"],
         }),
     )

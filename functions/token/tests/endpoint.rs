@@ -307,9 +307,14 @@ async fn the_documents_say_what_exists_and_nothing_else() {
     assert_eq!(body["issuer"], ISSUER);
     assert_eq!(body["token_endpoint"], format!("{ISSUER}/oauth2/token"));
     assert_eq!(body["grant_types_supported"], json!(["client_credentials"]));
-    for absent in
-        ["revocation_endpoint", "introspection_endpoint", "authorization_endpoint", "dpop_signing_alg_values_supported"]
-    {
+    for name in ["revocation", "introspection"] {
+        let path = if name == "revocation" { "revoke" } else { "introspect" };
+        assert_eq!(body[format!("{name}_endpoint")], format!("{ISSUER}/oauth2/{path}"));
+        assert_eq!(body[format!("{name}_endpoint_auth_methods_supported")], json!(["private_key_jwt"]));
+        let algorithms = &body[format!("{name}_endpoint_auth_signing_alg_values_supported")];
+        assert_eq!(algorithms, &body["token_endpoint_auth_signing_alg_values_supported"]);
+    }
+    for absent in ["authorization_endpoint", "dpop_signing_alg_values_supported"] {
         assert!(body.get(absent).is_none(), "{absent} is not here yet");
     }
     let keys = world.raw("GET", "/.well-known/jwks.json", "", json!({})).await;
@@ -317,6 +322,209 @@ async fn the_documents_say_what_exists_and_nothing_else() {
     let key = json_of(&keys)["keys"][0].clone();
     let members: Vec<_> = key.as_object().unwrap().keys().cloned().collect();
     assert!(members.iter().all(|m| ["kty", "kid", "use", "alg", "crv", "x", "y"].contains(&m.as_str())), "{members:?}");
+}
+
+const REVOKE: &str = "/oauth2/revoke";
+const INTROSPECT: &str = "/oauth2/introspect";
+
+/// Asks `path` about a token, as the client of this assertion.
+async fn about(world: &World, path: &str, assertion: &str, more: &[(&str, &str)]) -> Response {
+    let mut fields = vec![("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)];
+    fields.extend_from_slice(more);
+    let body = fields.iter().map(|(n, v)| format!("{n}={}", encode(v))).collect::<Vec<_>>().join("&");
+    world.raw("POST", path, &body, json!({"Content-Type": ["application/x-www-form-urlencoded"]})).await
+}
+
+fn jti(token: &str) -> String {
+    let claims = shared::encoding::from_base64url(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&claims).unwrap()["jti"].as_str().unwrap().to_owned()
+}
+
+async fn issued(world: &World) -> String {
+    let response = world.grant(&format!("issue-{}", world.registry.assertions()), &[]).await;
+    json_of(&response)["access_token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_client_ends_its_own_token_and_the_nudge_goes_out() {
+    let world = World::new();
+    let token = issued(&world).await;
+    for (at, hint) in ["access_token", "refresh_token", "canary"].into_iter().enumerate() {
+        let fields = [("token", token.as_str()), ("token_type_hint", hint)];
+        let response = about(&world, REVOKE, &world.assertion(&format!("r{at}")), &fields).await;
+        assert_eq!((response.status(), response.body()), (200, ""), "{hint}");
+        assert_eq!(response.find("cache-control"), Some("no-store"));
+    }
+    assert_eq!(world.registry.revoked(), [(jti(&token), NOW.seconds() + 300)]);
+    let nudges = world.bucket.take_writes();
+    assert_eq!(nudges.len(), 3);
+    assert!(
+        nudges.iter().all(|key| key.starts_with("trust-inbox/token/0") && world.bucket.text(key).unwrap().is_empty())
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_live_token_of_the_client_is_left_alone_and_answered_alike() {
+    let world = World::new();
+    let now = NOW.seconds();
+    let stranger = Issuer::new("k1");
+    for (at, (what, token)) in [
+        ("garbage", "garbage".to_owned()),
+        ("an unknown refresh token", "mF_9.B5f-4.1JqM".to_owned()),
+        ("another client's", world.issuer.token(NOW, &json!({"client_id": "acme-reader"}))),
+        ("another tenant's", world.issuer.token(NOW, &json!({"tenant": "globex"}))),
+        ("expired", world.issuer.token(NOW, &json!({"iat": now - 300, "exp": now}))),
+        ("another issuer's", stranger.token(NOW, &json!({}))),
+        ("another audience's", world.issuer.token(NOW, &json!({"aud": "https://other.example"}))),
+        ("an assertion", world.assertion("presented")),
+        ("long and nothing", "a".repeat(4_000)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let response = about(&world, REVOKE, &world.assertion(&format!("r{at}")), &[("token", &token)]).await;
+        assert_eq!((response.status(), response.body()), (200, ""), "{what}");
+        assert_eq!(world.registry.assertions(), at + 1, "{what}");
+    }
+    assert!(world.registry.revoked().is_empty() && world.bucket.take_writes().is_empty());
+}
+
+#[tokio::test]
+async fn a_live_token_of_the_callers_tenant_is_described() {
+    let world = World::new();
+    world.register("acme-reader", json!({"scopes": ["files:read"]}));
+    let token = issued(&world).await;
+    let reader = world.client.assertion("acme-reader", "i", NOW, &json!({}));
+    for assertion in [world.assertion("i"), reader] {
+        let response = about(&world, INTROSPECT, &assertion, &[("token", &token)]).await;
+        assert_eq!((response.status(), response.find("cache-control")), (200, Some("no-store")));
+        let want = json!({"active": true, "scope": "files:read files:write fields:encrypt:*.*",
+            "client_id": "acme-backend", "sub": "acme-backend", "aud": AUDIENCE, "iss": ISSUER,
+            "exp": NOW.seconds() + 300, "iat": NOW.seconds(), "jti": jti(&token), "token_type": "Bearer",
+            "tenant": "acme"});
+        assert_eq!(json_of(&response), want);
+    }
+    let bound = world.issuer.token(NOW, &json!({"cnf": {"jkt": "thumb"}}));
+    let body = json_of(&about(&world, INTROSPECT, &world.assertion("i2"), &[("token", &bound)]).await);
+    assert_eq!((body["token_type"].as_str(), body["cnf"].clone()), (Some("DPoP"), json!({"jkt": "thumb"})));
+}
+
+#[tokio::test]
+async fn whatever_is_not_provably_active_is_inactive_and_nothing_more() {
+    let world = World::new();
+    let now = NOW.seconds();
+    let revoked = "0198e1a0-0000-7000-8000-0000000000ff";
+    let body = json!({"jti": {revoked: now + 300}, "epochs": {"client_id": {"acme-ended": now}}});
+    world.issuer.put(&world.bucket, "trust/revocations.json", NOW, body);
+    for (at, (what, token)) in [
+        ("garbage", "garbage".to_owned()),
+        ("another tenant's", world.issuer.token(NOW, &json!({"tenant": "globex"}))),
+        ("revoked", world.issuer.token(NOW, &json!({"jti": revoked}))),
+        ("of an ended client", world.issuer.token(NOW, &json!({"client_id": "acme-ended"}))),
+        ("expired", world.issuer.token(NOW, &json!({"iat": now - 300, "exp": now}))),
+        ("of another issuer", Issuer::new("k1").token(NOW, &json!({}))),
+        ("for another audience", world.issuer.token(NOW, &json!({"aud": "https://other.example"}))),
+        ("an assertion", world.assertion("presented")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let response = about(&world, INTROSPECT, &world.assertion(&format!("i{at}")), &[("token", &token)]).await;
+        assert_eq!((response.status(), json_of(&response)), (200, json!({"active": false})), "{what}");
+    }
+    let again = about(&world, INTROSPECT, &world.assertion("last"), &[("token", &issued(&world).await)]).await;
+    assert_eq!(json_of(&again)["active"], true, "(and a good one is active)");
+}
+
+#[tokio::test]
+async fn both_endpoints_ask_who_is_there_as_the_token_endpoint_does() {
+    for path in [REVOKE, INTROSPECT] {
+        let world = World::new();
+        let token = issued(&world).await;
+        let before = world.registry.assertions();
+        let (good, foreign) =
+            (world.assertion("good"), Issuer::new("c1").assertion("acme-backend", "x", NOW, &json!({})));
+        let form = |fields: &[(&str, &str)]| {
+            fields.iter().map(|(n, v)| format!("{n}={}", encode(v))).collect::<Vec<_>>().join("&")
+        };
+        let by = |assertion: &str| {
+            form(&[("token", &token), ("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)])
+        };
+        let typed = json!({"Content-Type": ["application/x-www-form-urlencoded"]});
+        let mut basic = typed.clone();
+        basic["Authorization"] = json!(["Basic eDp5"]);
+        for (what, body, headers, want) in [
+            ("nobody", form(&[("token", &token)]), &typed, (401, "invalid_client")),
+            ("a secret", form(&[("token", &token), ("client_secret", "s")]), &typed, (401, "invalid_client")),
+            ("basic", form(&[("token", &token)]), &basic, (401, "invalid_client")),
+            ("two ways", by(&good), &basic, (400, "invalid_request")),
+            ("another key", by(&foreign), &typed, (401, "invalid_client")),
+            ("no client at all", by("x.y.z"), &typed, (401, "invalid_client")),
+            ("another's id", format!("{}&client_id=acme-reader", by(&good)), &typed, (401, "invalid_client")),
+            ("two tokens", format!("{}&token=x", by(&good)), &typed, (400, "invalid_request")),
+            ("no form", by(&good), &json!({"Content-Type": ["application/json"]}), (400, "invalid_request")),
+            (
+                "no token",
+                form(&[("client_assertion_type", JWT_BEARER), ("client_assertion", &good)]),
+                &typed,
+                (400, "invalid_request"),
+            ),
+        ] {
+            let response = world.raw("POST", path, &body, headers.clone()).await;
+            assert_eq!(error(&response), (want.0, want.1.to_owned()), "{path} {what}");
+            assert_eq!(response.find("cache-control"), Some("no-store"), "{path} {what}");
+        }
+        assert_eq!(world.registry.assertions(), before, "{path}: nothing was consumed");
+        assert!(world.registry.revoked().is_empty());
+        let asked = [("token", token.as_str())];
+        let answers = futures::future::join_all((0..20).map(|_| about(&world, path, &good, &asked))).await;
+        assert_eq!(answers.iter().filter(|answer| answer.status() == 200).count(), 1, "{path}");
+        let replay = about(&world, path, &good, &[("token", "garbage")]).await;
+        assert_eq!(error(&replay), (401, "invalid_client".to_owned()), "{path}");
+        let get = world.raw("GET", path, "", json!({})).await;
+        assert_eq!((get.status(), get.find("allow")), (405, Some("POST")), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_demands_dpop_still_ends_its_tokens() {
+    let world = World::new();
+    let token = issued(&world).await;
+    world.register("acme-backend", json!({"dpop": true}));
+    assert_eq!(about(&world, REVOKE, &world.assertion("r"), &[("token", &token)]).await.status(), 200);
+    assert_eq!(world.registry.revoked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_fault_while_revoking_or_introspecting_burns_and_ends_nothing() {
+    let world = World::new();
+    let token = issued(&world).await;
+    let before = world.registry.assertions();
+    let cold = World::new();
+    let faults: [(&World, Switch); 2] =
+        [(&world, |w, down| w.registry.set_down(down)), (&cold, |w, down| w.bucket.set_down(down))];
+    for (world, set) in faults {
+        for path in [REVOKE, INTROSPECT] {
+            set(world, true);
+            let assertion = world.assertion(path);
+            let response = about(world, path, &assertion, &[("token", &token)]).await;
+            assert_eq!(error(&response), (503, "temporarily_unavailable".into()), "{path}");
+            assert_eq!(response.find("retry-after"), Some("1"), "{path}");
+            set(world, false);
+        }
+    }
+    assert_eq!((world.registry.assertions(), cold.registry.assertions()), (before, 0));
+    assert!(world.registry.revoked().is_empty() && world.bucket.take_writes().is_empty());
+    // A nudge that fails costs at most a minute: the revocation is committed and said to be.
+    let assertion = world.assertion(REVOKE);
+    let asked = [("token", token.as_str())];
+    let (bucket, registry) = (world.bucket.clone(), world.registry.clone());
+    world.bucket.before_next_write(async move {
+        assert_eq!(registry.revoked().len(), 1, "the nudge comes after the commit");
+        bucket.set_down(true);
+    });
+    assert_eq!(about(&world, REVOKE, &assertion, &asked).await.status(), 200);
+    assert!(world.bucket.take_writes().is_empty());
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use shared::audit::Line;
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::{Clock, Timestamp};
+use shared::issuer::{Profile, Profiles};
 use shared::jwks::Algorithm;
 use shared::name::Malformed;
 use shared::port::{Database, Fault, FaultKind, ObjectReader, ObjectWriter, Parameter, SigningKeys};
@@ -26,8 +27,8 @@ use self::publish::{Held, Outcome, Shelf};
 pub use shared::jwk::PublicJwk;
 
 /// The key of the issuer profiles.
-pub const PROFILES: &str = "trust/profiles.json";
-const PROFILES_LIFE: i64 = 24 * 3_600 * 1_000;
+pub const PROFILES: &str = Profiles::KEY;
+const PROFILES_LIFE: i64 = Profiles::LAST_GOOD;
 /// How often a part starts over because somebody else wrote meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -44,7 +45,7 @@ pub struct Issues {
 
 /// The publisher over its ports.
 pub struct Publisher<D, O, K, C> {
-    /// Holds the revocations.
+    /// Holds the revocations and the issuers.
     pub database: D,
     /// The trust bucket.
     pub bucket: O,
@@ -117,7 +118,8 @@ where
         for _ in 0..ATTEMPTS {
             let outcome = async {
                 let held = self.shelf().read(PROFILES).await?;
-                let body = json!({ "profiles": [own] });
+                let profiles = [vec![own.clone()], self.foreign_issuers().await?].concat();
+                let body = json!({ "profiles": profiles });
                 self.put(&mut report, PROFILES, &held, body, PROFILES_LIFE, self.clock.now()).await
             };
             match outcome.await {
@@ -127,6 +129,22 @@ where
             }
         }
         report.failed(contested())
+    }
+
+    /// The foreign issuers as verifiers read them. One that names us as its issuer is left out: our own tokens are verified by our
+    /// own keys and no others.
+    async fn foreign_issuers(&self) -> Result<Vec<Value>, Fault> {
+        let malformed = |malformed| refused("trust_issuers", malformed);
+        let rows = self.database.call("api.trust_issuers", vec![]).await?;
+        let rows = rows.get("issuers").cloned().unwrap_or_default();
+        let profiles = Profiles::parse(&json!({ "profiles": rows })).map_err(malformed)?;
+        let (ours, foreign): (Vec<&Profile>, Vec<&Profile>) =
+            profiles.foreign().iter().partition(|profile| profile.issuer() == self.issues.issuer);
+        for profile in ours {
+            let line = Line::new("trust", "issuer_is_own").text("level", "ERROR");
+            line.text("issuer", profile.id().as_str()).emit();
+        }
+        Ok(foreign.into_iter().map(Profile::to_value).collect())
     }
 
     async fn signing(&self) -> Report {

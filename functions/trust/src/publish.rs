@@ -54,8 +54,9 @@ impl<O: ObjectReader + ObjectWriter> Shelf<'_, O> {
         }
     }
 
-    /// Replaces `held` by `body`, unless it is the same and more than half of its life is left. The version always rises, also
-    /// when the clock went back.
+    /// Replaces `held` by `body`, unless it is the same and more than half of its life is left, but no more than a life: a clock
+    /// that was ahead for a moment must not leave an object that never ends. The version always rises, also when the clock
+    /// went back.
     pub(crate) async fn put(
         &self,
         key: &str,
@@ -65,7 +66,11 @@ impl<O: ObjectReader + ObjectWriter> Shelf<'_, O> {
         now: Timestamp,
     ) -> Result<Outcome, Fault> {
         let last = held.envelope();
-        if last.is_some_and(|last| last.body == body && now.millis().saturating_add(life / 2) < last.not_after) {
+        let in_its_life = |last: &Envelope| {
+            let left = last.not_after.saturating_sub(now.millis());
+            left > life / 2 && left <= life
+        };
+        if last.is_some_and(|last| last.body == body && in_its_life(last)) {
             return Ok(Outcome::Unchanged);
         }
         let version = last.map_or(now.millis(), |last| now.millis().max(last.version.saturating_add(1)));

@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed2551
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::{Clock, Timestamp};
+use shared::issuer::Profiles;
 use shared::jwks::Algorithm;
 use shared::port::{CreatedKey, Database, Fault, FaultKind, Parameter, SigningKeys};
 use shared::trust::{Envelope, KeyState, OwnKeys, SigningState, TrustObject};
@@ -82,6 +83,16 @@ impl World {
 
     async fn revoke(&self, kind: &str, value: &str) {
         revoke(&self.registry, self.clock.now(), kind, value).await;
+    }
+
+    async fn put_issuer(&self, id: &str, issuer: &str) {
+        let text = |text: &str| Parameter::Text(text.to_owned());
+        let at = Parameter::Int(self.clock.now().millis());
+        let algorithms = Parameter::Texts(vec!["RS256".into()]);
+        let rest =
+            [text(id), text("generic"), text(issuer), text("a"), algorithms, text("https://issuer.example/keys")];
+        let parameters = [vec![text("op"), text("r"), at], rest.to_vec()].concat();
+        self.registry.call("api.issuer_put", parameters).await.unwrap();
     }
 
     fn version(&self, key: &str) -> i64 {
@@ -270,6 +281,20 @@ async fn versions_rise_even_when_the_clock_goes_back() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_ahead_leaves_no_object_without_an_end() {
+    let world = World::new();
+    world.run().await;
+    world.clock.advance(100 * 365 * 86_400);
+    world.run().await;
+    world.clock.advance(-100 * 365 * 86_400);
+    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, PROFILES]);
+    for (key, life) in [(REVOCATIONS, 300), (KEYS, 3_600), (STATE, 3_600), (PROFILES, 86_400)] {
+        let not_after = world.bucket.json(key)["not_after"].as_i64().unwrap();
+        assert_eq!(not_after, START.plus_seconds(life).millis(), "{key}");
+    }
+}
+
+#[tokio::test]
 async fn a_revocation_is_in_the_next_publication_and_leaves_when_nothing_is_left_to_hit() {
     let world = World::new();
     world.run().await;
@@ -334,13 +359,33 @@ async fn profiles_name_our_issuer_audience_and_algorithm() {
 }
 
 #[tokio::test]
+async fn profiles_list_the_foreign_issuers_and_follow_them() {
+    let world = World::new();
+    world.put_issuer("access", "https://team.cloudflareaccess.com").await;
+    world.put_issuer("echo", "https://gate.example").await;
+    world.run().await;
+    let ids = || -> Vec<Value> {
+        let body = world.bucket.json(PROFILES);
+        body["body"]["profiles"].as_array().unwrap().iter().map(|profile| profile["id"].clone()).collect()
+    };
+    assert_eq!(ids(), ["own", "access"], "nobody else may speak for our own issuer");
+    let read = Profiles::parse(&world.bucket.json(PROFILES)["body"]).unwrap();
+    assert_eq!(read.foreign()[0].jwks_url().as_str(), "https://issuer.example/keys");
+    let remove = vec!["op", "r"].into_iter().map(|text| Parameter::Text(text.into()));
+    let remove = remove.chain([Parameter::Int(START.millis()), Parameter::Text("access".into())]).collect();
+    world.registry.call("api.issuer_remove", remove).await.unwrap();
+    assert_eq!(world.run().await, [PROFILES]);
+    assert_eq!(ids(), ["own"]);
+}
+
+#[tokio::test]
 async fn without_postgres_the_keys_are_still_published_and_the_run_fails() {
     let world = World::new();
     world.registry.set_down(true);
     let invocation =
         Invocation { request_id: "r".into(), deadline: START.plus_seconds(60), function_arn: String::new() };
     assert_eq!(world.publisher().handle(json!({}), &invocation).await, Err(Failure::UNAVAILABLE));
-    assert_eq!(world.bucket.keys(), [KEYS, PROFILES, STATE]);
+    assert_eq!(world.bucket.keys(), [KEYS, STATE], "who is believed comes from Postgres");
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
-//! Creates pending files and signs one exact PUT for each.
+//! Creates pending files and signs one exact PUT for each; signs anew for a file still pending; ends a file for its owner.
 //!
 //! Nothing half-done: the signing session is had first, the URL is signed offline, and only then is the row written and the
-//! URL handed out. Whoever gets no answer has at worst a pending row that nobody can fill.
+//! URL handed out. Whoever gets no answer has at worst a pending row that nobody can fill. Deleting ends the row; the bytes
+//! are removed later, when no URL for their key can be alive.
 
 mod config;
+mod owned;
 mod request;
 
 pub use config::Config;
@@ -23,7 +25,7 @@ use shared::port::{Database, Fault, ObjectReader, Parameter};
 use shared::problem::{Code, Problem};
 use uuid::Uuid;
 
-use crate::request::{NewFile, idempotency_key};
+use crate::request::{DeclaredBytes, NewFile, idempotency_key};
 
 const ACTION: &str = "files:create";
 
@@ -60,6 +62,14 @@ where
                 let caller = self.gate.admit(request, &["files:write"]).await?;
                 self.create(&caller, request).await
             }
+            ("POST", "/files/{id}/url") => {
+                let caller = self.gate.admit(request, &["files:write"]).await?;
+                self.renew(&caller, request).await
+            }
+            ("DELETE", "/files/{id}") => {
+                let caller = self.gate.admit(request, &["files:write"]).await?;
+                self.delete(&caller, request).await
+            }
             _ => Err(Code::NotFound.into()),
         }
     }
@@ -86,14 +96,7 @@ where
                 line.decision("allow", outcome).text("file", &file.to_string()).emit();
                 Ok(response)
             }
-            Err(Refusal { code, fault: None }) => {
-                line.decision("deny", code.as_str()).emit();
-                Err(code.into())
-            }
-            Err(Refusal { code, fault: Some(fault) }) => {
-                line.decision("fault", code.as_str()).fault(&fault).emit();
-                Err(code.into())
-            }
+            Err(refusal) => Err(refusal.told(line)),
         }
     }
 
@@ -105,7 +108,7 @@ where
         let now = self.clock.now();
         let life = UrlLife::within(UrlLife::LONGEST, session.expires_at, now).map_err(|_| Code::SignerUnavailable)?;
         let id = FileId::from_uuid(uuid_v7(now, &self.entropy)).map_err(|_| Code::Internal)?;
-        let mut signed = self.sign(caller, &session, id, &file, now, life).await?;
+        let mut signed = self.sign(caller, &session, id, &file.bytes, now, life).await?;
 
         let answer = self
             .database
@@ -116,9 +119,9 @@ where
                     Parameter::Text(caller.subject.clone()),
                     Parameter::Uuid(id.uuid()),
                     Parameter::Text(file.name.as_str().to_owned()),
-                    Parameter::Text(file.content_type.declared().to_owned()),
-                    Parameter::Int(file.size.signed()),
-                    Parameter::Bytes(file.sha256.as_bytes().to_vec()),
+                    Parameter::Text(file.bytes.content_type.declared().to_owned()),
+                    Parameter::Int(file.bytes.size.signed()),
+                    Parameter::Bytes(file.bytes.sha256.as_bytes().to_vec()),
                     Parameter::Text("put".to_owned()),
                     Parameter::Int(life.ends(now).millis()),
                     Parameter::OptionalText(repeat.clone()),
@@ -132,7 +135,7 @@ where
         match Outcome::read(answer)? {
             Outcome::Created => Ok(created(id, "created", &signed, life.ends(now))),
             Outcome::Replayed { id, status: FileStatus::Pending } => {
-                signed = self.sign(caller, &session, id, &file, now, life).await?;
+                signed = self.sign(caller, &session, id, &file.bytes, now, life).await?;
                 Ok(created(id, "replayed", &signed, life.ends(now)))
             }
             // The object is there already, so there is nothing left to sign for.
@@ -153,29 +156,33 @@ where
         caller: &Caller,
         session: &SignerSession,
         id: FileId,
-        file: &NewFile,
+        bytes: &DeclaredBytes,
         now: Timestamp,
         life: UrlLife,
     ) -> Result<SignedRequest, Refusal> {
         let terms = WriteTerms {
             key: ObjectKey::new(caller.tenant.clone(), id),
-            size: file.size,
-            content_type: file.content_type,
-            sha256: file.sha256,
+            size: bytes.size,
+            content_type: bytes.content_type,
+            sha256: bytes.sha256,
         };
         self.presign.put(session, &terms, now, life).await.map_err(Refusal::fault)
     }
 }
 
 fn created(id: FileId, outcome: &'static str, signed: &SignedRequest, expires_at: Timestamp) -> Created {
+    Created { response: Response::json(201, &plan(id, signed, expires_at)), file: id, outcome }
+}
+
+/// The file and the one request that fills it.
+fn plan(id: FileId, signed: &SignedRequest, expires_at: Timestamp) -> Value {
     let headers: Map<String, Value> = signed.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-    let body = json!({
+    json!({
         "id": id.to_string(),
         "mode": "put",
         "expires_at": expires_at.seconds(),
         "upload": { "method": signed.method, "url": signed.url.expose(), "headers": headers },
-    });
-    Created { response: Response::json(201, &body), file: id, outcome }
+    })
 }
 
 struct Created {
@@ -223,6 +230,15 @@ impl Refusal {
 
     fn fault(fault: Fault) -> Refusal {
         Refusal { code: Problem::from(&fault).code, fault: Some(fault) }
+    }
+
+    /// Ends the line of the decision, and says to the caller what he may know of it.
+    fn told(self, line: Line) -> Problem {
+        match self.fault {
+            None => line.decision("deny", self.code.as_str()).emit(),
+            Some(fault) => line.decision("fault", self.code.as_str()).fault(&fault).emit(),
+        }
+        self.code.into()
     }
 }
 

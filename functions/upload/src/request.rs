@@ -13,6 +13,12 @@ const LARGEST_BODY: usize = 8 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct NewFile {
     pub(crate) name: FileName,
+    pub(crate) bytes: DeclaredBytes,
+}
+
+/// What a caller says of a file's bytes, and what is signed for.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredBytes {
     pub(crate) content_type: ContentType,
     pub(crate) size: Size,
     pub(crate) sha256: Sha256Digest,
@@ -41,12 +47,14 @@ impl NewFile {
         let body: Body = request.json(LARGEST_BODY)?;
         Ok(NewFile {
             name: FileName::clean(&body.name),
-            content_type: ContentType::parse(&body.content_type).map_err(|_| Code::UnsupportedType)?,
-            size: Size::of_put(body.size).map_err(|fault| match fault {
-                SizeFault::Empty => Code::MalformedRequest,
-                SizeFault::TooLarge => Code::PayloadTooLarge,
-            })?,
-            sha256: Sha256Digest::parse(&body.sha256).map_err(|_| Code::MalformedRequest)?,
+            bytes: DeclaredBytes {
+                content_type: ContentType::parse(&body.content_type).map_err(|_| Code::UnsupportedType)?,
+                size: Size::of_put(body.size).map_err(|fault| match fault {
+                    SizeFault::Empty => Code::MalformedRequest,
+                    SizeFault::TooLarge => Code::PayloadTooLarge,
+                })?,
+                sha256: Sha256Digest::parse(&body.sha256).map_err(|_| Code::MalformedRequest)?,
+            },
         })
     }
 
@@ -55,12 +63,23 @@ impl NewFile {
         let parts = json!([
             "put",
             self.name.as_str(),
-            self.content_type.declared(),
-            self.size.bytes(),
-            self.sha256.to_string()
+            self.bytes.content_type.declared(),
+            self.bytes.size.bytes(),
+            self.bytes.sha256.to_string()
         ]);
         Sha256Digest::of(parts.to_string().as_bytes())
     }
+}
+
+/// Refuses a body where there is nothing to say: whoever sends one believes that it names something.
+pub(crate) fn no_body(request: &Request) -> Result<(), Problem> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    if request.body.is_empty() {
+        return Ok(());
+    }
+    request.json(LARGEST_BODY).map(|Nothing {}| ())
 }
 
 /// The `Idempotency-Key`, if there is one: a single value of 1 to 255 visible ASCII characters.

@@ -299,6 +299,19 @@ impl Lambda {
         }
     }
 
+    /// What a process of `function` would see, with a session of its role of its own, for somebody else's Runtime API at
+    /// `runtime_api`; `None` for an unknown function.
+    #[must_use]
+    pub fn environment(&self, function: &str, runtime_api: &str, life: Duration) -> Option<BTreeMap<String, String>> {
+        self.pools.get(function).map(|pool| pool.environment(runtime_api, 0, life).0)
+    }
+
+    /// The program that `function` runs.
+    #[must_use]
+    pub fn binary(&self, function: &str) -> Option<PathBuf> {
+        self.pools.get(function).map(|pool| pool.plan().binary.clone())
+    }
+
     /// Names of all functions.
     pub fn functions(&self) -> impl Iterator<Item = &str> {
         self.pools.keys().map(String::as_str)

@@ -3,12 +3,14 @@
 //! Nothing here depends on `shared` or on a function: the same code on both sides of a signature, a policy or an
 //! event would prove nothing about either.
 
+pub mod access;
 pub mod account;
 pub mod aws_json;
 pub mod ca;
 pub mod clock;
 pub mod events;
 pub mod faults;
+pub mod function_files;
 pub mod gateway;
 pub mod http;
 pub mod journey;

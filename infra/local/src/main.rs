@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use local::clock::Clock;
+use local::function_files;
 use local::journey::Journey;
 use local::seed;
 use local::stack::{Options, Stack, sibling_binaries, unpacked_postgres};
@@ -112,6 +113,8 @@ async fn demo(parameters: Parameters) -> io::Result<ExitCode> {
 
 async fn dev(home: Option<PathBuf>, attached: bool, parameters: Parameters) -> io::Result<ExitCode> {
     let (stack, _clients, manifest) = start(home, parameters).await?;
+    let functions = manifest.with_file_name("functions");
+    function_files::write(&stack, &functions)?;
     say(&hints(&stack, &manifest));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
@@ -123,6 +126,7 @@ async fn dev(home: Option<PathBuf>, attached: bool, parameters: Parameters) -> i
     let gateway = stack.places.gateway.clone();
     stack.stop().await;
     forget(&manifest, &gateway);
+    function_files::forget(&functions, &gateway);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -154,6 +158,7 @@ fn hints(stack: &Stack, manifest: &Path) -> String {
     format!(
         "
 everything an outside client needs: {manifest}
+what a function needs that runs by itself (docs/local-stack.md): {functions}/*.env
 
   curl --cacert {ca} {gateway}/.well-known/oauth-authorization-server
   curl --cacert {ca} {gateway}/.well-known/jwks.json
@@ -171,6 +176,7 @@ everything an outside client needs: {manifest}
 Ctrl-C stops it.
 ",
         manifest = manifest.display(),
+        functions = manifest.with_file_name("functions").display(),
         region = local::stack::REGION,
         data_key = places.data_key,
         bucket = places.object_bucket,

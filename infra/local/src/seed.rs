@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
+use crate::access;
 use crate::stack::{AUDIENCE, DATABASE, ENV, REGION, Stack};
 
 /// A seeded client: who it is, and the key it signs its assertions with.
@@ -62,14 +63,21 @@ impl Client {
     }
 }
 
-/// Registers the tenants `acme` and `globex` and their clients.
+/// Registers the tenants `acme` and `globex`, their clients, and Cloudflare Access as an issuer.
 ///
 /// # Errors
 /// When `admin` refuses or fails.
 pub async fn seed(stack: &Stack) -> io::Result<Vec<Client>> {
     let directory = stack.places.directory.join("clients");
     std::fs::create_dir_all(&directory)?;
-    let everything = ["files:read", "files:write", "fields:encrypt:*.*", "fields:decrypt:*.*"];
+    let everything = [
+        "files:read",
+        "files:write",
+        "fields:encrypt:*.*",
+        "fields:decrypt:*.*",
+        "fields:index:*.*",
+        "fields:inspect:*.*",
+    ];
     let made = [
         Client::make("acme-backend", "acme", &everything, false, &directory)?,
         Client::make("acme-reader", "acme", &["files:read"], false, &directory)?,
@@ -89,7 +97,27 @@ pub async fn seed(stack: &Stack) -> io::Result<Vec<Client>> {
         .await?;
         clients.push(client);
     }
+    seed_access(stack).await?;
     Ok(clients)
+}
+
+/// The id of Cloudflare Access among the issuers.
+pub const ACCESS: &str = "access";
+
+/// Registers the team domain as an issuer and mirrors its keys.
+async fn seed_access(stack: &Stack) -> io::Result<()> {
+    let access = &stack.access;
+    act(
+        stack,
+        json!({"operation": "issuer.put", "operator": "seed", "id": ACCESS, "kind": "cloudflare-access",
+            "issuer": access.team_domain(), "audience": access::AUDIENCE, "algorithms": ["RS256"],
+            "jwks_url": access.certs_url()}),
+    )
+    .await?;
+    // The nudge starts `trust` as well; waiting for an answer is what makes the stack ready.
+    stack.invoke("trust", &json!({})).await?;
+    stack.invoke("issuer-keys", &json!({})).await?;
+    Ok(())
 }
 
 /// One operator's act; a refusal is an error.
@@ -119,6 +147,10 @@ pub fn write_manifest(stack: &Stack, clients: &[Client], path: &Path) -> io::Res
                 "kid": client.kid, "dpop": client.dpop, "private_key_file": client.private_key_file})
         })
         .collect();
+    let access_key_file = places.directory.join("access.pem");
+    write_private(&access_key_file, &pem(&stack.access.signing_key()))?;
+    let access = json!({"team_domain": stack.access.team_domain(), "audience": access::AUDIENCE, "kid": stack.access.kid(),
+        "alg": "RS256", "signing_key_file": access_key_file});
     let manifest = json!({
         "gateway": places.gateway, "issuer": places.gateway, "audience": AUDIENCE, "region": REGION,
         "env": ENV, "ca_file": places.ca_file,
@@ -128,6 +160,7 @@ pub fn write_manifest(stack: &Stack, clients: &[Client], path: &Path) -> io::Res
             "proxy": {"host": "localhost", "port": places.proxy_port, "users": users}},
         "bucket": places.object_bucket, "trust_bucket": places.trust_bucket,
         "kms_keys": {"data": places.data_key, "bucket": places.bucket_key, "parameters": places.signing_key},
+        "access": access,
         "clients": clients,
     });
     if let Some(folder) = path.parent() {
@@ -142,10 +175,12 @@ fn pem(der: &[u8]) -> String {
     format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
 }
 
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file that only its owner may read, also where one with wider rights was there before.
+pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())
 }

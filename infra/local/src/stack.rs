@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::access::{self, Access};
 use crate::account::{Account, Keys};
 use crate::ca::Ca;
 use crate::clock::Clock;
@@ -91,6 +92,8 @@ pub struct Stack {
     pub proxy: Arc<RdsEndpoint>,
     /// Postgres itself.
     pub postgres: Postgres,
+    /// The team domain of Cloudflare Access.
+    pub access: Arc<Access>,
     /// The operator's keys.
     pub operator: Keys,
     /// Where everything listens and lies.
@@ -143,6 +146,7 @@ struct Listeners {
     s3: TcpListener,
     lambda: TcpListener,
     gateway: TcpListener,
+    access: TcpListener,
     proxy: TcpListener,
     instance: TcpListener,
 }
@@ -156,6 +160,7 @@ impl Listeners {
             s3: bind().await?,
             lambda: bind().await?,
             gateway: bind().await?,
+            access: bind().await?,
             proxy: bind().await?,
             instance: bind().await?,
         })
@@ -171,6 +176,7 @@ impl Stack {
         std::fs::create_dir_all(&options.root)?;
         let directory = tempfile::Builder::new().prefix("stack-").tempdir_in(&options.root)?;
         let root = directory.path().to_path_buf();
+        let access_keys = tokio::task::spawn_blocking(|| Ok([access::Key::generate()?, access::Key::generate()?]));
         let ca = Ca::generate()?;
         let ca_file = root.join("ca.pem");
         std::fs::write(&ca_file, ca.pem())?;
@@ -262,14 +268,17 @@ impl Stack {
                 dispatcher.object_created(object).await;
             }
         }));
+        let tls = ca.server_config(&["localhost", "127.0.0.1"])?;
+        let access_keys: io::Result<[access::Key; 2]> = access_keys.await.map_err(io::Error::other)?;
+        let access = Access::new(options.clock.clone(), url("https", "localhost", &listeners.access)?, access_keys?);
         let servers = vec![
             kms.serve(listeners.kms).await?,
             ssm.serve(listeners.ssm).await?,
             sts.serve(listeners.sts).await?,
             s3.serve(listeners.s3).await?,
             lambda.serve(listeners.lambda).await?,
+            access.serve(listeners.access, Arc::clone(&tls)).await?,
         ];
-        let tls = ca.server_config(&["localhost", "127.0.0.1"])?;
         let gateway_server = api.serve(listeners.gateway, Some(tls)).await?;
         let databases = vec![proxy.serve(listeners.proxy).await?, instance.serve(listeners.instance).await?];
         let places = Places {
@@ -295,6 +304,7 @@ impl Stack {
             events,
             proxy,
             postgres,
+            access,
             operator,
             places,
             _servers: servers,

@@ -163,6 +163,14 @@ fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_t
     stack.may_not("data-key-decrypt", None, "Decrypt", &unwrap);
     stack.may_not("data-key-decrypt", None, "GenerateDataKey", &generate(&stack.data, context("field")));
 
+    let index = stack.may("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.data, context("index")));
+    let open_index = json!({ "CiphertextBlob": index["CiphertextBlob"], "EncryptionContext": context("index") });
+    stack.may("data-key-encrypt", None, "Decrypt", &open_index);
+    stack.may_not("data-key-decrypt", None, "Decrypt", &open_index);
+    stack.may_not("data-key-decrypt", None, "GenerateDataKey", &generate(&stack.data, context("index")));
+    let wrap = json!({ "KeyId": stack.data, "Plaintext": index["Plaintext"], "EncryptionContext": context("index") });
+    stack.may_not("data-key-encrypt", None, "Encrypt", &wrap);
+
     let mut spelt = context("field");
     let tenant = spelt.as_object_mut().unwrap().remove("tenant").unwrap();
     spelt["Tenant"] = tenant;
@@ -170,7 +178,9 @@ fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_t
         stack.may_not("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.data, wrong));
     }
     stack.may_not("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.bucket, context("field")));
-    for stranger in ["token", "authorizer", "upload", "download", "trust", "admin", "migrate", "object-events"] {
+    for stranger in
+        ["token", "authorizer", "upload", "download", "trust", "admin", "migrate", "object-events", "issuer-keys"]
+    {
         stack.may_not(stranger, None, "GenerateDataKey", &generate(&stack.data, context("field")));
         stack.may_not(stranger, None, "Decrypt", &open);
     }
@@ -193,9 +203,17 @@ fn each_signer_role_is_assumed_by_its_own_function_alone() {
     let hour = stack.account.clock.now() + Duration::from_secs(3600);
     for (signer, owner) in [("upload-signer", "upload"), ("download-signer", "download")] {
         let role = format!("arn:aws:iam::{ACCOUNT}:role/portcullis-dev-{signer}");
-        for deployment in
-            ["upload", "download", "token", "authorizer", "data-key-encrypt", "object-events", "trust", "admin"]
-        {
+        for deployment in [
+            "upload",
+            "download",
+            "token",
+            "authorizer",
+            "data-key-encrypt",
+            "object-events",
+            "trust",
+            "admin",
+            "issuer-keys",
+        ] {
             let name = format!("portcullis-dev-{deployment}");
             let caller = stack.account.session(&name, &name, Some(stack.account.function_arn(&name)));
             stack.account.credentials.issue(caller.clone(), Some(hour));

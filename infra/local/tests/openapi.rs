@@ -12,6 +12,7 @@ const DOCUMENT: &str = include_str!("../../aws/openapi.yaml");
 
 /// Method, path, deployment or `mock`, open or the scopes of which one is needed.
 const ROUTES: &[(&str, &str, &str, &[&str])] = &[
+    ("delete", "/files/{id}", "upload", &["files:write"]),
     ("get", "/.well-known/jwks.json", "token", &["open"]),
     ("get", "/.well-known/oauth-authorization-server", "token", &["open"]),
     ("get", "/files/{id}", "download", &["files:read", "files:read:tenant"]),
@@ -19,7 +20,12 @@ const ROUTES: &[(&str, &str, &str, &[&str])] = &[
     ("get", "/health", "mock", &["open"]),
     ("post", "/fields/decrypt", "data-key-decrypt", &["fields:decrypt"]),
     ("post", "/fields/encrypt", "data-key-encrypt", &["fields:encrypt"]),
+    ("post", "/fields/index", "data-key-encrypt", &["fields:index"]),
+    ("post", "/fields/inspect", "data-key-encrypt", &["fields:inspect"]),
     ("post", "/files", "upload", &["files:write"]),
+    ("post", "/files/{id}/url", "upload", &["files:write"]),
+    ("post", "/oauth2/introspect", "token", &["open"]),
+    ("post", "/oauth2/revoke", "token", &["open"]),
     ("post", "/oauth2/token", "token", &["open"]),
 ];
 

@@ -1229,10 +1229,13 @@ async fn the_deployed_roles_move_a_file_and_publish_trust_and_nothing_more() {
 
     let delete = events.delete_object().bucket(BUCKET).key("t/acme/1").send().await;
     refused(delete.err().and_then(|error| Some(error.raw_response()?.status().as_u16())));
-    // Nobody deletes versions yet: the sweeper that will is not there, and neither is its right.
-    let delete = events.delete_object().bucket(BUCKET).key("t/acme/1").version_id(&version).send().await;
-    refused(delete.err().and_then(|error| Some(error.raw_response()?.status().as_u16())));
+    for other in ["upload", "download", "trust"] {
+        let delete = stage.client(&role(other)).delete_object().bucket(BUCKET).key("t/acme/1").version_id(&version);
+        refused(delete.send().await.err().and_then(|error| Some(error.raw_response()?.status().as_u16())));
+    }
     assert_eq!(get.send().await.body, BODY);
+    events.delete_object().bucket(BUCKET).key("t/acme/1").version_id(&version).send().await.unwrap();
+    get.send().await.is(404, "NoSuchVersion");
 
     let trust = stage.client(&role("trust"));
     let missing = trust.get_object().bucket("trust").key("trust/keys.json").send().await.unwrap_err();

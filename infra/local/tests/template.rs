@@ -54,6 +54,7 @@ fn the_template_deploys_each_function_with_its_own_role_of_the_same_name() {
         ("data-key-decrypt", "data-key"),
         ("data-key-encrypt", "data-key"),
         ("download", "download"),
+        ("issuer-keys", "issuer-keys"),
         ("migrate", "migrate"),
         ("object-events", "object-events"),
         ("token", "token"),
@@ -71,7 +72,7 @@ fn the_template_deploys_each_function_with_its_own_role_of_the_same_name() {
     let signers: Vec<&str> =
         deployment.roles.iter().map(|role| role.name.as_str()).filter(|name| name.ends_with("signer")).collect();
     assert_eq!(signers.len(), 2);
-    assert_eq!(deployment.roles.len(), 12);
+    assert_eq!(deployment.roles.len(), 13);
 }
 
 /// The variables of every deployment, so that a change on one side is a visible change here.
@@ -103,6 +104,7 @@ fn every_function_gets_exactly_its_variables() {
         ("data-key-decrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
         ("object-events", with(&[&database, &["ENV", "OBJECT_BUCKET", "BUCKET_KEY_ARN", "SCAN"]])),
         ("trust", with(&[&gate, &database, &["SIGNER", "SIGNING_ALG"]])),
+        ("issuer-keys", with(&[&["ENV", "TRUST_BUCKET"]])),
         ("admin", with(&[&database, &["ENV", "TRUST_BUCKET"]])),
         ("migrate", with(&[&database, &["ENV"]])),
     ]
@@ -118,7 +120,8 @@ fn every_function_gets_exactly_its_variables() {
 fn the_database_is_reached_through_the_proxy_except_by_migrate_or_by_choice() {
     for (mode, host, port, resource) in [("proxy", "localhost", "3", "prx-1"), ("direct", "127.0.0.1", "4", "db-1")] {
         let deployment = load(&[("DbMode", mode)]);
-        for function in deployment.functions.iter().filter(|one| one.deployment != "authorizer") {
+        let without = ["authorizer", "issuer-keys"];
+        for function in deployment.functions.iter().filter(|one| !without.contains(&one.deployment.as_str())) {
             let value = |name: &str| function.environment[&format!("PORTCULLIS_{name}")].clone();
             let direct = function.deployment == "migrate";
             let (host, port, mode) = if direct { ("127.0.0.1", "4", "direct") } else { (host, port, mode) };
@@ -145,6 +148,8 @@ fn events_and_the_schedule_start_only_what_they_should() {
     assert_eq!(
         rules,
         [
+            ("portcullis-test-file-sweep", vec!["portcullis-test-object-events".to_owned()], true),
+            ("portcullis-test-issuer-keys-schedule", vec!["portcullis-test-issuer-keys".to_owned()], true),
             ("portcullis-test-object-created", vec!["portcullis-test-object-events".to_owned()], false),
             ("portcullis-test-trust-inbox", vec!["portcullis-test-trust".to_owned()], false),
             ("portcullis-test-trust-schedule", vec!["portcullis-test-trust".to_owned()], true),
@@ -172,7 +177,16 @@ fn the_gateway_may_invoke_only_the_functions_of_its_routes() {
         ("authorizer", "authorizers/abc123", true),
         ("upload", "v1/POST/files", true),
         ("upload", "v1/GET/files/1", false),
+        ("upload", "v1/DELETE/files/1", true),
+        ("upload", "v1/POST/files/1/url", true),
+        ("upload", "v1/POST/files/1/content", false),
+        ("download", "v1/DELETE/files/1", false),
         ("download", "v1/GET/files/1/content", true),
+        ("token", "v1/POST/oauth2/revoke", true),
+        ("token", "v1/POST/oauth2/introspect", true),
+        ("data-key-encrypt", "v1/POST/fields/index", true),
+        ("data-key-encrypt", "v1/POST/fields/inspect", true),
+        ("data-key-decrypt", "v1/POST/fields/inspect", false),
         ("data-key-encrypt", "v1/POST/fields/decrypt", false),
         ("data-key-decrypt", "v1/POST/fields/decrypt", true),
         ("admin", "v1/POST/files", false),

@@ -1,5 +1,10 @@
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA512,
+    RSA_PSS_SHA256, RsaEncoding,
+};
 use serde_json::json;
 
 use super::*;
@@ -153,6 +158,15 @@ fn every_claim_that_is_not_exact_is_refused() {
         (with(claims(), "cnf", json!({"x5t#S256":"a"})), Reason::UnsupportedBinding),
         (with(claims(), "cnf", json!({"jkt":"a","x5t#S256":"b"})), Reason::UnsupportedBinding),
         (with(claims(), "cnf", json!("jkt")), bad),
+        (with(claims(), "authorization_details", json!([])), Reason::UnsupportedRestriction),
+        (
+            with(
+                claims(),
+                "authorization_details",
+                json!([{"type":"portcullis_file","actions":["read"],"file_id":"f"}]),
+            ),
+            Reason::UnsupportedRestriction,
+        ),
         (with(claims(), "device", json!("d1")), bad),
         (with(claims(), "sid", json!(1)), bad),
     ] {
@@ -265,4 +279,196 @@ fn client_assertions_keep_to_rfc_7523() {
     ] {
         assert_eq!(verify(&head, &claims), Err(reason), "{claims}");
     }
+}
+
+#[test]
+fn one_key_verifies_one_algorithm_of_its_family() {
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let modulus = pair.public_key().modulus().big_endian_without_leading_zero().to_vec();
+    let jwk = |alg: &str| json!({"kty":"RSA","kid":"k1","use":"sig","alg":alg,"n":base64url(&modulus),"e":"AQAB"});
+    let keys = |alg: &str| KeySet::parse(&json!({"keys":[jwk(alg)]}), &[Algorithm::Rs256, Algorithm::Ps256]).unwrap();
+    let signed = |named: &str, padding: &'static dyn RsaEncoding| {
+        let head = with(header(), "alg", json!(named)).to_string();
+        let input = format!("{}.{}", base64url(head.as_bytes()), base64url(claims().to_string().as_bytes()));
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(padding, &SystemRandom::new(), input.as_bytes(), &mut signature).unwrap();
+        format!("{input}.{}", base64url(&signature))
+    };
+    for (what, token, keys, outcome) in [
+        ("RS256 as named", signed("RS256", &RSA_PKCS1_SHA256), keys("RS256"), Ok(())),
+        ("PS256 as named", signed("PS256", &RSA_PSS_SHA256), keys("PS256"), Ok(())),
+        ("a PSS signature named RS256", signed("RS256", &RSA_PSS_SHA256), keys("RS256"), Err(Reason::BadSignature)),
+        ("PS256 under an RS256 key", signed("PS256", &RSA_PSS_SHA256), keys("RS256"), Err(Reason::WrongAlgorithm)),
+        ("RS256 under a PS256 key", signed("RS256", &RSA_PKCS1_SHA256), keys("PS256"), Err(Reason::WrongAlgorithm)),
+        ("SHA-512 named RS256", signed("RS256", &RSA_PKCS1_SHA512), keys("RS256"), Err(Reason::BadSignature)),
+    ] {
+        assert_eq!(access_token(&token, ISSUER, AUDIENCE, &keys, NOW).map(|_| ()), outcome, "{what}");
+    }
+}
+
+#[test]
+fn a_mac_keyed_with_the_public_key_is_no_signature() {
+    let issuer = Issuer::new("k1");
+    let point = [&[4][..], &crate::encoding::from_base64url(issuer.jwk["x"].as_str().unwrap()).unwrap()].concat();
+    let jwk = issuer.jwk.to_string();
+    for secret in [&b""[..], b"secret", b"password", &point, jwk.as_bytes()] {
+        for alg in ["HS256", "HS384", "HS512", "ES256"] {
+            let head = with(header(), "alg", json!(alg)).to_string();
+            let input = format!("{}.{}", base64url(head.as_bytes()), base64url(claims().to_string().as_bytes()));
+            let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA512, secret), input.as_bytes());
+            for length in [32, 64] {
+                let token = format!("{input}.{}", base64url(&mac.as_ref()[..length]));
+                let reason = if alg == "ES256" { Reason::BadSignature } else { Reason::WrongAlgorithm };
+                assert_eq!(check(&issuer, &token), Err(reason), "{alg}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_signature_has_the_freedom_of_its_algorithm_and_no_more() {
+    // ECDSA: JOSE knows no low-s rule, so that the other root is as good, and the token is still the same token.
+    const ORDER: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    let issuer = Issuer::new("k1");
+    let good = issuer.sign(&header(), &claims());
+    let (input, signature) = good.rsplit_once('.').unwrap();
+    let mut bytes = crate::encoding::from_base64url(signature).unwrap();
+    let order = crate::encoding::from_hex(ORDER).unwrap();
+    let mut borrow = 0;
+    for at in (0..32).rev() {
+        let digit = i16::from(order[at]) - i16::from(bytes[32 + at]) - borrow;
+        borrow = i16::from(digit < 0);
+        bytes[32 + at] = u8::try_from(digit.rem_euclid(256)).unwrap();
+    }
+    assert_eq!(check(&issuer, &format!("{input}.{}", base64url(&bytes))), check(&issuer, &good));
+    bytes[32..].copy_from_slice(&order);
+    assert_eq!(check(&issuer, &format!("{input}.{}", base64url(&bytes))), Err(Reason::BadSignature), "s = n");
+
+    // EdDSA: S must be below the group's order (RFC 8032 §5.1.7).
+    const GROUP: &str = "edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010";
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let jwk = json!({"kty":"OKP","crv":"Ed25519","kid":"k1","x":base64url(pair.public_key().as_ref())});
+    let keys = KeySet::parse(&json!({"keys":[jwk]}), &[Algorithm::EdDsa]).unwrap();
+    for name in ["EdDSA", "Ed25519"] {
+        let head = with(header(), "alg", json!(name)).to_string();
+        let input = format!("{}.{}", base64url(head.as_bytes()), base64url(claims().to_string().as_bytes()));
+        let mut bytes = pair.sign(input.as_bytes()).as_ref().to_vec();
+        let verify = |bytes: &[u8]| {
+            let token = format!("{input}.{}", base64url(bytes));
+            access_token(&token, ISSUER, AUDIENCE, &keys, NOW).map(|_| ())
+        };
+        assert_eq!(verify(&bytes), Ok(()), "{name}");
+        let mut carry = 0;
+        for (at, digit) in crate::encoding::from_hex(GROUP).unwrap().into_iter().enumerate() {
+            let sum = u16::from(bytes[32 + at]) + u16::from(digit) + carry;
+            (bytes[32 + at], carry) = (u8::try_from(sum & 0xff).unwrap(), sum >> 8);
+        }
+        assert_eq!(verify(&bytes), Err(Reason::BadSignature), "{name} with S + L");
+    }
+}
+
+#[test]
+fn no_other_spelling_of_base64url_is_read() {
+    let issuer = Issuer::new("k1");
+    let good = issuer.sign(&header(), &claims());
+    let parts: Vec<&str> = good.split('.').collect();
+    for at in 0..3 {
+        let spelt = |part: String| {
+            let mut parts: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+            parts[at] = part;
+            check(&issuer, &parts.join("."))
+        };
+        for tail in ["=", "==", "+", "/", " ", "\t", "\r\n", "%3D", "\0"] {
+            assert_eq!(spelt(format!("{}{tail}", parts[at])), Err(Reason::Malformed), "part {at} with {tail:?}");
+        }
+        // The last character of a part that is no multiple of four carries bits that must be zero.
+        if parts[at].len() % 4 != 0 {
+            let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+            let (stem, last) = parts[at].split_at(parts[at].len() - 1);
+            let next = alphabet.as_bytes()[alphabet.find(last).unwrap() ^ 1];
+            assert_eq!(spelt(format!("{stem}{}", char::from(next))), Err(Reason::Malformed), "trailing bits of {at}");
+        }
+    }
+}
+
+#[test]
+fn every_member_set_to_every_odd_value_is_refused() {
+    let issuer = Issuer::new("k1");
+    let odd = [
+        json!(true),
+        json!(null),
+        json!([]),
+        json!({}),
+        json!(0),
+        json!(-1),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(""),
+        json!("\u{0}"),
+        json!("a".repeat(3000)),
+    ];
+    for value in &odd {
+        for member in ["alg", "typ", "kid"] {
+            let head = with(header(), member, value.clone());
+            assert!(check(&issuer, &issuer.sign(&head, &claims())).is_err(), "header {member} = {value}");
+        }
+        for member in ["iss", "sub", "aud", "client_id", "jti", "iat", "exp", "tenant", "kind", "nbf", "sid", "cnf"] {
+            let accepted = matches!((member, value.as_i64()), ("nbf", Some(0)));
+            let token = issuer.sign(&header(), &with(claims(), member, value.clone()));
+            assert_eq!(check(&issuer, &token).is_ok(), accepted, "{member} = {value}");
+        }
+    }
+    assert!(check(&issuer, &issuer.sign(&header(), &claims())).is_ok(), "and the good one still passes");
+}
+
+#[test]
+fn times_at_the_edges_of_their_type_neither_pass_nor_panic() {
+    let issuer = Issuer::new("k1");
+    for edge in [0, 1, 253_402_300_799, 253_402_300_800, i64::MAX - 1, i64::MAX, i64::MIN, -1] {
+        for (iat, exp) in
+            [(edge, NOW.seconds() + 1), (NOW.seconds(), edge), (edge, edge), (edge, edge.saturating_add(300))]
+        {
+            let claims = with(with(claims(), "iat", json!(iat)), "exp", json!(exp));
+            assert!(check(&issuer, &issuer.sign(&header(), &claims)).is_err(), "{iat} {exp}");
+        }
+    }
+    for now in [0, i64::MIN, i64::MAX] {
+        let token = issuer.sign(&header(), &claims());
+        let verified = access_token(&token, ISSUER, AUDIENCE, &issuer.keys, Timestamp::from_millis(now));
+        assert!(verified.is_err(), "a clock that stands at {now}");
+    }
+}
+
+#[test]
+fn a_client_assertion_is_held_to_the_same_forms() {
+    let issuer = Issuer::new("c1");
+    let (now, id) = (NOW.seconds(), "acme-backend");
+    let head = json!({"alg":"ES256","kid":"c1"});
+    let good = json!({"iss":id,"sub":id,"aud":ISSUER,"jti":"a1","iat":now,"exp":now + 60});
+    for (head, reason) in [
+        (with(head.clone(), "alg", json!("none")), Reason::WrongAlgorithm),
+        (with(head.clone(), "alg", json!("HS256")), Reason::WrongAlgorithm),
+        (with(head.clone(), "alg", json!("RS256")), Reason::WrongAlgorithm),
+        (with(head.clone(), "alg", json!(null)), Reason::Malformed),
+        (with(head.clone(), "kid", json!("../../../../dev/null")), Reason::UnknownKey),
+        (with(head.clone(), "kid", json!(["c1"])), Reason::Malformed),
+        (without(head.clone(), "kid"), Reason::UnknownKey),
+        (with(head.clone(), "typ", json!("at+jwt")), Reason::WrongType),
+        (with(head.clone(), "typ", json!("dpop+jwt")), Reason::WrongType),
+        (with(head.clone(), "crit", json!(["exp"])), Reason::ForbiddenHeader),
+        (with(head.clone(), "jwk", issuer.jwk.clone()), Reason::ForbiddenHeader),
+        (with(head.clone(), "jku", json!("https://evil.example/jwks.json")), Reason::ForbiddenHeader),
+        (with(head.clone(), "x5c", json!(["AA"])), Reason::ForbiddenHeader),
+        (with(head.clone(), "cty", json!("JWT")), Reason::ForbiddenHeader),
+        (with(head.clone(), "zip", json!("DEF")), Reason::ForbiddenHeader),
+    ] {
+        let assertion = issuer.sign(&head, &good);
+        assert_eq!(client_assertion(&assertion, id, ISSUER, &issuer.keys, NOW).map(|_| ()), Err(reason), "{head}");
+    }
+    let (other, token) = (Issuer::new("c1"), issuer.sign(&head, &good));
+    assert_eq!(client_assertion(&other.sign(&head, &good), id, ISSUER, &issuer.keys, NOW), Err(Reason::BadSignature));
+    for cut in [token.rfind('.').unwrap(), token.rfind('.').unwrap() + 1, token.len() - 4] {
+        assert!(client_assertion(&token[..cut], id, ISSUER, &issuer.keys, NOW).is_err(), "cut at {cut}");
+    }
+    assert!(client_assertion(&token, id, ISSUER, &issuer.keys, NOW).is_ok());
 }

@@ -50,13 +50,27 @@ impl FileName {
     }
 }
 
+/// Controls, and what Unicode draws as nothing, as a line's end or as another direction: a name is what it looks like.
 fn dropped(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200B}'..='\u{200F}' | '\u{061C}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+        || matches!(
+            c,
+            '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180B}'..='\u{180F}'
+                | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{2800}' | '\u{3164}'
+                | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}'
+                | '\u{E0000}'..='\u{E0FFF}'
+        )
 }
 
+/// What some file system interprets, and the lookalikes that some file system makes one of those of.
 fn reserved(c: char) -> bool {
     matches!(c, '"' | '\\' | '/' | ':' | '*' | '?' | '<' | '>' | '|' | ';' | '%')
+        || matches!(c, '\u{2044}' | '\u{2215}' | '\u{2216}' | '\u{29F5}' | '\u{29F8}' | '\u{29F9}' | '\u{FE68}')
+        || matches!(
+            c,
+            '\u{FF02}' | '\u{FF05}' | '\u{FF0A}' | '\u{FF0F}' | '\u{FF1A}'
+                ..='\u{FF1C}' | '\u{FF1E}' | '\u{FF1F}' | '\u{FF3C}' | '\u{FF5C}'
+        )
 }
 
 fn shortened(name: &str) -> String {
@@ -103,6 +117,26 @@ mod tests {
         }
         let cut = FileName::clean(&long);
         assert!(cut.as_str().len() <= FileName::LIMIT && cut.as_str().ends_with("ü.gz"), "{cut:?}");
+    }
+
+    #[test]
+    fn no_trick_of_unicode_makes_a_name_look_like_another() {
+        for (given, want) in [
+            ("invoice\u{2066}cod.exe\u{2069}", "invoicecod.exe"),
+            ("invoice\u{061C}.pdf\u{200F}.exe", "invoice.pdf.exe"),
+            ("report.pdf\u{2028}.exe", "report.pdf.exe"),
+            ("report.pdf\u{3164}\u{3164}\u{3164}.exe", "report.pdf.exe"),
+            ("report.pdf\u{2800}\u{115F}\u{FFA0}.exe", "report.pdf.exe"),
+            ("re\u{00AD}port\u{2060}\u{034F}.pdf", "report.pdf"),
+            ("a\u{E0041}\u{E0042}\u{E01EF}.txt", "a.txt"),
+            ("..\u{FF0F}..\u{2215}etc\u{2044}passwd", "_.._etc_passwd"),
+            ("C\u{FF1A}\u{FF3C}x.txt", "C__x.txt"),
+            ("x\u{FF02}; filename=evil.exe", "x__ filename=evil.exe"),
+            ("\u{200B}.htaccess", "htaccess"),
+            ("\u{FEFF}\u{202E}", "download"),
+        ] {
+            assert_eq!(FileName::clean(given).as_str(), want, "{given:?}");
+        }
     }
 
     #[test]

@@ -137,10 +137,13 @@ pub enum Head {
     Missing,
 }
 
-/// Looks at objects with the function's own rights.
+/// Looks at objects, and ends them, with the function's own rights.
 pub trait ObjectStore: Send + Sync + 'static {
     /// Asks for size, type, checksum and encryption of one version.
     fn head(&self, key: &ObjectKey, version: &VersionId) -> impl Future<Output = Result<Head, Fault>> + Send;
+
+    /// Ends one version for good. A version that is not there counts as ended.
+    fn delete(&self, key: &ObjectKey, version: &VersionId) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
 #[cfg(test)]

@@ -48,6 +48,11 @@ impl FileStatus {
         }
     }
 
+    /// Whether the file has ended: no fact brings it back, nobody reads it, and its bytes go once no URL for them is alive.
+    pub fn is_final(self) -> bool {
+        matches!(self, FileStatus::Rejected | FileStatus::Infected | FileStatus::Expired | FileStatus::Deleted)
+    }
+
     /// Reads a state.
     pub fn parse(text: &str) -> Result<FileStatus, Malformed> {
         FileStatus::ALL.into_iter().find(|status| status.as_str() == text).ok_or(Malformed("file status"))

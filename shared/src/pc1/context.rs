@@ -67,7 +67,8 @@ impl Context<'_> {
     }
 }
 
-fn pair(out: &mut Vec<u8>, key: &str, value: &str) {
+/// Appends one length-prefixed pair.
+pub(crate) fn pair(out: &mut Vec<u8>, key: &str, value: &str) {
     for part in [key, value] {
         // Every part was parsed and is at most 256 bytes long.
         let length = u16::try_from(part.len()).unwrap_or(u16::MAX);

@@ -22,6 +22,14 @@ impl DataKey {
         key.copy_from_slice(bytes);
         Ok(Self(key))
     }
+
+    /// HKDF-SHA512 (RFC 5869) with this key as input keying material, into a buffer of the caller's.
+    ///
+    /// `UnboundKey::from(Okm)` would leave a copy of the key on the stack: the bytes go to a buffer of ours instead.
+    pub(crate) fn derive(&self, salt: &[u8], info: &[&[u8]], out: &mut [u8]) -> Result<(), Unspecified> {
+        let length = Length(out.len());
+        Salt::new(HKDF_SHA512, salt).extract(self.0.as_slice()).expand(info, length)?.fill(out)
+    }
 }
 
 /// A message id: 32 bytes that no other record has ever had. Sealing consumes it.
@@ -74,11 +82,7 @@ impl RecordKeys {
     /// RFC 5869 with the message id as salt and the data key as input keying material.
     pub(super) fn derive(data_key: &DataKey, message_id: &[u8; 32]) -> Result<Self, Unspecified> {
         let mut keys = Zeroizing::new([0; 64]);
-        // `UnboundKey::from(Okm)` would leave a copy of the key on the stack: the bytes go to a buffer of ours instead.
-        Salt::new(HKDF_SHA512, message_id)
-            .extract(data_key.0.as_slice())
-            .expand(&[INFO], Length(keys.len()))?
-            .fill(keys.as_mut_slice())?;
+        data_key.derive(message_id, &[INFO], keys.as_mut_slice())?;
         Ok(Self(keys))
     }
 

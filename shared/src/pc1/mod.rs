@@ -9,6 +9,8 @@ mod context;
 mod key;
 mod record;
 
+pub(crate) use context::pair;
+
 pub use base64url::{decode_into, encode_into};
 pub use context::{Context, Row, Version};
 pub use key::{DataKey, MessageId, MessageIds};

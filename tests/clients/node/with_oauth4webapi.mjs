@@ -77,4 +77,15 @@ report.row('an Ed25519 key nobody registered', 'invalid_client', await processed
 report.row('a client secret', 'invalid_client', await processed(ask(oauth.ClientSecretBasic('secret'))));
 report.row('a scope the client does not hold', 'invalid_scope', await processed(ask(proof, { scope: 'app' })));
 report.row('a resource that is not this API', 'invalid_target', await processed(ask(proof, { resource: 'https://other.example' })));
+
+// Introspection (RFC 7662) and revocation (RFC 7009).
+const described = async (token) =>
+  oauth.processIntrospectionResponse(server, me, await oauth.introspectionRequest(server, me, proof, token));
+const lively = await described(issued.access_token);
+report.row('introspection of a live token', [true, 'acme-backend', 'files:read', 'acme'], [lively.active, lively.client_id, lively.scope, lively.tenant]);
+report.row('and of what is no token: inactive and nothing else', '{"active":false}', JSON.stringify(await described('garbage')));
+const ended = async (token) =>
+  refusal(async () => oauth.processRevocationResponse(await oauth.revocationRequest(server, me, proof, token)));
+report.row('revocation of its own token', 'accepted', await ended(issued.access_token));
+report.row('revocation of what is no token is no error', 'accepted', await ended('garbage'));
 report.end();

@@ -104,6 +104,8 @@ async fn a_function_reached_around_the_gate_refuses() {
         ("download", "GET", "/files/{id}"),
         ("download", "GET", "/files/{id}/content"),
         ("data-key-encrypt", "POST", "/fields/encrypt"),
+        ("data-key-encrypt", "POST", "/fields/index"),
+        ("data-key-encrypt", "POST", "/fields/inspect"),
         ("data-key-decrypt", "POST", "/fields/decrypt"),
     ];
     for (deployment, method, resource) in routes {

@@ -23,6 +23,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("ssm", &["aws", "shared"]),
     ("sts", &["aws", "shared"]),
     ("rds", &["aws", "shared"]),
+    ("https", &["aws", "shared"]),
     ("authorizer", &["aws", "s3", "shared"]),
     ("token", &["aws", "kms", "rds", "s3", "shared", "ssm"]),
     ("upload", &["aws", "rds", "s3", "shared", "sts"]),
@@ -30,11 +31,13 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("data-key", &["aws", "kms", "rds", "s3", "shared"]),
     ("object-events", &["aws", "rds", "s3", "shared"]),
     ("trust", &["aws", "kms", "rds", "s3", "shared", "ssm"]),
+    ("issuer-keys", &["aws", "https", "s3", "shared"]),
     ("admin", &["aws", "rds", "s3", "shared"]),
     ("migrate", &["aws", "rds", "shared"]),
     ("testkit", &["shared"]),
     ("local", &[]),
     ("system", &[]),
+    ("bench", &["local", "shared"]),
 ];
 
 /// Which SDK or driver each adapter may link; nobody else may link any.
@@ -54,14 +57,17 @@ const NEVER_SHIPPED: &[&str] = &[
     "openssl-sys",
     "rsa",
     "aws-config",
-    "webpki-roots",
     "local",
     "testkit",
     "system",
+    "bench",
     "s3s",
     "rcgen",
     "iam-rs",
 ];
+
+/// What one function may link and no other: trust in the public web belongs where the way out is.
+const ONE_MAY: (&str, &[&str]) = ("issuer-keys", &["https", "webpki-roots"]);
 
 const LICENCES: &[&str] = &[
     "0BSD",
@@ -170,7 +176,7 @@ fn each_adapter_has_one_sdk_and_nobody_else_has_any() {
 #[test]
 fn the_decisions_of_a_function_see_shared_only() {
     let house = House::measure();
-    let adapters = ["aws", "kms", "s3", "ssm", "sts", "rds"];
+    let adapters = ["aws", "kms", "s3", "ssm", "sts", "rds", "https"];
     for function in house.functions() {
         let package = house.members()[function];
         let source = Path::new(package["manifest_path"].as_str().unwrap()).with_file_name("src");
@@ -207,7 +213,13 @@ fn what_ships_has_one_tls_stack_and_one_cryptography_library() {
         }
         for (name, version) in &closure {
             assert!(!NEVER_SHIPPED.contains(&name.as_str()), "{function} links {name} {version}");
+            let reserved = ONE_MAY.1.contains(&name.as_str()) && function != ONE_MAY.0;
+            assert!(!reserved, "{function} links {name} {version}, which is for {} alone", ONE_MAY.0);
         }
+    }
+    let mirror = house.closure(ONE_MAY.0);
+    for name in ONE_MAY.1 {
+        assert!(mirror.iter().any(|(held, _)| held == name), "{} has lost its {name}", ONE_MAY.0);
     }
     let authorizer = house.closure("authorizer");
     for name in ["rustls", "aws-lc-sys"] {

@@ -1,4 +1,4 @@
-//! Tenants, clients, revocations and used assertions in memory, behind the same functions that Postgres offers to `token`,
+//! Tenants, clients, issuers, revocations and used assertions in memory, behind the same functions that Postgres offers to `token`,
 //! `admin` and `trust`.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ pub struct Registry(Arc<Mutex<State>>);
 struct State {
     tenants: BTreeMap<String, Value>,
     clients: BTreeMap<String, Value>,
+    issuers: BTreeMap<String, Value>,
     revocations: BTreeMap<(String, String), (i64, i64)>,
     assertions: BTreeMap<(String, Vec<u8>), i64>,
     acts: Vec<Value>,
@@ -50,6 +51,14 @@ impl Registry {
     /// The functions called so far, forgotten by asking.
     pub fn take_calls(&self) -> Vec<&'static str> {
         self.with(|state| std::mem::take(&mut state.calls))
+    }
+
+    /// The ids of the tokens that are revoked one by one, with the time until which each is remembered.
+    pub fn revoked(&self) -> Vec<(String, i64)> {
+        self.with(|state| {
+            let single = state.revocations.iter().filter(|((kind, _), _)| kind == "jti");
+            single.map(|((_, jti), (exp, _))| (jti.clone(), *exp)).collect()
+        })
     }
 
     /// How many assertion ids are remembered.
@@ -90,11 +99,25 @@ impl State {
                 "api.consume_assertion",
                 [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now)],
             ) => Some(self.consume(tenant, client, *version, hash, *expires, *now)),
+            (
+                "api.revoke_own",
+                [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now), Text(jti), Int(exp)],
+            ) => {
+                if *exp > now / 1000 + 910 {
+                    return None;
+                }
+                let consumed = self.consume(tenant, client, *version, hash, *expires, *now);
+                if text(&consumed, "outcome") != "ok" {
+                    return Some(consumed);
+                }
+                self.end("jti", jti, *exp);
+                Some(json!({ "outcome": "revoked" }))
+            }
             ("api.tenant_put", [Text(operator), Text(request), Int(now), Text(tenant), Text(name), Bool(enabled)]) => {
                 let row = json!({ "name": name, "tenant": tenant, "enabled": enabled });
                 let outcome = store(&mut self.tenants, tenant, row, *now);
                 if outcome != "unchanged" && !enabled {
-                    self.end("tenant", tenant, now / 1000 + 1);
+                    self.end("tenant", tenant, now / 1000 + 20);
                 }
                 self.act(*now, operator, request, "tenant.put", tenant, outcome);
                 let mut view = self.tenants.get(tenant)?.clone();
@@ -127,7 +150,7 @@ impl State {
                     _ => store(&mut self.clients, client_id, row, *now),
                 };
                 if matches!(outcome, "created" | "updated") && !enabled {
-                    self.end("client_id", client_id, now / 1000 + 1);
+                    self.end("client_id", client_id, now / 1000 + 20);
                 }
                 self.act(*now, operator, request, "client.put", client_id, outcome);
                 Some(match outcome {
@@ -146,7 +169,7 @@ impl State {
                     let version = version(&row) + 1;
                     merge(&mut row, json!({ "enabled": false, "version": version, "updated_ms": now }));
                     self.clients.insert(client_id.clone(), row);
-                    self.end("client_id", client_id, now / 1000 + 1);
+                    self.end("client_id", client_id, now / 1000 + 20);
                 }
                 self.act(*now, operator, request, "client.disable", client_id, outcome);
                 Some(match outcome {
@@ -179,6 +202,49 @@ impl State {
                 self.act(*now, operator, request, "revoke", &format!("{kind}:{value}"), "revoked");
                 let (epoch, dead) = self.revocations.get(&entry)?;
                 Some(json!({ "outcome": "revoked", "kind": kind, "value": value, "epoch": epoch, "dead_ms": dead }))
+            }
+            (
+                "api.issuer_put",
+                [
+                    Text(operator),
+                    Text(request),
+                    Int(now),
+                    Text(id),
+                    Text(kind),
+                    Text(issuer),
+                    Text(audience),
+                    Texts(algorithms),
+                    Text(jwks_url),
+                ],
+            ) => {
+                let row = json!({ "id": id, "kind": kind, "issuer": issuer, "audience": audience, "algorithms": algorithms,
+                    "jwks_url": jwks_url });
+                let same = |held: &Value| text(held, "issuer") == *issuer && text(held, "audience") == *audience;
+                let outcome = match self.issuers.get(id) {
+                    _ if self.issuers.iter().any(|(other, held)| other != id && same(held)) => "issuer_taken",
+                    None if self.issuers.len() >= 64 => "issuer_limit",
+                    _ => store(&mut self.issuers, id, row, *now),
+                };
+                self.act(*now, operator, request, "issuer.put", id, outcome);
+                Some(match outcome {
+                    "issuer_taken" | "issuer_limit" => json!({ "outcome": outcome }),
+                    _ => json!({ "outcome": outcome, "issuer": self.issuers.get(id) }),
+                })
+            }
+            ("api.issuer_remove", [Text(operator), Text(request), Int(now), Text(id)]) => {
+                let outcome = if self.issuers.remove(id).is_some() { "removed" } else { "issuer_unknown" };
+                self.act(*now, operator, request, "issuer.remove", id, outcome);
+                Some(json!({ "outcome": outcome }))
+            }
+            ("api.trust_issuers", []) => {
+                let published = |row: &Value| {
+                    let mut row = row.clone();
+                    if let Some(row) = row.as_object_mut() {
+                        row.retain(|name, _| !matches!(name.as_str(), "version" | "created_ms" | "updated_ms"));
+                    }
+                    row
+                };
+                Some(json!({ "issuers": self.issuers.values().map(published).collect::<Vec<_>>() }))
             }
             ("api.trust_snapshot", [Int(now)]) => Some(self.snapshot(*now)),
             _ => None,

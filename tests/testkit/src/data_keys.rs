@@ -23,6 +23,7 @@ pub struct Row {
     pub wrapped: Option<Vec<u8>>,
     pub writer_wrapped: Option<Vec<u8>>,
     pub context: Value,
+    pub created_at: i64,
     pub encrypt_until: i64,
     pub reserved: i64,
     pub state: String,
@@ -86,6 +87,14 @@ impl Database for DataKeys {
                 insert(&mut state.rows, parameters)
             }
             "api.data_keys_for_decrypt" => for_decrypt(&state.rows, &parameters),
+            "api.current_index_key" => current_index(&state.rows, &parameters),
+            "api.insert_index_key" => {
+                if let Some(hook) = state.before_insert.take() {
+                    hook(&mut state.rows);
+                }
+                insert_index(&mut state.rows, parameters)
+            }
+            "api.data_keys_for_inspect" => for_inspect(&state.rows, &parameters),
             _ => None,
         };
         answer.ok_or_else(|| Fault::new(FaultKind::Invalid, "rds", function))
@@ -135,6 +144,7 @@ fn insert(rows: &mut Vec<Row>, parameters: Vec<Parameter>) -> Option<Value> {
         key_material_id,
         wrapped: Some(wrapped),
         writer_wrapped: Some(writer_wrapped),
+        created_at: now,
         encrypt_until: now + DAY,
         reserved: 0,
         state: "active".to_owned(),
@@ -154,6 +164,74 @@ fn for_decrypt(rows: &[Row], parameters: &[Parameter]) -> Option<Value> {
         .map(|row| {
             json!({"id": row.id, "scope": row.scope, "state": row.state, "kms_key_arn": row.kms_key_arn,
                 "wrapped": row.wrapped.as_deref().map(hex)})
+        })
+        .collect();
+    Some(json!({"keys": keys}))
+}
+
+fn current_index(rows: &[Row], parameters: &[Parameter]) -> Option<Value> {
+    let [Parameter::Text(tenant)] = parameters else { return None };
+    Some(match index_key(rows, tenant) {
+        None => json!({"outcome": "none"}),
+        Some(key) => json!({"outcome": "found", "key": key}),
+    })
+}
+
+fn insert_index(rows: &mut Vec<Row>, parameters: Vec<Parameter>) -> Option<Value> {
+    let [
+        Parameter::Text(tenant),
+        Parameter::Uuid(id),
+        Parameter::Text(kms_key_arn),
+        Parameter::OptionalText(key_material_id),
+        Parameter::Bytes(wrapped),
+        Parameter::Int(now),
+    ] = <[Parameter; 6]>::try_from(parameters).ok()?
+    else {
+        return None;
+    };
+    if let Some(key) = index_key(rows, &tenant) {
+        return Some(json!({"outcome": "lost", "key": key}));
+    }
+    rows.push(Row {
+        id,
+        context: json!({"tenant": tenant, "purpose": "index", "data_key_id": id}),
+        tenant: tenant.clone(),
+        scope: "index".to_owned(),
+        purpose: "index".to_owned(),
+        kms_key_arn,
+        key_material_id,
+        wrapped: Some(wrapped),
+        writer_wrapped: None,
+        created_at: now,
+        encrypt_until: i64::MAX,
+        reserved: 0,
+        state: "active".to_owned(),
+    });
+    Some(json!({"outcome": "inserted", "key": index_key(rows, &tenant)?}))
+}
+
+fn index_key(rows: &[Row], tenant: &str) -> Option<Value> {
+    let active = |row: &&Row| row.tenant == tenant && row.purpose == "index" && row.state == "active";
+    let row = rows.iter().find(active)?;
+    Some(json!({"id": row.id, "kms_key_arn": row.kms_key_arn, "wrapped": row.wrapped.as_deref().map(hex)}))
+}
+
+fn for_inspect(rows: &[Row], parameters: &[Parameter]) -> Option<Value> {
+    let [Parameter::Text(tenant), Parameter::Uuids(ids), Parameter::Int(now)] = parameters else { return None };
+    if ids.len() > 256 {
+        return None;
+    }
+    let own = |row: &&Row| row.tenant == *tenant && ids.contains(&row.id) && row.purpose == "field";
+    let state = |row: &Row| match row.state.as_str() {
+        "active" if row.encrypt_until <= *now => "decrypt_only".to_owned(),
+        state => state.to_owned(),
+    };
+    let keys: Vec<Value> = rows
+        .iter()
+        .filter(own)
+        .map(|row| {
+            json!({"id": row.id, "scope": row.scope, "state": state(row),
+                "created_at": row.created_at.div_euclid(1000)})
         })
         .collect();
     Some(json!({"keys": keys}))

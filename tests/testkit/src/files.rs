@@ -9,6 +9,8 @@ use shared::port::{Database, Fault, FaultKind, Parameter};
 use uuid::Uuid;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+const WAIT_MS: i64 = 60 * 1000;
+const LEASE_MS: i64 = 10 * 60 * 1000;
 
 /// The tables `files` and `file_facts` behind their functions.
 #[derive(Clone, Default)]
@@ -42,6 +44,12 @@ pub struct Row {
     pub created_ms: i64,
     /// Deleted by its owner.
     pub deleted: bool,
+    /// Never filled, and too old now.
+    pub expired: bool,
+    /// When the last known version was gone.
+    pub purged_ms: Option<i64>,
+    sweep_ms: Option<i64>,
+    gone: BTreeSet<String>,
     repeat: Option<(String, Vec<u8>)>,
     facts: BTreeSet<Fact>,
 }
@@ -112,7 +120,36 @@ pub fn state_of<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> (&'static str,
 impl Row {
     /// The state that the facts amount to.
     pub fn status(&self) -> &'static str {
-        if self.deleted { "deleted" } else { state_of(&self.facts).0 }
+        match (self.deleted, self.expired) {
+            (true, _) => "deleted",
+            (false, true) => "expired",
+            (false, false) => state_of(&self.facts).0,
+        }
+    }
+
+    /// What the scanner said; that nobody asked it is said of clean files alone.
+    fn verdict(&self) -> Option<String> {
+        state_of(&self.facts).1.filter(|verdict| verdict != "unscanned" || self.status() == "clean")
+    }
+
+    /// Known versions that are not gone yet.
+    pub fn versions_left(&self) -> BTreeSet<String> {
+        let known = self.facts.iter().map(|fact| match fact {
+            Fact::Created { version, .. } | Fact::Verdict { version, .. } => version.clone(),
+        });
+        known.filter(|version| !self.gone.contains(version)).collect()
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self.status(), "rejected" | "infected" | "expired" | "deleted")
+    }
+
+    fn learn(&mut self, fact: Fact) -> bool {
+        let new = self.facts.insert(fact);
+        if new {
+            self.purged_ms = None;
+        }
+        new
     }
 
     /// The facts, each once.
@@ -161,6 +198,10 @@ impl Files {
             url_expires_ms: 0,
             created_ms: 0,
             deleted: false,
+            expired: false,
+            purged_ms: None,
+            sweep_ms: None,
+            gone: BTreeSet::new(),
             repeat: None,
             facts: BTreeSet::new(),
         };
@@ -177,7 +218,7 @@ impl Files {
     /// Records a fact as another function would.
     pub fn record(&self, id: Uuid, fact: Fact) {
         self.change(id, |row| {
-            row.facts.insert(fact);
+            row.learn(fact);
         });
     }
 
@@ -208,6 +249,10 @@ impl Database for Files {
             "api.file_for_download" => state.for_download(parameters),
             "api.file_for_event" => state.for_event(parameters),
             "api.record_created" => state.record_created(parameters),
+            "api.renew_upload" => state.renew(parameters),
+            "api.delete_file" => state.delete(parameters),
+            "api.files_to_sweep" => state.to_sweep(parameters),
+            "api.file_purged" => state.purged(parameters),
             _ => None,
         };
         answer.ok_or(Fault::new(FaultKind::Invalid, "postgres", function))
@@ -265,6 +310,10 @@ impl State {
             url_expires_ms,
             created_ms: now,
             deleted: false,
+            expired: false,
+            purged_ms: None,
+            sweep_ms: None,
+            gone: BTreeSet::new(),
             repeat,
             facts,
         };
@@ -283,7 +332,7 @@ impl State {
             None => json!({ "outcome": "unknown" }),
             Some(row) => json!({ "outcome": "found", "file": {
                 "id": id, "name": row.name, "content_type": row.content_type, "size": row.size, "sha256": hex(&row.sha256),
-                "status": row.status(), "version_id": row.version(), "verdict": state_of(&row.facts).1,
+                "status": row.status(), "version_id": row.version(), "verdict": row.verdict(),
                 "created_ms": row.created_ms,
             }}),
         })
@@ -321,7 +370,93 @@ impl State {
         let Some(row) = self.rows.get_mut(&id).filter(|row| row.tenant == tenant) else {
             return Some(json!({ "outcome": "unknown" }));
         };
-        let new = row.facts.insert(Fact::Created { version, etag, finding, scan_off });
+        let new = row.learn(Fact::Created { version, etag, finding, scan_off });
         Some(json!({ "outcome": if new { "recorded" } else { "known" }, "status": row.status() }))
+    }
+
+    fn renew(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Int, Text, Uuid};
+        let [Text(tenant), Text(subject), Uuid(id), Int(url_expires_ms), Int(now)]: [Parameter; 5] =
+            parameters.try_into().ok()?
+        else {
+            return None;
+        };
+        let row = self.rows.get_mut(&id).filter(|row| row.tenant == tenant && row.subject == subject);
+        let Some(row) = row else {
+            return Some(json!({ "outcome": "unknown" }));
+        };
+        if row.status() != "pending" {
+            return Some(json!({ "outcome": "closed", "status": row.status() }));
+        }
+        if row.created_ms <= now - DAY_MS {
+            return Some(json!({ "outcome": "closed", "status": "expired" }));
+        }
+        row.url_expires_ms = row.url_expires_ms.max(url_expires_ms);
+        Some(json!({ "outcome": "renewed", "file": {
+            "content_type": row.content_type, "size": row.size, "sha256": hex(&row.sha256),
+        }}))
+    }
+
+    fn delete(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Int, Text, Uuid};
+        let [Text(tenant), Text(subject), Uuid(id), Int(_now)]: [Parameter; 4] = parameters.try_into().ok()? else {
+            return None;
+        };
+        let row = self.rows.get_mut(&id).filter(|row| row.tenant == tenant && row.subject == subject);
+        Some(match row {
+            None => json!({ "outcome": "unknown" }),
+            Some(row) if row.deleted => json!({ "outcome": "known" }),
+            Some(row) => {
+                row.deleted = true;
+                json!({ "outcome": "deleted" })
+            }
+        })
+    }
+
+    fn to_sweep(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::Int;
+        let [Int(now), Int(limit)]: [Parameter; 2] = parameters.try_into().ok()? else {
+            return None;
+        };
+        let is_due = |row: &Row| {
+            let ended = row.has_ended() && row.purged_ms.is_none();
+            let orphan = row.status() == "pending" && row.created_ms <= now - DAY_MS;
+            (ended || orphan)
+                && row.url_expires_ms <= now - WAIT_MS
+                && row.sweep_ms.is_none_or(|swept| swept <= now - LEASE_MS)
+        };
+        let mut due: Vec<(Option<i64>, uuid::Uuid)> =
+            self.rows.iter().filter(|(_, row)| is_due(row)).map(|(id, row)| (row.sweep_ms, *id)).collect();
+        due.sort();
+        due.truncate(usize::try_from(limit).unwrap_or_default());
+        let mut files = Vec::new();
+        for (_, id) in due {
+            let row = self.rows.get_mut(&id)?;
+            row.sweep_ms = Some(now);
+            row.expired |= row.status() == "pending";
+            files.push(
+                json!({ "tenant": row.tenant, "id": id, "status": row.status(), "versions": row.versions_left() }),
+            );
+        }
+        Some(json!({ "files": files }))
+    }
+
+    fn purged(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Int, Text, Texts, Uuid};
+        let [Text(tenant), Uuid(id), Text(_bucket), Texts(versions), Int(now)]: [Parameter; 5] =
+            parameters.try_into().ok()?
+        else {
+            return None;
+        };
+        let Some(row) = self.rows.get_mut(&id).filter(|row| row.tenant == tenant && row.has_ended()) else {
+            return Some(json!({ "outcome": "unknown" }));
+        };
+        let known = row.versions_left();
+        row.gone.extend(versions.into_iter().filter(|version| known.contains(version)));
+        if !row.versions_left().is_empty() {
+            return Some(json!({ "outcome": "kept" }));
+        }
+        row.purged_ms = row.purged_ms.or(Some(now));
+        Some(json!({ "outcome": "purged" }))
     }
 }

@@ -1,6 +1,6 @@
 //! The object bucket as its own role sees it, and the signing of URLs for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shared::clock::{Clock, Timestamp};
@@ -29,6 +29,7 @@ struct Held {
     versions: BTreeMap<(String, String), ObjectHead>,
     asked: usize,
     down: bool,
+    stuck: BTreeSet<String>,
 }
 
 impl Objects {
@@ -50,6 +51,21 @@ impl Objects {
     pub fn change(&self, key: &str, version: &str, change: impl FnOnce(&mut ObjectHead)) {
         if let Some(head) = self.held().versions.get_mut(&(key.to_owned(), version.to_owned())) {
             change(head);
+        }
+    }
+
+    /// Which versions of a key are there.
+    pub fn versions(&self, key: &str) -> Vec<String> {
+        self.held().versions.keys().filter(|(of, _)| of == key).map(|(_, version)| version.clone()).collect()
+    }
+
+    /// A version that refuses to be deleted, or does no longer.
+    pub fn set_stuck(&self, version: &str, stuck: bool) {
+        let mut held = self.held();
+        if stuck {
+            held.stuck.insert(version.to_owned());
+        } else {
+            held.stuck.remove(version);
         }
     }
 
@@ -77,6 +93,19 @@ impl ObjectStore for Objects {
         }
         let found = held.versions.get(&(key.to_string(), version.as_str().to_owned())).cloned();
         Ok(found.map_or(Head::Missing, Head::Found))
+    }
+
+    async fn delete(&self, key: &ObjectKey, version: &VersionId) -> Result<(), Fault> {
+        let mut held = self.held();
+        held.asked += 1;
+        if held.down {
+            return Err(Fault::new(FaultKind::Unavailable, "s3", "DeleteObject"));
+        }
+        if held.stuck.contains(version.as_str()) {
+            return Err(Fault::new(FaultKind::Denied, "s3", "DeleteObject"));
+        }
+        held.versions.remove(&(key.to_string(), version.as_str().to_owned()));
+        Ok(())
     }
 }
 

@@ -1,8 +1,10 @@
 //! Data keys in memory: from whom they come, how long they stay, and when KMS may be asked at all.
 
+mod index;
 mod reader;
 mod writer;
 
+pub(crate) use index::{IndexKeys, Indexing};
 pub(crate) use reader::ReaderKeys;
 pub(crate) use writer::{Sealing, WriterKeys};
 

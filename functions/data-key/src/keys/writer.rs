@@ -33,7 +33,7 @@ pub(crate) struct Sealing {
 
 /// The keys that this environment encrypts under.
 pub(crate) struct WriterKeys<W, D, C, E> {
-    kms: Kms<W>,
+    kms: Arc<Kms<W>>,
     database: D,
     clock: C,
     entropy: E,
@@ -73,7 +73,7 @@ struct Inserted {
 type Taken = BTreeMap<Scope, Result<Sealing, Refusal>>;
 
 impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
-    pub(crate) fn new(kms: Kms<W>, database: D, clock: C, entropy: E) -> Self {
+    pub(crate) fn new(kms: Arc<Kms<W>>, database: D, clock: C, entropy: E) -> Self {
         Self { kms, database, clock, entropy, held: Mutex::new(Cache::new(MAX_CACHED)), cold: Turn::new(()) }
     }
 

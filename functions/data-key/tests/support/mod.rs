@@ -1,11 +1,12 @@
 //! A deployment of each kind over one fake world, and callers with real tokens.
+#![allow(dead_code, reason = "each test file uses what it needs of it")]
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use data_key::{Config, DataKey, Operation, World};
+use data_key::{Config, DataKey, Deployment, Operations, World};
 use serde_json::{Value, json};
 use shared::boot::{Handler as _, Invocation};
 use shared::clock::{Clock, Timestamp};
@@ -118,14 +119,14 @@ impl Lab {
             "x": base64url(&point[1..33]), "y": base64url(&point[33..])});
         let trust = TrustObjects { jwk, clock: clock.clone(), down: Arc::default() };
         let (kms, database, entropy) = (Wrapping::default(), DataKeys::default(), CountedEntropy::default());
-        let deploy = |operation| deploy(operation, &kms, &database, &trust, &clock, &entropy);
-        let (encrypt, decrypt) = (deploy(Operation::Encrypt), deploy(Operation::Decrypt));
+        let deploy = |deployment| deploy(deployment, &kms, &database, &trust, &clock, &entropy);
+        let (encrypt, decrypt) = (deploy(Deployment::Encrypt), deploy(Deployment::Decrypt));
         Self { clock, kms, database, entropy, trust, encrypt, decrypt, pair }
     }
 
     /// Another environment of the same deployment, with nothing in memory.
-    pub(crate) fn fresh(&self, operation: Operation) -> Deployed {
-        deploy(operation, &self.kms, &self.database, &self.trust, &self.clock, &self.entropy)
+    pub(crate) fn fresh(&self, deployment: Deployment) -> Deployed {
+        deploy(deployment, &self.kms, &self.database, &self.trust, &self.clock, &self.entropy)
     }
 
     pub(crate) fn set_trust_down(&self, down: bool) {
@@ -133,11 +134,20 @@ impl Lab {
     }
 
     pub(crate) fn token(&self, tenant: &str, scope: &str) -> String {
+        self.sign(tenant, scope, "machine")
+    }
+
+    /// A token of a machine or a human, with every right on columns.
+    pub(crate) fn token_of(&self, kind: &str) -> String {
+        self.sign("acme", ALL, kind)
+    }
+
+    fn sign(&self, tenant: &str, scope: &str, kind: &str) -> String {
         let now = self.clock.now().seconds();
         let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": "k1"});
         let claims = json!({"iss": ISSUER, "sub": "backend", "aud": AUDIENCE, "client_id": "backend",
             "jti": "0198e1a0-0000-7000-8000-000000000001", "iat": now, "exp": now + 300,
-            "scope": scope, "tenant": tenant, "kind": "machine"});
+            "scope": scope, "tenant": tenant, "kind": kind});
         let signed = [header, claims].map(|part| base64url(part.to_string().as_bytes())).join(".");
         let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", base64url(signature.as_ref()))
@@ -181,11 +191,33 @@ impl Lab {
         self.decrypt_as("acme", ALL, items).await
     }
 
+    pub(crate) async fn index_as(&self, tenant: &str, scope: &str, items: Value) -> Answer {
+        let body = json!({"items": items}).to_string();
+        self.send(&self.encrypt, self.event("/fields/index", &self.token(tenant, scope), &body)).await
+    }
+
+    pub(crate) async fn index(&self, items: Value) -> Answer {
+        self.index_as("acme", "fields:index:*.*", items).await
+    }
+
+    pub(crate) async fn inspect_as(&self, tenant: &str, scope: &str, items: Value) -> Answer {
+        let body = json!({"items": items}).to_string();
+        self.send(&self.encrypt, self.event("/fields/inspect", &self.token(tenant, scope), &body)).await
+    }
+
+    pub(crate) async fn inspect(&self, items: Value) -> Answer {
+        self.inspect_as("acme", "fields:inspect:*.*", items).await
+    }
+
     /// One sealed field of `users.ssn`, row 42.
     pub(crate) async fn record(&self) -> String {
         let answer = self.encrypt(json!([field("ssn", "42", b"123-45-6789")])).await;
         assert_eq!(answer.status, 200);
         answer.text("record").remove(0)
+    }
+
+    pub(crate) fn clock_now_plus(&self, millis: i64) -> Timestamp {
+        self.clock.now().plus_millis(millis)
     }
 
     pub(crate) fn operations(&self) -> Vec<&'static str> {
@@ -200,7 +232,7 @@ impl Lab {
 }
 
 fn deploy(
-    operation: Operation,
+    deployment: Deployment,
     kms: &Wrapping,
     database: &DataKeys,
     trust: &TrustObjects,
@@ -212,7 +244,11 @@ fn deploy(
         accepts: Accepts { issuer: ISSUER.to_owned(), audience: AUDIENCE.to_owned() },
         trust_bucket: "trust".to_owned(),
         data_key_arn: ARN.to_owned(),
-        operation,
+        operations: Operations::parse(match deployment {
+            Deployment::Encrypt => "encrypt,index,inspect",
+            Deployment::Decrypt => "decrypt,inspect",
+        })
+        .unwrap(),
     };
     let world = World {
         wrapping: kms.clone(),
@@ -238,6 +274,11 @@ pub(crate) fn field(column: &str, row: &str, plaintext: &[u8]) -> Value {
 
 pub(crate) fn sealed(column: &str, row: &str, record: &str) -> Value {
     json!({"ref": row, "table": "users", "column": column, "row": row, "record": record})
+}
+
+pub(crate) fn searched(column: &str, value: &[u8]) -> Value {
+    json!({"ref": column, "table": "users", "column": column, "value": base64url(value),
+        "normalisation": "nfc_casefold", "bits": 12})
 }
 
 pub(crate) fn with(mut base: Value, member: &str, value: Value) -> Value {

@@ -131,6 +131,19 @@ impl Api {
         self.send("POST", &format!("{}/oauth2/token", self.base), &headers, form.finish().into()).await
     }
 
+    /// Asks `/oauth2/revoke` or `/oauth2/introspect` about `token`.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn about(&self, path: &str, client: &Client, token: &str) -> io::Result<Answer> {
+        let assertion = self.assertion(client)?;
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("token", token).append_pair("token_type_hint", "access_token");
+        form.append_pair("client_assertion_type", JWT_BEARER).append_pair("client_assertion", &assertion);
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        self.send("POST", &format!("{}{path}", self.base), &headers, form.finish().into()).await
+    }
+
     /// Gets a token.
     ///
     /// # Errors

@@ -59,6 +59,7 @@ impl<'a> Journey<'a> {
         let (file, upload) = self.files(&token).await?;
         self.report.part("fields");
         let record = self.fields(&token).await?;
+        self.search(&token, &record).await?;
         self.report.part("refusals: tokens");
         self.token_refusals(backend, &token).await?;
         self.report.part("refusals: tenants and scopes");
@@ -67,6 +68,8 @@ impl<'a> Journey<'a> {
         self.record_refusals(&token, &record).await?;
         self.report.part("refusals: signed URLs");
         self.url_refusals(&token, &upload).await?;
+        self.report.part("the end of a file");
+        self.endings(&token, &file).await?;
         self.report.part("refusals: revocation");
         self.revocation(backend).await?;
         self.report.part("what was left alone");
@@ -182,6 +185,39 @@ impl<'a> Journey<'a> {
         });
         self.report.remark(&format!("in {millis} ms with a debug build"));
         Ok(record)
+    }
+
+    /// Finds a field by its blind index and asks what its record's header says.
+    async fn search(&mut self, token: &str, record: &str) -> io::Result<()> {
+        let globex = self.api.token(self.client("globex-backend")?, None).await?;
+        let stored = self.index(token, EMAIL).await?;
+        let entry = index_entry(&stored);
+        self.report.check("a field is indexed for equality search", entry.len() == 3, "200, 16 bits", stored.outcome());
+        let asked = self.index(token, &EMAIL.to_uppercase()).await?;
+        let same = !entry.is_empty() && index_entry(&asked) == entry;
+        self.report.check("the same value in other case meets it", same, entry.as_str(), index_entry(&asked));
+        let other = self.index(&globex, EMAIL).await?;
+        let differs = other.status == 200 && index_entry(&other) != entry;
+        self.report.check("the same value of another tenant does not", differs, "another entry", other.outcome());
+        let items = json!({"items": [item("users", "email", "42", "record", record)]});
+        let before: u64 = self.stack.kms.calls().values().sum();
+        let answer = self.api.call("POST", "/fields/inspect", Some(token), Some(&items)).await?;
+        let calls = self.stack.kms.calls().values().sum::<u64>() - before;
+        let said = answer.json().pointer("/items/0").cloned().unwrap_or_default();
+        self.report.row(
+            "a record is inspected: version, key, state, age; KMS is not asked",
+            "1 active, 0 KMS calls",
+            format!("{} {}, {calls} KMS calls", said["version"], said["state"].as_str().unwrap_or_default()),
+        );
+        let answer = self.api.call("POST", "/fields/inspect", Some(&globex), Some(&items)).await?;
+        self.report.row("and is nothing to another tenant", "207 key_unavailable", item_outcome(&answer));
+        Ok(())
+    }
+
+    async fn index(&self, token: &str, value: &str) -> io::Result<Answer> {
+        let item = json!({"ref": "1", "table": "users", "column": "email", "value": URL_SAFE_NO_PAD.encode(value),
+            "normalisation": "nfc_casefold", "bits": 16});
+        self.api.call("POST", "/fields/index", Some(token), Some(&json!({"items": [item]}))).await
     }
 
     async fn encrypt(&self, token: &str, items: Value) -> io::Result<Answer> {
@@ -312,6 +348,43 @@ impl<'a> Journey<'a> {
         Ok(())
     }
 
+    /// A re-issued URL, a deletion, and the way back that neither leaves.
+    async fn endings(&mut self, token: &str, file: &str) -> io::Result<()> {
+        let bearer = Some(token);
+        let plan = self.create(token, FILE).await?.json();
+        let (id, first) = (plan["id"].as_str().unwrap_or_default().to_owned(), plan["upload"].clone());
+        let (path, content) = (format!("/files/{id}"), format!("/files/{id}/content"));
+        let again = self.api.call("POST", &format!("{path}/url"), bearer, None).await?;
+        self.report.row("a pending file gets another URL", "200", again.outcome());
+        let answer = self.put(&again.json()["upload"], FILE, &[]).await?;
+        self.report.row("which works", "200", answer.outcome());
+        self.stack.events.idle().await;
+        let status = self.settled(token, &id).await?;
+        self.report.row("and completes the file", "clean", status);
+        let answer = self.put(&first, FILE, &[]).await?;
+        self.report.row("the first URL can no longer fill it", "412 PreconditionFailed", answer.outcome());
+        let answer = self.api.call("POST", &format!("{path}/url"), bearer, None).await?;
+        self.report.row("nor is there another URL for it", "409 file_already_uploaded", answer.outcome());
+        let globex = self.api.token(self.client("globex-backend")?, None).await?;
+        let answer = self.api.call("DELETE", &path, Some(&globex), None).await?;
+        self.report.row("another tenant deletes it", "404 not_found", answer.outcome());
+        let answer = self.api.call("DELETE", &path, bearer, None).await?;
+        self.report.row("its owner deletes it", "204", answer.outcome());
+        let answer = self.api.call("GET", &content, bearer, None).await?;
+        self.report.row("at once nobody reads it", "410 file_unavailable", answer.outcome());
+        let answer = self.put(&first, FILE, &[]).await?;
+        self.report.row("an old PUT is still shut out: the bytes hold the key", "412 PreconditionFailed", {
+            answer.outcome()
+        });
+        let answer = self.api.call("POST", &format!("{path}/url"), bearer, None).await?;
+        self.report.row("a deleted file gets no URL", "410 file_unavailable", answer.outcome());
+        let answer = self.api.call("DELETE", &path, bearer, None).await?;
+        self.report.row("deleting it again is no fault", "204", answer.outcome());
+        let answer = self.api.call("GET", &format!("/files/{file}"), bearer, None).await?;
+        self.report.row("(and the other file is where it was)", "200", answer.outcome());
+        Ok(())
+    }
+
     async fn revocation(&mut self, backend: &Client) -> io::Result<()> {
         let (token, kept) = (self.api.token(backend, None).await?, self.api.token(backend, None).await?);
         let path = "/files/0198e1a0-0000-7000-8000-000000000000";
@@ -325,9 +398,33 @@ impl<'a> Journey<'a> {
             "delivered",
             answer["nudge"].as_str().unwrap_or_default(),
         );
+        self.ended(&token, path).await?;
+        let answer = self.api.call("GET", path, Some(&kept), None).await?;
+        self.report.row("its sister token still passes", "404 not_found", answer.outcome());
+        let globex = self.client("globex-backend")?;
+        let answer = self.api.about("/oauth2/introspect", backend, &kept).await?;
+        let active = format!("{} {} {}", answer.json()["active"], answer.json()["client_id"], answer.json()["tenant"]);
+        self.report.row("introspection tells its tenant about it", r#"true "acme-backend" "acme""#, active);
+        let answer = self.api.about("/oauth2/introspect", globex, &kept).await?;
+        self.report.row("and another tenant nothing", r#"{"active":false}"#, answer.json().to_string());
+        let answer = self.api.about("/oauth2/revoke", globex, &kept).await?;
+        let still = self.api.about("/oauth2/introspect", backend, &kept).await?;
+        self.report.row("another client revokes it: the same 200, and nothing happens", "200 and true", {
+            format!("{} and {}", answer.outcome(), still.json()["active"])
+        });
+        let answer = self.api.about("/oauth2/revoke", backend, &kept).await?;
+        self.report.row("the client itself revokes it", "200", answer.outcome());
+        self.ended(&kept, path).await?;
+        let answer = self.api.about("/oauth2/introspect", backend, &kept).await?;
+        self.report.row("and introspects as inactive", r#"{"active":false}"#, answer.json().to_string());
+        Ok(())
+    }
+
+    /// Waits until the gate refuses `token`, eight seconds at most.
+    async fn ended(&mut self, token: &str, path: &str) -> io::Result<()> {
         let since = Instant::now();
         let outcome = loop {
-            let outcome = self.api.call("GET", path, Some(&token), None).await?.outcome();
+            let outcome = self.api.call("GET", path, Some(token), None).await?.outcome();
             if outcome != "404 not_found" || since.elapsed() > Duration::from_secs(8) {
                 break outcome;
             }
@@ -335,8 +432,6 @@ impl<'a> Journey<'a> {
         };
         self.report.row("it is refused within seconds", "401 unauthorized", outcome);
         self.report.remark(&format!("after {:.1} s", since.elapsed().as_secs_f64()));
-        let answer = self.api.call("GET", path, Some(&kept), None).await?;
-        self.report.row("its sister token still passes", "404 not_found", answer.outcome());
         Ok(())
     }
 
@@ -353,6 +448,10 @@ impl<'a> Journey<'a> {
 
 fn item(table: &str, column: &str, row: &str, name: &str, value: &str) -> Value {
     json!({"ref": row, "table": table, "column": column, "row": row, name: value})
+}
+
+fn index_entry(answer: &Answer) -> String {
+    answer.json().pointer("/items/0/index/0").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 fn item_outcome(answer: &Answer) -> String {

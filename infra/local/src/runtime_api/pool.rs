@@ -1,6 +1,7 @@
 //! The processes of one function: lazy start, warm reuse, concurrency.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::PathBuf,
     sync::{
@@ -169,25 +170,37 @@ impl Pool {
 
     async fn spawn(&self) -> io::Result<Sandbox> {
         let ordinal = self.started.fetch_add(1, Ordering::Relaxed) + 1;
-        let spec = &self.plan.spec;
-        let expires: SystemTime = self.account.clock.now() + self.plan.credential_life;
-        let arn = Some(self.plan.arn.clone());
-        let principal = self.account.session(&spec.role_name, &spec.function_name, arn);
-        let keys = self.account.credentials.issue(principal, Some(expires));
-        let surroundings = self.surroundings.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let task_root = self.plan.binary.parent().map(PathBuf::from).unwrap_or_default();
         let log = self.log_file(ordinal);
         if let Some(folder) = log.parent() {
             fs::create_dir_all(folder)?;
         }
-        Sandbox::spawn(|runtime_api| Blueprint {
-            binary: self.plan.binary.clone(),
-            environment: environment(spec, &surroundings, &keys, &runtime_api, &task_root, ordinal),
-            log,
-            expires,
-            init_limit: self.plan.init_limit,
+        Sandbox::spawn(|runtime_api| {
+            let (environment, expires) = self.environment(&runtime_api, ordinal, self.plan.credential_life);
+            Blueprint {
+                binary: self.plan.binary.clone(),
+                environment,
+                log,
+                expires,
+                init_limit: self.plan.init_limit,
+            }
         })
         .await
+    }
+
+    /// What process number `ordinal` sees, with a session of the role that lives for `life`, and when that session ends.
+    pub(crate) fn environment(
+        &self,
+        runtime_api: &str,
+        ordinal: u64,
+        life: Duration,
+    ) -> (BTreeMap<String, String>, SystemTime) {
+        let spec = &self.plan.spec;
+        let expires = self.account.clock.now() + life;
+        let principal = self.account.session(&spec.role_name, &spec.function_name, Some(self.plan.arn.clone()));
+        let keys = self.account.credentials.issue(principal, Some(expires));
+        let surroundings = self.surroundings.read().unwrap_or_else(PoisonError::into_inner);
+        let task_root = self.plan.binary.parent().map(PathBuf::from).unwrap_or_default();
+        (environment(spec, &surroundings, &keys, runtime_api, &task_root, ordinal), expires)
     }
 
     fn log_file(&self, ordinal: u64) -> PathBuf {

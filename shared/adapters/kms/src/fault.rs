@@ -24,10 +24,16 @@ where
         SdkError::ConstructionFailure(_) => FaultKind::Invalid,
         _ => FaultKind::Unavailable,
     };
-    Fault::new(kind, SERVICE, operation).caused_by(chain(&error))
+    let cause = match &error {
+        SdkError::ServiceError(service) => {
+            format!("{} {}", service.raw().status().as_u16(), service.err().code().unwrap_or_default())
+        }
+        other => chain(other),
+    };
+    Fault::new(kind, SERVICE, operation).caused_by(cause)
 }
 
-/// What the error and its causes display. The error itself would carry the raw answer along, and its `Debug` prints it.
+/// What the error and its causes display. Of an answer only the code is kept: its text names principals, keys and policies.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -211,6 +211,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_fault_does_not_repeat_the_text_of_the_answer() {
+        let text = "User: arn:aws:sts::111122223333:assumed-role/canary is not authorized on resource canary";
+        for code in ["AccessDeniedException", "InvalidCiphertextException", "SomethingNew"] {
+            let answers = Answers::new([(400, json!({"__type": code, "message": text, "Message": text}))]);
+            let fault = KmsWrapping::new(&answers.config(), ARN.to_owned()).unwrap(&context(), b"x").await.unwrap_err();
+            let cause = std::error::Error::source(&fault).unwrap().to_string();
+            assert_eq!(cause, format!("400 {code}"));
+            assert!(!format!("{fault:?} {fault}").contains("canary"));
+        }
+    }
+
+    #[tokio::test]
     async fn no_fault_shows_a_key() {
         let canary = [b'K'; 31];
         let shortened = json!({"KeyId": ARN, "Plaintext": base64(&canary)});

@@ -91,6 +91,19 @@ impl ObjectStore for Bucket {
             encryption_key: found.ssekms_key_id().map(str::to_owned),
         }))
     }
+
+    async fn delete(&self, key: &ObjectKey, version: &VersionId) -> Result<(), Fault> {
+        let request = self.client.delete_object().bucket(&self.name).key(key.to_string());
+        match request.version_id(version.as_str()).send().await {
+            Ok(_) => Ok(()),
+            Err(failure)
+                if failure.as_service_error().and_then(ProvideErrorMetadata::code) == Some("NoSuchVersion") =>
+            {
+                Ok(())
+            }
+            Err(failure) => Err(fault("DeleteObject", &failure)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -246,5 +259,27 @@ mod tests {
         assert_eq!(missing, Head::Missing);
         let denied = bucket(Some((403, vec![], ""))).0.head(&key, &VersionId::parse("v1").unwrap()).await.unwrap_err();
         assert_eq!(denied.kind, FaultKind::Denied);
+    }
+
+    #[tokio::test]
+    async fn a_delete_names_its_version_and_what_is_gone_is_deleted() {
+        let key = ObjectKey::parse(KEY).unwrap();
+        let version = VersionId::parse("v1").unwrap();
+        let (store, wire) = bucket(Some((204, vec![], "")));
+        store.delete(&key, &version).await.unwrap();
+        let asked = wire.asked.lock().unwrap().remove(0);
+        assert!(asked.0 == "DELETE" && asked.1.contains("versionId=v1"), "{asked:?}");
+
+        let gone = "<Error><Code>NoSuchVersion</Code></Error>";
+        bucket(Some((404, vec![], gone))).0.delete(&key, &version).await.unwrap();
+        for (answer, want) in [
+            (Some((403, vec![], DENIED)), FaultKind::Denied),
+            (Some((404, vec![], "<Error><Code>NoSuchBucket</Code></Error>")), FaultKind::NotFound),
+            (Some((503, vec![], "<Error><Code>SlowDown</Code></Error>")), FaultKind::Throttled),
+            (None, FaultKind::Unavailable),
+        ] {
+            let failed = bucket(answer.clone()).0.delete(&key, &version).await.unwrap_err();
+            assert_eq!(failed.kind, want, "{answer:?}");
+        }
     }
 }

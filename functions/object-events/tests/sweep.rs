@@ -1,0 +1,243 @@
+//! The sweep in process: what may go, what must wait, and that one stubborn object holds up nobody else's.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+
+use object_events::{Config, ObjectEvents, Scan};
+use serde_json::{Value, json};
+use shared::boot::{Failure, Handler, Invocation};
+use shared::clock::{Clock, Timestamp};
+use testkit::files::Fact;
+use testkit::objects::BUCKET_KEY;
+use testkit::{Files, FixedClock, Objects};
+use uuid::Uuid;
+
+const DAY: i64 = 24 * 60 * 60;
+
+struct World {
+    function: ObjectEvents<Files, Objects, FixedClock>,
+    files: Files,
+    objects: Objects,
+    clock: FixedClock,
+}
+
+fn world() -> World {
+    let (files, objects) = (Files::default(), Objects::default());
+    let clock = FixedClock::at(Timestamp::from_seconds(1_800_000_000));
+    let config = Config {
+        env: "test".to_owned(),
+        object_bucket: "objects".to_owned(),
+        bucket_key: BUCKET_KEY.to_owned(),
+        scan: Scan::Off,
+    };
+    let function = ObjectEvents { database: files.clone(), objects: objects.clone(), clock: clock.clone(), config };
+    World { function, files, objects, clock }
+}
+
+fn id(number: u64) -> Uuid {
+    Uuid::parse_str(&format!("01920000-0000-7000-8000-{number:012x}")).unwrap()
+}
+
+fn key(number: u64) -> String {
+    format!("t/acme/{}", id(number))
+}
+
+fn scheduled() -> Value {
+    json!({ "version": "0", "id": "x", "detail-type": "Scheduled Event", "source": "aws.events", "account": "111122223333",
+        "time": "2026-01-01T00:00:00Z", "region": "us-east-1", "resources": ["arn:aws:events:us-east-1:111122223333:rule/r"],
+        "detail": {} })
+}
+
+fn created(number: u64, version: &str) -> Value {
+    json!({ "source": "aws.s3", "detail-type": "Object Created",
+        "detail": { "bucket": { "name": "objects" }, "object": { "key": key(number), "version-id": version } } })
+}
+
+impl World {
+    /// A file made now, whose URL has five minutes.
+    fn file(&self, number: u64) {
+        let now = self.clock.now();
+        self.files.seed(id(number), "acme", "alice");
+        self.files.change(id(number), |row| {
+            row.created_ms = now.millis();
+            row.url_expires_ms = now.plus_seconds(300).millis();
+        });
+    }
+
+    /// Such a file with one version in the bucket, recorded as `finding`.
+    fn filled(&self, number: u64, finding: &str) {
+        self.file(number);
+        self.objects.put(&key(number), &format!("v-{number}"), "text/plain", b"hello world");
+        self.files.record(
+            id(number),
+            Fact::Created {
+                version: format!("v-{number}"),
+                etag: "e".to_owned(),
+                finding: finding.to_owned(),
+                scan_off: true,
+            },
+        );
+    }
+
+    async fn handle(&self, event: Value, seconds: i64) -> Result<Value, Failure> {
+        let deadline = self.clock.now().plus_seconds(seconds);
+        let invocation = Invocation { request_id: "i-1".to_owned(), deadline, function_arn: "arn".to_owned() };
+        self.function.handle(event, &invocation).await
+    }
+
+    async fn sweep(&self) -> Result<Value, Failure> {
+        self.handle(scheduled(), 30).await
+    }
+
+    fn is_purged(&self, number: u64) -> bool {
+        self.files.row(id(number)).unwrap().purged_ms.is_some()
+    }
+}
+
+#[tokio::test]
+async fn bytes_of_an_ended_file_go_a_minute_after_its_last_url() {
+    for (finding, deleted) in [("size", false), ("ok", true)] {
+        let world = world();
+        world.filled(1, finding);
+        world.files.change(id(1), |row| row.deleted = deleted);
+        for seconds in [0, 300, 59] {
+            world.clock.advance(seconds);
+            assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 0 }));
+            assert_eq!(world.objects.versions(&key(1)), ["v-1"], "a URL may still be alive");
+        }
+        world.clock.advance(1);
+        assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 1 }));
+        assert!(world.objects.versions(&key(1)).is_empty() && world.is_purged(1));
+        let status = world.files.row(id(1)).unwrap().status();
+        assert_eq!(status, if deleted { "deleted" } else { "rejected" }, "the tombstone stays");
+    }
+}
+
+#[tokio::test]
+async fn what_lives_is_never_touched() {
+    let world = world();
+    world.filled(1, "ok");
+    world.file(2);
+    world.clock.advance(300 + DAY - 1);
+    world.files.change(id(2), |row| row.created_ms += 301_000);
+    world.sweep().await.unwrap();
+    world.clock.advance(DAY * 400);
+    world.files.change(id(2), |row| row.created_ms += DAY * 400 * 1000);
+    world.sweep().await.unwrap();
+    assert_eq!(world.objects.versions(&key(1)), ["v-1"]);
+    assert_eq!(world.files.row(id(1)).unwrap().status(), "clean");
+    assert_eq!(world.files.row(id(2)).unwrap().status(), "pending");
+}
+
+#[tokio::test]
+async fn a_file_that_was_never_filled_expires_after_a_day() {
+    let world = world();
+    world.file(1);
+    world.clock.advance(DAY - 1);
+    world.sweep().await.unwrap();
+    assert_eq!(world.files.row(id(1)).unwrap().status(), "pending");
+    world.files.change(id(1), |row| row.url_expires_ms += DAY * 1000);
+    world.clock.advance(1);
+    world.sweep().await.unwrap();
+    assert_eq!(world.files.row(id(1)).unwrap().status(), "pending", "its last URL may be alive");
+    world.clock.advance(360);
+    world.sweep().await.unwrap();
+    assert_eq!((world.files.row(id(1)).unwrap().status(), world.is_purged(1)), ("expired", true));
+}
+
+#[tokio::test]
+async fn an_object_that_comes_after_the_end_is_not_served_and_goes_too() {
+    let world = world();
+    world.filled(1, "ok");
+    world.files.change(id(1), |row| row.deleted = true);
+    world.clock.advance(360);
+    world.sweep().await.unwrap();
+    assert!(world.is_purged(1));
+
+    world.objects.put(&key(1), "v-late", "text/plain", b"hello world");
+    world.handle(created(1, "v-late"), 30).await.unwrap();
+    assert_eq!((world.files.row(id(1)).unwrap().status(), world.is_purged(1)), ("deleted", false));
+    world.clock.advance(900);
+    assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 1 }));
+    assert!(world.objects.versions(&key(1)).is_empty() && world.is_purged(1));
+}
+
+#[tokio::test]
+async fn an_event_that_comes_again_after_the_purge_asks_the_bucket_nothing() {
+    let world = world();
+    world.filled(1, "size");
+    world.clock.advance(360);
+    world.sweep().await.unwrap();
+    let asked = world.objects.asked();
+    // The version is gone, and to a role that may not list S3 says "denied" of it.
+    world.objects.set_down(true);
+    world.handle(created(1, "v-1"), 30).await.unwrap();
+    world.objects.set_down(false);
+    assert_eq!((world.objects.asked(), world.files.row(id(1)).unwrap().status()), (asked, "rejected"));
+}
+
+#[tokio::test]
+async fn every_version_of_a_file_written_twice_goes() {
+    let world = world();
+    world.filled(1, "ok");
+    world.objects.put(&key(1), "v-2", "text/plain", b"hello world");
+    world.handle(created(1, "v-2"), 30).await.unwrap();
+    assert_eq!(world.files.row(id(1)).unwrap().status(), "rejected");
+    world.clock.advance(360);
+    world.sweep().await.unwrap();
+    assert!(world.objects.versions(&key(1)).is_empty() && world.is_purged(1));
+}
+
+#[tokio::test]
+async fn one_object_that_cannot_go_holds_up_no_other_and_is_tried_again() {
+    let world = world();
+    for number in 1..=3 {
+        world.filled(number, "size");
+    }
+    world.objects.put(&key(1), "v-more", "text/plain", b"x");
+    world.files.record(id(1), Fact::Verdict { version: "v-more".to_owned(), value: "FAILED".to_owned() });
+    world.objects.set_stuck("v-1", true);
+    world.clock.advance(360);
+    assert_eq!(world.sweep().await.unwrap_err().as_str(), "ServiceUnavailable");
+    assert_eq!([1, 2, 3].map(|number| world.is_purged(number)), [false, true, true]);
+    assert_eq!(world.objects.versions(&key(1)), ["v-1"], "its other version is gone all the same");
+
+    world.objects.set_stuck("v-1", false);
+    assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 0 }), "not at once");
+    world.clock.advance(600);
+    assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 1 }));
+    assert!(world.is_purged(1) && world.objects.versions(&key(1)).is_empty());
+}
+
+#[tokio::test]
+async fn a_stubborn_object_does_not_starve_those_behind_it() {
+    let world = world();
+    for number in 1..=150 {
+        world.filled(number, "size");
+        world.objects.set_stuck(&format!("v-{number}"), number <= 100);
+    }
+    world.clock.advance(360);
+    assert!(world.sweep().await.is_err());
+    let purged = (1..=150).filter(|number| world.is_purged(*number)).count();
+    assert_eq!(purged, 50, "the second batch had its turn in the same run");
+}
+
+#[tokio::test]
+async fn a_run_that_is_short_of_time_stops_and_another_goes_on() {
+    let world = world();
+    world.filled(1, "size");
+    world.clock.advance(360);
+    assert_eq!(world.handle(scheduled(), 7).await.unwrap(), json!({ "purged": 0 }));
+    assert!(!world.is_purged(1));
+    world.clock.advance(900);
+    assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 1 }));
+}
+
+#[tokio::test]
+async fn without_the_database_nothing_is_removed() {
+    let world = world();
+    world.filled(1, "size");
+    world.clock.advance(360);
+    world.files.set_down(true);
+    assert_eq!(world.sweep().await.unwrap_err().as_str(), "ServiceUnavailable");
+    assert_eq!(world.objects.versions(&key(1)), ["v-1"]);
+}

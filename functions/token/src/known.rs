@@ -1,0 +1,130 @@
+//! Tokens that were handed out: ending one (RFC 7009) and telling about one (RFC 7662).
+
+use serde_json::{Value, json};
+use shared::audit::Line;
+use shared::clock::Clock;
+use shared::entropy::{Entropy, uuid_v7};
+use shared::http::{Request, Response};
+use shared::jwt::AccessToken;
+use shared::port::{Database, ObjectReader, ObjectWriter, Precondition, Signer};
+use shared::trust;
+
+use crate::authentication::{Authenticated, authenticate, first_use, form};
+use crate::client::{self, Client};
+use crate::form::Form;
+use crate::oauth::{self, Error};
+use crate::{Refused, Token, refused};
+
+impl<D, S, R, C, E> Token<D, S, R, C, E>
+where
+    D: Database,
+    S: Signer,
+    R: ObjectReader + ObjectWriter + Clone,
+    C: Clock + Clone,
+    E: Entropy + Clone,
+{
+    /// Ends an access token of the client that asks. Anything else that is presented as a token is answered alike and
+    /// left alone: the answer tells nothing of it (RFC 7009 §2.2).
+    pub(crate) async fn revoke(&self, request: &Request) -> Result<Response, Refused> {
+        let (form, authenticated) = self.asked(request).await?;
+        let Authenticated { client, assertion, at } = &authenticated;
+        let presented = presented(&form, client)?;
+        let judged = match self.trust.genuine(presented, &self.accepts).await {
+            Ok(token) if token.client_id == client.client_id.as_str() && token.tenant == client.tenant => Ok(token),
+            Ok(_) => Err("token_of_another_client"),
+            Err(trust::Refusal::Credential(reason)) => Err(reason.as_str()),
+            Err(trust::Refusal::Stale(stale)) => return Err(unjudged(stale, client)),
+        };
+        let consumed = match &judged {
+            Ok(token) => client::revoke(&self.database, client, assertion, token, *at).await,
+            Err(_) => client::consume(&self.database, client, assertion, *at).await,
+        };
+        first_use(consumed.map_err(|fault| Refused::from(fault).of(client))?, client)?;
+        let line = line("revoke", request, client);
+        match judged {
+            Ok(token) => {
+                let nudge = self.nudge().await;
+                line.text("revoked", &token.jti).text("nudge", nudge).decision("allow", "revoked").emit();
+            }
+            Err(reason) => line.text("reason_of_token", reason).decision("allow", "nothing_to_revoke").emit(),
+        }
+        Ok(Response::empty(200).header("pragma", "no-cache"))
+    }
+
+    /// Tells what a token of the caller's tenant is good for; of any other nothing but that it is not (RFC 7662 §2.2).
+    pub(crate) async fn introspect(&self, request: &Request) -> Result<Response, Refused> {
+        let (form, authenticated) = self.asked(request).await?;
+        let Authenticated { client, assertion, at } = &authenticated;
+        let presented = presented(&form, client)?;
+        let judged = match self.trust.admit(presented, &self.accepts).await {
+            Ok(token) if token.tenant == client.tenant => Ok(token),
+            Ok(_) => Err("token_of_another_tenant"),
+            Err(trust::Refusal::Credential(reason)) => Err(reason.as_str()),
+            Err(trust::Refusal::Stale(stale)) => return Err(unjudged(stale, client)),
+        };
+        let consumed = client::consume(&self.database, client, assertion, *at).await;
+        first_use(consumed.map_err(|fault| Refused::from(fault).of(client))?, client)?;
+        let line = line("introspect", request, client);
+        let body = match judged {
+            Ok(token) => {
+                line.text("introspected", &token.jti).decision("allow", "active").emit();
+                self.described(&token)
+            }
+            Err(reason) => {
+                line.text("reason_of_token", reason).decision("allow", "inactive").emit();
+                json!({"active": false})
+            }
+        };
+        Ok(oauth::uncached(200, &body))
+    }
+
+    async fn asked(&self, request: &Request) -> Result<(Form, Authenticated), Refused> {
+        let form = form(request)?;
+        let now = self.trust.now();
+        let authenticated = authenticate(&self.database, &self.settings.issuer, request, &form, now).await?;
+        Ok((form, authenticated))
+    }
+
+    fn described(&self, token: &AccessToken) -> Value {
+        let mut body = json!({
+            "active": true, "scope": token.scopes.to_string(), "client_id": token.client_id, "sub": token.subject,
+            "aud": self.accepts.audience, "iss": self.accepts.issuer, "exp": token.expires_at.seconds(),
+            "iat": token.issued_at.seconds(), "jti": token.jti, "token_type": "Bearer", "tenant": token.tenant.as_str(),
+        });
+        if let (Some(thumbprint), Some(members)) = (&token.thumbprint, body.as_object_mut()) {
+            members.insert("token_type".to_owned(), json!("DPoP"));
+            members.insert("cnf".to_owned(), json!({"jkt": thumbprint}));
+        }
+        body
+    }
+
+    /// The revocation is committed: a nudge that cannot be written costs at most the schedule's minute.
+    async fn nudge(&self) -> &'static str {
+        let key = format!("trust-inbox/token/{}", uuid_v7(self.trust.now(), &self.entropy));
+        match self.inbox.write(&key, Vec::new(), Precondition::Always).await {
+            Ok(_) => "delivered",
+            Err(fault) => {
+                Line::new("token", "nudge").fault(&fault).emit();
+                "failed"
+            }
+        }
+    }
+}
+
+/// The parameter `token`; `token_type_hint` is a hint and decides nothing, because every token says itself what it is.
+fn presented<'a>(form: &'a Form, client: &Client) -> Result<&'a str, Refused> {
+    let missing = || Refused::from(Error::INVALID_REQUEST.because("token is missing")).of(client);
+    form.find("token").ok_or_else(missing)
+}
+
+/// Without keys nobody can tell a token from garbage, so nothing is said and nothing consumed.
+fn unjudged(_: trust::Stale, client: &Client) -> Refused {
+    refused(Error::TEMPORARILY_UNAVAILABLE, "trust_stale").of(client)
+}
+
+fn line(action: &'static str, request: &Request, client: &Client) -> Line {
+    Line::new("token", action)
+        .request(&request.request_id)
+        .text("tenant", client.tenant.as_str())
+        .text("client_id", client.client_id.as_str())
+}

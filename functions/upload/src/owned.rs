@@ -1,0 +1,141 @@
+//! What the owner of a file does with it after it was made.
+
+use serde::Deserialize;
+use serde_json::Value;
+use shared::audit::Line;
+use shared::boot::Routes;
+use shared::clock::Clock;
+use shared::entropy::Entropy;
+use shared::gate::Caller;
+use shared::http::{Request, Response};
+use shared::object::{ContentType, FileId, FileStatus, Presign, Sha256Digest, SignerSessions, Size, UrlLife};
+use shared::port::{Database, ObjectReader, Parameter};
+use shared::problem::{Code, Problem};
+
+use crate::request::{DeclaredBytes, no_body};
+use crate::{Refusal, Upload, plan};
+
+/// One file of one caller, and what is done with it.
+struct Act<'a> {
+    caller: &'a Caller,
+    id: Option<FileId>,
+    line: Line,
+}
+
+impl<'a> Act<'a> {
+    fn new(function: &'static str, action: &'static str, caller: &'a Caller, request: &Request) -> Act<'a> {
+        let id = request.path_parameters.get("id").and_then(|text| FileId::parse(text).ok());
+        let line = Line::new(function, action)
+            .request(&request.request_id)
+            .who(caller.tenant.as_str(), &caller.subject, &caller.jti)
+            .text("file", &id.map(|id| id.to_string()).unwrap_or_default());
+        Act { caller, id, line }
+    }
+
+    fn told(self, decided: Result<(Response, &'static str), Refusal>) -> Result<Response, Problem> {
+        match decided {
+            Ok((response, outcome)) => {
+                self.line.decision("allow", outcome).emit();
+                Ok(response)
+            }
+            Err(refusal) => Err(refusal.told(self.line)),
+        }
+    }
+
+    /// Tenant, subject and file: whose file it is stands in every statement.
+    fn parameters(&self) -> Result<(FileId, Vec<Parameter>), Refusal> {
+        let id = self.id.ok_or(Code::NotFound)?;
+        let whose = vec![
+            Parameter::Text(self.caller.tenant.as_str().to_owned()),
+            Parameter::Text(self.caller.subject.clone()),
+            Parameter::Uuid(id.uuid()),
+        ];
+        Ok((id, whose))
+    }
+}
+
+impl<R, D, S, P, C, E> Upload<R, D, S, P, C, E>
+where
+    R: ObjectReader,
+    D: Database,
+    S: SignerSessions,
+    P: Presign,
+    C: Clock,
+    E: Entropy,
+{
+    /// `POST /files/{id}/url` for a caller who was admitted: another URL for the same bytes, while none have arrived.
+    pub async fn renew(&self, caller: &Caller, request: &Request) -> Result<Response, Problem> {
+        let act = Act::new(Self::FUNCTION, "files:write", caller, request);
+        let decided = self.decide_renewal(&act, request).await;
+        act.told(decided)
+    }
+
+    async fn decide_renewal(&self, act: &Act<'_>, request: &Request) -> Result<(Response, &'static str), Refusal> {
+        let (id, mut parameters) = act.parameters()?;
+        no_body(request)?;
+        let session = self.sessions.session(&act.caller.tenant).await.map_err(Refusal::signer)?;
+        let now = self.clock.now();
+        let life = UrlLife::within(UrlLife::LONGEST, session.expires_at, now).map_err(|_| Code::SignerUnavailable)?;
+        parameters.extend([Parameter::Int(life.ends(now).millis()), Parameter::Int(now.millis())]);
+        let answer = self.database.call("api.renew_upload", parameters).await.map_err(Refusal::fault)?;
+        let bytes = declared(answer)?;
+        let signed = self.sign(act.caller, &session, id, &bytes, now, life).await?;
+        Ok((Response::json(200, &plan(id, &signed, life.ends(now))), "renewed"))
+    }
+
+    /// `DELETE /files/{id}` for a caller who was admitted. Deleting a deleted file is no fault (RFC 9110 §9.2.2).
+    pub async fn delete(&self, caller: &Caller, request: &Request) -> Result<Response, Problem> {
+        let act = Act::new(Self::FUNCTION, "files:delete", caller, request);
+        let decided = self.decide_deletion(&act, request).await;
+        act.told(decided)
+    }
+
+    async fn decide_deletion(&self, act: &Act<'_>, request: &Request) -> Result<(Response, &'static str), Refusal> {
+        let (_, mut parameters) = act.parameters()?;
+        no_body(request)?;
+        parameters.push(Parameter::Int(self.clock.now().millis()));
+        let answer = self.database.call("api.delete_file", parameters).await.map_err(Refusal::fault)?;
+        match answer.get("outcome").and_then(Value::as_str) {
+            Some("deleted") => Ok((Response::empty(204), "deleted")),
+            Some("known") => Ok((Response::empty(204), "known")),
+            Some("unknown") => Err(Code::NotFound.into()),
+            _ => Err(Code::Internal.into()),
+        }
+    }
+}
+
+/// The bytes that a pending file waits for, or why it waits for none.
+fn declared(answer: Value) -> Result<DeclaredBytes, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(tag = "outcome", rename_all = "snake_case")]
+    enum Answer {
+        Renewed { file: Row },
+        Closed { status: String },
+        Unknown,
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        content_type: String,
+        size: u64,
+        sha256: String,
+    }
+    let row = match serde_json::from_value(answer).map_err(|_| Code::Internal)? {
+        Answer::Renewed { file } => file,
+        Answer::Unknown => return Err(Code::NotFound.into()),
+        Answer::Closed { status } => {
+            return Err(match FileStatus::parse(&status).map_err(|_| Code::Internal)? {
+                FileStatus::Scanning | FileStatus::Clean | FileStatus::Unscannable => Code::FileAlreadyUploaded,
+                FileStatus::Rejected | FileStatus::Infected | FileStatus::Expired | FileStatus::Deleted => {
+                    Code::FileUnavailable
+                }
+                FileStatus::Pending => Code::Internal,
+            }
+            .into());
+        }
+    };
+    Ok(DeclaredBytes {
+        content_type: ContentType::parse(&row.content_type).map_err(|_| Code::Internal)?,
+        size: Size::of_put(row.size).map_err(|_| Code::Internal)?,
+        sha256: Sha256Digest::from_hex(&row.sha256).map_err(|_| Code::Internal)?,
+    })
+}

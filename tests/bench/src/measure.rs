@@ -1,0 +1,288 @@
+//! The measuring itself: interleaved, so that whatever else the machine does hits everybody alike.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use shared::entropy::SystemEntropy;
+use shared::name::{Identifier, Tenant};
+use shared::pc1::{self, Context, DataKey, MessageIds, Row};
+use uuid::Uuid;
+
+use crate::runtime_api::Sandbox;
+use crate::world::{World, function};
+
+/// Starts of each program.
+const STARTS: usize = 40;
+/// First answers of each program.
+const FIRSTS: usize = 10;
+/// Blocks of each case.
+const ROUNDS: usize = 5;
+/// Calls of a block before those that are counted.
+const WARMING: usize = 3;
+/// Trust objects are fresh for five seconds.
+const FRESH: Duration = Duration::from_secs(4);
+
+/// The program that does nothing.
+pub(crate) const FLOOR: &str = "floor";
+/// The program that checks one RS256 signature.
+pub(crate) const BARE: &str = "bare-rs256";
+const DEPLOYMENTS: [&str; 10] = [
+    "authorizer",
+    "token",
+    "upload",
+    "download",
+    "data-key-encrypt",
+    "data-key-decrypt",
+    "object-events",
+    "trust",
+    "admin",
+    "migrate",
+];
+
+/// Everything that was found out.
+#[derive(Default)]
+pub(crate) struct Findings {
+    /// Program → milliseconds from spawn to the first poll.
+    pub(crate) starts: BTreeMap<&'static str, Vec<f64>>,
+    /// Program → milliseconds from spawn to the first answer.
+    pub(crate) firsts: BTreeMap<&'static str, Vec<f64>>,
+    /// Program → peak kibibytes, after all its cases.
+    pub(crate) memory: BTreeMap<&'static str, u64>,
+    /// Case by case, in order.
+    pub(crate) cases: Vec<(&'static str, Tally)>,
+    /// Microseconds of the bare cryptography for one field of 64 bytes.
+    pub(crate) bare_field: Vec<f64>,
+}
+
+/// What the calls of one case came to.
+#[derive(Default)]
+pub(crate) struct Tally {
+    /// Microseconds each call took.
+    pub(crate) took: Vec<f64>,
+    /// Nanoseconds on a processor, all calls together.
+    pub(crate) processor: u64,
+    pub(crate) calls: u64,
+    pub(crate) outside: Outside,
+}
+
+/// What left the process.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Outside {
+    pub(crate) s3: u64,
+    pub(crate) kms: u64,
+    pub(crate) sts: u64,
+    pub(crate) round_trips: u64,
+}
+
+struct Case<'a> {
+    name: &'static str,
+    program: &'static str,
+    block: usize,
+    event: Box<dyn Fn() -> io::Result<Vec<u8>> + 'a>,
+    right: fn(&Value) -> bool,
+}
+
+/// Runs everything.
+pub(crate) async fn run(world: &World, logs: &Path, say: fn(&str)) -> io::Result<Findings> {
+    std::fs::create_dir_all(logs)?;
+    let mut findings = Findings::default();
+    let mut programs = BTreeMap::new();
+    for name in [FLOOR, BARE] {
+        programs.insert(name, world.plain_environment(name)?);
+    }
+    for name in DEPLOYMENTS {
+        programs.insert(name, world.environment(name)?);
+    }
+    let log = |name: &str| logs.join(format!("{name}.log"));
+
+    say("  start-up ...\n");
+    for _ in 0..STARTS {
+        for (name, (binary, environment)) in &programs {
+            let (_, took) = Sandbox::start(binary, environment, &log(name)).await.map_err(|error| named(name, &error))?;
+            findings.starts.entry(name).or_default().push(millis(took));
+        }
+    }
+
+    say("  first answers ...\n");
+    let cases = cases(world, &programs, &log).await?;
+    for _ in 0..FIRSTS {
+        let mut done = "";
+        for case in &cases {
+            if case.program == done {
+                continue;
+            }
+            done = case.program;
+            let (binary, environment) = found(&programs, case.program)?;
+            let event = (case.event)()?;
+            let since = Instant::now();
+            let (mut sandbox, _) = Sandbox::start(binary, environment, &log(case.program)).await?;
+            let answer = sandbox.call(&event).await?;
+            findings.firsts.entry(case.program).or_default().push(millis(since.elapsed()));
+            judge(case, &answer.answer)?;
+        }
+    }
+
+    say("  warm calls ...\n");
+    let mut sandboxes = BTreeMap::new();
+    for case in &cases {
+        if !sandboxes.contains_key(case.program) {
+            let (binary, environment) = found(&programs, case.program)?;
+            sandboxes.insert(case.program, Sandbox::start(binary, environment, &log(case.program)).await?.0);
+        }
+        findings.cases.push((case.name, Tally::default()));
+    }
+    for _ in 0..ROUNDS {
+        for (case, (_, tally)) in cases.iter().zip(&mut findings.cases) {
+            let sandbox = sandboxes.get_mut(case.program).ok_or_else(|| io::Error::other("no sandbox"))?;
+            block(world, case, sandbox, tally).await.map_err(|error| named(case.name, &error))?;
+        }
+        for _ in 0..5 {
+            findings.bare_field.push(bare_fields(1_000)?);
+        }
+    }
+    for (name, sandbox) in &sandboxes {
+        findings.memory.insert(name, sandbox.peak_memory()?);
+    }
+    Ok(findings)
+}
+
+/// One block of calls. The first calls are not counted: after a pause a function reads its trust objects again. The block
+/// ends before they are due once more, so that what is counted is what a warm call costs.
+async fn block(world: &World, case: &Case<'_>, sandbox: &mut Sandbox, tally: &mut Tally) -> io::Result<()> {
+    // What is asked is made beforehand: signing a token takes longer than checking it.
+    let events = (0..case.block + WARMING).map(|_| (case.event)()).collect::<io::Result<Vec<_>>>()?;
+    let (warming, counted) = events.split_at(WARMING);
+    let since = Instant::now();
+    for event in warming {
+        judge(case, &sandbox.call(event).await?.answer)?;
+    }
+    let (outside, processor, before) = (Outside::of(world, case.program), sandbox.processor_time()?, tally.calls);
+    for event in counted {
+        if since.elapsed() > FRESH && tally.calls > before {
+            break;
+        }
+        let call = sandbox.call(event).await?;
+        tally.took.push(call.took.as_secs_f64() * 1e6);
+        tally.calls += 1;
+        judge(case, &call.answer)?;
+    }
+    tally.processor += sandbox.processor_time()?.saturating_sub(processor);
+    tally.outside = tally.outside.plus(Outside::of(world, case.program).minus(outside));
+    Ok(())
+}
+
+async fn cases<'a>(
+    world: &'a World,
+    programs: &BTreeMap<&'static str, (PathBuf, BTreeMap<String, String>)>,
+    log: &impl Fn(&str) -> PathBuf,
+) -> io::Result<Vec<Case<'a>>> {
+    let token = world.token()?;
+    let same = world.authorizer_event(&token);
+    let (one, many) = (world.encrypt_event(&token, 1), world.encrypt_event(&token, 1_000));
+    let (binary, environment) = found(programs, "data-key-encrypt")?;
+    let (mut encrypt, _) = Sandbox::start(binary, environment, &log("data-key-encrypt")).await?;
+    let one_back = world.decrypt_event(&token, &encrypt.call(&one).await?.answer)?;
+    let many_back = world.decrypt_event(&token, &encrypt.call(&many).await?.answer)?;
+    drop(encrypt);
+    let fixed = |event: Vec<u8>| Box::new(move || Ok(event.clone()));
+    let ok = |answer: &Value| answer["statusCode"] == 200;
+    let allow = |answer: &Value| answer["policyDocument"]["Statement"][0]["Effect"] == "Allow";
+    let upload = world.upload_event(&token);
+    let metadata = world.download_event(&token, "/files/{id}");
+    let content = world.download_event(&token, "/files/{id}/content");
+    let new = move || Ok(world.authorizer_event(&world.token()?));
+    let case = |name, program, block, event, right| Case { name, program, block, event, right };
+    Ok(vec![
+        case(FLOOR, FLOOR, 400, fixed(same.clone()), |_| true),
+        case(BARE, BARE, 400, Box::new(new), |answer| answer["verified"] == true),
+        case("authorizer, new token", "authorizer", 400, Box::new(new), allow),
+        case("authorizer, token seen before", "authorizer", 400, fixed(same), allow),
+        case("token", "token", 100, Box::new(|| world.token_event()), ok),
+        case("upload", "upload", 100, fixed(upload), |answer| answer["statusCode"] == 201),
+        case("download, metadata", "download", 100, fixed(metadata), ok),
+        case("download, content", "download", 100, fixed(content), |answer| answer["statusCode"] == 302),
+        case("encrypt 1", "data-key-encrypt", 200, fixed(one), ok),
+        case("encrypt 1,000", "data-key-encrypt", 20, fixed(many), ok),
+        case("decrypt 1", "data-key-decrypt", 200, fixed(one_back), ok),
+        case("decrypt 1,000", "data-key-decrypt", 20, fixed(many_back), ok),
+    ])
+}
+
+/// Microseconds a field for sealing `count` fields with nothing around it.
+fn bare_fields(count: usize) -> io::Result<f64> {
+    let broken = |_| io::Error::other("the bench names a field wrongly");
+    let (tenant, table) = (Tenant::parse("acme").map_err(broken)?, Identifier::parse("users").map_err(broken)?);
+    let (column, row) = (Identifier::parse("email").map_err(broken)?, Row::parse("42").map_err(broken)?);
+    let key = DataKey::parse(&[7; 32]).map_err(broken)?;
+    let id = Uuid::from_u128(0x0198_e1a0_0000_7000_8000_0000_0000_0000);
+    let context = Context { tenant: &tenant, table: &table, column: &column, row: &row, version: None };
+    let since = Instant::now();
+    for message in MessageIds::draw(count, &SystemEntropy) {
+        let record = pc1::seal(&key, id, message, &context, &[b'x'; 64]);
+        black_box(record.map_err(|_| io::Error::other("a field does not seal"))?);
+    }
+    Ok(since.elapsed().as_secs_f64() * 1e6 / count as f64)
+}
+
+impl Outside {
+    fn of(world: &World, program: &str) -> Self {
+        let login = program.replace('-', "_");
+        let mut outside = Self { round_trips: world.stack.proxy.round_trips(&login), ..Self::default() };
+        // A session of a function's role is named after the function.
+        let session = format!("/{}", function(program));
+        for entry in world.stack.account.iam.trail() {
+            if entry.principal.ends_with(&session) {
+                match entry.service.as_str() {
+                    "s3" => outside.s3 += 1,
+                    "kms" => outside.kms += 1,
+                    "sts" => outside.sts += 1,
+                    _ => {}
+                }
+            }
+        }
+        outside
+    }
+
+    fn minus(self, before: Self) -> Self {
+        Self {
+            s3: self.s3.saturating_sub(before.s3),
+            kms: self.kms.saturating_sub(before.kms),
+            sts: self.sts.saturating_sub(before.sts),
+            round_trips: self.round_trips.saturating_sub(before.round_trips),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            s3: self.s3 + other.s3,
+            kms: self.kms + other.kms,
+            sts: self.sts + other.sts,
+            round_trips: self.round_trips + other.round_trips,
+        }
+    }
+}
+
+fn judge(case: &Case<'_>, answer: &[u8]) -> io::Result<()> {
+    let value: Value = serde_json::from_slice(answer)?;
+    if (case.right)(&value) {
+        return Ok(());
+    }
+    let text: String = value.to_string().chars().take(300).collect();
+    Err(io::Error::other(format!("{}: the answer is wrong: {text}", case.name)))
+}
+
+fn found<'a, T>(programs: &'a BTreeMap<&'static str, T>, name: &str) -> io::Result<&'a T> {
+    programs.get(name).ok_or_else(|| io::Error::other(format!("no program {name}")))
+}
+
+fn named(name: &str, error: &io::Error) -> io::Error {
+    io::Error::other(format!("{name}: {error}"))
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

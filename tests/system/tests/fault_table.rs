@@ -1,0 +1,332 @@
+//! What each function answers under each fault of its surroundings: `faults.txt`, held against the running stack.
+//!
+//! Every fault meets every call twice: with everything warm, and with processes that have nothing in memory. After each
+//! fault the same calls must pass, and no call that was refused may have written anything, unless its row says so.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use local::faults::Faults;
+use local::lambda::Kind;
+use serde_json::{Value, json};
+use shared::digest::sha256;
+use support::{Running, root};
+
+const CONTENT: &[u8] = b"hello";
+
+/// Longer than one attempt, and than one statement, may take.
+const SLOW: Duration = Duration::from_secs(5);
+
+const CALLS: [&str; 12] = [
+    "POST /oauth2/token",
+    "POST /files",
+    "POST /files/{id}/url",
+    "GET /files/{id}",
+    "GET /files/{id}/content",
+    "DELETE /files/{id}",
+    "POST /fields/encrypt",
+    "POST /fields/decrypt",
+    "object-events: an object was created",
+    "object-events: the schedule",
+    "trust: the schedule",
+    "admin: tenant.put",
+];
+
+const SERVICES: [&str; 3] = ["kms", "sts", "s3"];
+
+/// The faults in the order in which they are tried.
+fn faults() -> Vec<String> {
+    let mut all = Vec::new();
+    for service in SERVICES {
+        for fault in ["throttles", "is down", "is slow"] {
+            all.push(format!("{service} {fault}"));
+        }
+    }
+    all.extend(
+        ["postgres refuses", "postgres is slow", "an answer is lost", "connections are killed"].map(str::to_owned),
+    );
+    all
+}
+
+/// Call → fault → the outcomes when warm and when cold.
+fn list() -> BTreeMap<String, BTreeMap<String, [String; 2]>> {
+    let text = std::fs::read_to_string(root().join("tests/system/faults.txt")).unwrap();
+    let mut all: BTreeMap<String, BTreeMap<String, [String; 2]>> = BTreeMap::new();
+    let mut call = String::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+        let Some(row) = line.strip_prefix("    ") else {
+            call = line.to_owned();
+            all.insert(call.clone(), BTreeMap::new());
+            continue;
+        };
+        let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        let [fault, warm, cold] = cells[..] else { panic!("{row:?} is no row") };
+        all.get_mut(&call).unwrap().insert(fault.to_owned(), [warm.to_owned(), cold.to_owned()]);
+    }
+    all
+}
+
+#[test]
+fn the_table_has_every_call_and_every_fault() {
+    let list = list();
+    assert_eq!(list.keys().map(String::as_str).collect::<Vec<_>>(), {
+        let mut calls = CALLS.to_vec();
+        calls.sort_unstable();
+        calls
+    });
+    let mut wanted = faults();
+    wanted.sort();
+    for (call, rows) in &list {
+        assert_eq!(rows.keys().cloned().collect::<Vec<_>>(), wanted, "{call}");
+    }
+    let text = std::fs::read_to_string(root().join("infra/aws/openapi.yaml")).unwrap();
+    let document: Value = serde_yaml_ng::from_str(&text).unwrap();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters") {
+            let name = format!("{} {path}", method.to_uppercase());
+            let reads_only = operation.get("x-portcullis-open").is_some() && method == "get";
+            assert!(reads_only || CALLS.contains(&name.as_str()), "{name} has no rows in tests/system/faults.txt");
+        }
+    }
+}
+
+/// The stack and what the calls are about.
+struct World {
+    running: Running,
+    owner: tokio_postgres::Client,
+    token: String,
+    pending: String,
+    clean: String,
+    doomed: String,
+    created: Value,
+    record: String,
+}
+
+impl World {
+    async fn open() -> World {
+        let running = Running::start().await;
+        let owner = running.owner().await;
+        let token = running.token("acme-backend").await;
+        let file = async || {
+            let plan = running.api.call("POST", "/files", Some(&token), Some(&new_file())).await.unwrap().json();
+            (plan["id"].as_str().unwrap().to_owned(), plan["upload"].clone())
+        };
+        let (pending, doomed, (clean, upload)) = (file().await.0, file().await.0, file().await);
+        let headers = upload["headers"].as_object().unwrap();
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
+        let put = running.api.send("PUT", upload["url"].as_str().unwrap(), &headers, CONTENT.into()).await.unwrap();
+        let version = put.header("x-amz-version-id").to_owned();
+        let created = json!({"source": "aws.s3", "detail-type": "Object Created", "detail": {
+            "bucket": {"name": running.stack.places.object_bucket},
+            "object": {"key": format!("t/acme/{clean}"), "version-id": version}}});
+        running.stack.events.idle().await;
+        let plaintext = URL_SAFE_NO_PAD.encode("ada@example.com");
+        let body = field("plaintext", &plaintext);
+        let answer = running.api.call("POST", "/fields/encrypt", Some(&token), Some(&body)).await.unwrap().json();
+        let record = answer["items"][0]["record"].as_str().unwrap().to_owned();
+        World { running, owner, token, pending, clean, doomed, created, record }
+    }
+
+    /// A fresh token: those of a long table would end in the middle of it.
+    async fn refresh(&mut self) {
+        self.token = self.running.token("acme-backend").await;
+    }
+
+    /// Makes one call and says what came of it.
+    async fn call(&self, call: &str) -> String {
+        if let Some((function, what)) = call.split_once(": ") {
+            let event = match what {
+                "an object was created" => self.created.clone(),
+                "the schedule" => json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}),
+                "tenant.put" => json!({"operation": "tenant.put", "operator": "test", "tenant": "acme"}),
+                other => panic!("{other}"),
+            };
+            let name = format!("portcullis-local-{function}");
+            let outcome = self.running.stack.lambda.invoke(&name, event.to_string().into(), Kind::RequestResponse);
+            let outcome = outcome.await.unwrap();
+            let body: Value = serde_json::from_slice(&outcome.payload).unwrap();
+            return match (&outcome.function_error, body.get("error")) {
+                (Some(_), _) => format!("error {}", body["errorType"].as_str().unwrap_or_default()),
+                (None, Some(error)) => format!("refusal {}", error["code"].as_str().unwrap_or_default()),
+                (None, None) => "ok".to_owned(),
+            };
+        }
+        let api = &self.running.api;
+        if call == "POST /oauth2/token" {
+            let assertion = api.assertion(self.running.client("acme-backend")).unwrap();
+            return api.token_with(&assertion, None).await.unwrap().outcome();
+        }
+        let (method, path) = call.split_once(' ').unwrap();
+        let id = match call {
+            "POST /files/{id}/url" => &self.pending,
+            "DELETE /files/{id}" => &self.doomed,
+            _ => &self.clean,
+        };
+        let body = match call {
+            "POST /files" => Some(new_file()),
+            "POST /fields/encrypt" => Some(field("plaintext", &URL_SAFE_NO_PAD.encode("ada@example.com"))),
+            "POST /fields/decrypt" => Some(field("record", &self.record)),
+            _ => None,
+        };
+        let answer = api.call(method, &path.replace("{id}", id), Some(&self.token), body.as_ref()).await.unwrap();
+        let text = String::from_utf8_lossy(&answer.body);
+        for inside in ["127.0.0.1", "postgres", "amazonaws", "rds"] {
+            assert!(answer.status < 400 || !text.contains(inside), "{call}: {text}");
+        }
+        if answer.status == 503 {
+            assert!(!answer.header("retry-after").is_empty(), "{call}: no Retry-After");
+        }
+        match answer.json().pointer("/items/0/error/code").and_then(Value::as_str) {
+            Some(code) => format!("{} {code}", answer.status),
+            None => answer.outcome(),
+        }
+    }
+
+    fn strike(&self, fault: &str) {
+        let stack = &self.running.stack;
+        let (who, what) = fault.split_once(' ').unwrap();
+        let knobs = match who {
+            "kms" => stack.kms.faults(),
+            "sts" => stack.sts.faults(),
+            "s3" => stack.s3.faults(),
+            _ => match fault {
+                "postgres refuses" => {
+                    stack.proxy.refuse_new(true);
+                    return stack.proxy.drop_connections();
+                }
+                "postgres is slow" => return stack.proxy.set_latency(SLOW),
+                "an answer is lost" => return stack.proxy.lose_answers(1),
+                "connections are killed" => return stack.proxy.drop_connections(),
+                other => panic!("{other}"),
+            },
+        };
+        knobs.set(match what {
+            "throttles" => Faults { throttle_next: u32::MAX, ..Faults::default() },
+            "is down" => Faults { unavailable: true, ..Faults::default() },
+            "is slow" => Faults { latency: SLOW, ..Faults::default() },
+            other => panic!("{other}"),
+        });
+    }
+
+    fn lift(&self) {
+        let stack = &self.running.stack;
+        for knobs in [stack.kms.faults(), stack.sts.faults(), stack.s3.faults()] {
+            knobs.set(Faults::default());
+        }
+        stack.proxy.refuse_new(false);
+        stack.proxy.set_latency(Duration::ZERO);
+        stack.proxy.lose_answers(0);
+    }
+
+    /// How much there is of everything that a call may write.
+    async fn written(&self) -> Vec<i64> {
+        let tables = [
+            "files",
+            "files WHERE status = 'deleted'",
+            "file_facts",
+            "data_keys",
+            "assertion_ids",
+            "admin_audit",
+            "revocations",
+        ];
+        let counts = tables.map(|what| format!("(SELECT count(*) FROM public.{what})"));
+        let row = self.owner.query_typed(&format!("SELECT {}", counts.join(", ")), &[]).await.unwrap().remove(0);
+        (0..tables.len()).map(|place| row.get(place)).collect()
+    }
+}
+
+fn new_file() -> Value {
+    let digest = STANDARD.encode(sha256(CONTENT));
+    json!({"name": "a.txt", "content_type": "text/plain", "size": CONTENT.len(), "sha256": digest, "mode": "put"})
+}
+
+fn field(name: &str, value: &str) -> Value {
+    json!({"items": [{"ref": "1", "table": "users", "column": "email", "row": "42", name: value}]})
+}
+
+/// Kills the functions' processes that this test's own stack has started, and waits until they are gone.
+async fn kill_functions() {
+    let own = std::process::id().to_string();
+    let mut killed = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) =
+            entry.file_name().to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())).map(str::to_owned)
+        else {
+            continue;
+        };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { continue };
+        let parent = rest.split_whitespace().nth(1).unwrap_or_default();
+        let is_function = root().join("functions").join(name).is_dir();
+        if parent == own && is_function {
+            killed.push(pid);
+        }
+    }
+    for pid in &killed {
+        tokio::process::Command::new("kill").args(["-KILL", pid]).status().await.unwrap();
+    }
+    for pid in killed {
+        let exe = Path::new("/proc").join(pid).join("exe");
+        while std::fs::read_link(&exe).is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_function_answers_every_fault_as_the_table_says() {
+    let mut world = World::open().await;
+    let list = list();
+    let mut wrong = Vec::new();
+    for fault in faults() {
+        for (at, cold) in [(0, false), (1, true)] {
+            world.refresh().await;
+            // Everything is warm, and passes, before any fault: and after the fault before.
+            for call in CALLS {
+                let outcome = world.call(call).await;
+                let passes = outcome == "ok" || outcome.starts_with(['2', '3']) && !outcome.starts_with("207");
+                assert!(passes, "{call} before {fault}: {outcome}");
+            }
+            if cold {
+                kill_functions().await;
+            }
+            let each = matches!(fault.as_str(), "an answer is lost" | "connections are killed");
+            if !each {
+                world.strike(&fault);
+            }
+            for call in CALLS {
+                let before = world.written().await;
+                if each {
+                    world.strike(&fault);
+                }
+                let mut outcome = world.call(call).await;
+                world.running.stack.proxy.lose_answers(0);
+                let failed = !(outcome == "ok" || outcome.starts_with(['2', '3']));
+                if failed && world.written().await != before {
+                    outcome += " + written";
+                }
+                let wanted = list.get(call).and_then(|rows| rows.get(&fault)).map_or("no row", |row| row[at].as_str());
+                if wanted != outcome {
+                    let how = if cold { "cold" } else { "warm" };
+                    wrong.push(format!("{call} · {fault} · {how}: the table says {wanted}, the stack {outcome}"));
+                }
+            }
+            world.lift();
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    world.running.stack.stop().await;
+}
