@@ -44,6 +44,7 @@ impl World {
             root: home.join("run"),
             cache: Some(home.join("cache")),
             clock: Clock::system(),
+            parameters: Default::default(),
         })
         .await?;
         let clients = seed::seed(&stack).await?;

@@ -49,7 +49,7 @@ pub(crate) async fn patiently<T, F: Future<Output = Result<T, Fault>>>(
 fn part_of(most: Duration, entropy: &impl Entropy) -> Duration {
     let mut random = [0; 4];
     entropy.fill(&mut random);
-    let nanos = most.as_nanos() * u128::from(u32::from_be_bytes(random)) >> 32;
+    let nanos = (most.as_nanos() * u128::from(u32::from_be_bytes(random))) >> 32;
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
