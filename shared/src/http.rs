@@ -36,7 +36,8 @@ impl Headers {
                     }
                 }
             }
-            (_, Some(Value::Object(single))) => {
+            // What cannot be read is no reason to believe the view that lost the repeats.
+            (None | Some(Value::Null), Some(Value::Object(single))) => {
                 for (name, value) in single {
                     fields.push((name.clone(), value.as_str().ok_or(Malformed("event"))?.to_owned()));
                 }

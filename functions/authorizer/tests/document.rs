@@ -1,5 +1,7 @@
 //! Which OpenAPI documents become a route table.
 
+#![allow(clippy::indexing_slicing, reason = "helpers outside of #[test] functions; a test may fail loudly")]
+
 #[path = "../document.rs"]
 mod document;
 

@@ -112,7 +112,7 @@ where
         let line = Line::new(self.operations.deployment().name(), operation.action())
             .request(request_id)
             .who(caller.tenant.as_str(), &caller.subject, &caller.jti)
-            .list("columns", columns(&items, caller, self.operation))
+            .list("columns", columns(&items, caller, operation))
             .number("items", count(items.len()));
         let done = match (operation, &self.keys) {
             (Operation::Encrypt, Keys::Writer(keys, _)) => {

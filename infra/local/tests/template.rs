@@ -222,7 +222,7 @@ fn singletons_reserve_concurrency_only_where_asked() {
         .filter(|function| function.reserved_concurrency == Some(1))
         .map(|function| function.deployment.as_str())
         .collect();
-    assert_eq!(reserved, ["migrate", "trust"]);
+    assert_eq!(reserved, ["issuer-keys", "migrate", "trust"]);
 }
 
 #[test]

@@ -382,7 +382,7 @@ fn no_other_spelling_of_base64url_is_read() {
             assert_eq!(spelt(format!("{}{tail}", parts[at])), Err(Reason::Malformed), "part {at} with {tail:?}");
         }
         // The last character of a part that is no multiple of four carries bits that must be zero.
-        if parts[at].len() % 4 != 0 {
+        if !parts[at].len().is_multiple_of(4) {
             let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
             let (stem, last) = parts[at].split_at(parts[at].len() - 1);
             let next = alphabet.as_bytes()[alphabet.find(last).unwrap() ^ 1];
