@@ -44,11 +44,7 @@ impl World {
             root: home.join("run"),
             cache: Some(home.join("cache")),
             clock: Clock::system(),
-<<<<<<< HEAD
             parameters: std::collections::BTreeMap::new(),
-=======
-            parameters: Default::default(),
->>>>>>> w3
         })
         .await?;
         let clients = seed::seed(&stack).await?;
