@@ -44,11 +44,7 @@ impl World {
             root: home.join("run"),
             cache: Some(home.join("cache")),
             clock: Clock::system(),
-<<<<<<< HEAD
             parameters: std::collections::BTreeMap::new(),
-=======
-            parameters: BTreeMap::new(),
->>>>>>> w7
         })
         .await?;
         let clients = seed::seed(&stack).await?;
