@@ -362,11 +362,11 @@ impl Stack {
             let request = json!({"KeyId": key, "Message": message, "MessageType": "DIGEST",
                 "SigningAlgorithm": "RSASSA_PKCS1_V1_5_SHA_256"});
             let answer = self.kms.perform(&operator, None, "Sign", &request).map_err(shown)?;
-            return STANDARD.decode(answer["Signature"].as_str().unwrap_or_default()).map_err(io::Error::other);
+            return STANDARD.decode(text(&answer, "/Signature")).map_err(io::Error::other);
         }
         let request = json!({"Name": key, "WithDecryption": true});
         let answer = self.ssm.perform(&operator, "GetParameter", &request).map_err(shown)?;
-        let pem = answer["Parameter"]["Value"].as_str().unwrap_or_default();
+        let pem = text(&answer, "/Parameter/Value");
         let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
         let pair = RsaKeyPair::from_pkcs8(&STANDARD.decode(der).map_err(io::Error::other)?).map_err(shown)?;
         let mut signature = vec![0; pair.public_modulus_len()];
@@ -404,6 +404,10 @@ pub fn unpacked_postgres(checkout: &Path) -> Option<PathBuf> {
 
 fn all(faults: Vec<String>) -> io::Error {
     io::Error::other(faults.join("\n"))
+}
+
+fn text<'a>(answer: &'a Value, pointer: &str) -> &'a str {
+    answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn shown(error: impl std::fmt::Debug) -> io::Error {

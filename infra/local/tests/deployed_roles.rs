@@ -224,13 +224,14 @@ fn each_signer_role_is_assumed_by_its_own_function_alone() {
     }
 }
 
-const EVERYBODY: [&str; 10] = [
+const EVERYBODY: [&str; 11] = [
     "token",
     "authorizer",
     "upload",
     "download",
     "data-key-encrypt",
     "data-key-decrypt",
+    "issuer-keys",
     "object-events",
     "trust",
     "admin",

@@ -103,7 +103,8 @@ pub(crate) async fn run(world: &World, logs: &Path, say: fn(&str)) -> io::Result
     say("  start-up ...\n");
     for _ in 0..STARTS {
         for (name, (binary, environment)) in &programs {
-            let (_, took) = Sandbox::start(binary, environment, &log(name)).await.map_err(|error| named(name, &error))?;
+            let (_, took) =
+                Sandbox::start(binary, environment, &log(name)).await.map_err(|error| named(name, &error))?;
             findings.starts.entry(name).or_default().push(millis(took));
         }
     }

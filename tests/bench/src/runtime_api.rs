@@ -38,7 +38,11 @@ pub(crate) struct Call {
 enum Message {
     /// The process asks for an event; it gets whatever is sent back.
     Polled(oneshot::Sender<Vec<u8>>),
-    Answered { at: Instant, body: Vec<u8>, failed: bool },
+    Answered {
+        at: Instant,
+        body: Vec<u8>,
+        failed: bool,
+    },
 }
 
 impl Sandbox {

@@ -44,7 +44,7 @@ impl World {
             root: home.join("run"),
             cache: Some(home.join("cache")),
             clock: Clock::system(),
-            parameters: BTreeMap::new(),
+            parameters: std::collections::BTreeMap::new(),
         })
         .await?;
         let clients = seed::seed(&stack).await?;

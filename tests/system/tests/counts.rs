@@ -28,12 +28,7 @@ fn sent(running: &Running, deployment: &str) -> BTreeMap<&'static str, u64> {
         trail.iter().filter(|entry| entry.service == service && entry.principal.ends_with(&session)).count() as u64
     };
     let round_trips = running.stack.proxy.round_trips(&deployment.replace('-', "_"));
-    BTreeMap::from([
-        ("s3", calls("s3")),
-        ("kms", calls("kms")),
-        ("sts", calls("sts")),
-        ("round_trips", round_trips),
-    ])
+    BTreeMap::from([("s3", calls("s3")), ("kms", calls("kms")), ("sts", calls("sts")), ("round_trips", round_trips)])
 }
 
 /// What the budgets say of a case, for all of a few calls. A broken number is an average: its few calls in a hundred are

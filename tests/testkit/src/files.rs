@@ -251,7 +251,7 @@ impl Database for Files {
             "api.record_created" => state.record_created(parameters),
             "api.renew_upload" => state.renew(parameters),
             "api.delete_file" => state.delete(parameters),
-            "api.files_to_sweep" => state.to_sweep(parameters),
+            "api.files_to_sweep" => state.sweep(parameters),
             "api.file_purged" => state.purged(parameters),
             _ => None,
         };
@@ -413,7 +413,7 @@ impl State {
         })
     }
 
-    fn to_sweep(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+    fn sweep(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
         use Parameter::Int;
         let [Int(now), Int(limit)]: [Parameter; 2] = parameters.try_into().ok()? else {
             return None;

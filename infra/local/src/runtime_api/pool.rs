@@ -176,13 +176,7 @@ impl Pool {
         }
         Sandbox::spawn(|runtime_api| {
             let (environment, expires) = self.environment(&runtime_api, ordinal, self.plan.credential_life);
-            Blueprint {
-                binary: self.plan.binary.clone(),
-                environment,
-                log,
-                expires,
-                init_limit: self.plan.init_limit,
-            }
+            Blueprint { binary: self.plan.binary.clone(), environment, log, expires, init_limit: self.plan.init_limit }
         })
         .await
     }

@@ -61,7 +61,7 @@ impl Reference {
             Some((name, selector)) => (name, Some(selector)),
             None => (rest, None),
         };
-        let selects = |text: &str| !text.is_empty() && text.bytes().all(|byte| is_letter(byte));
+        let selects = |text: &str| !text.is_empty() && text.bytes().all(is_letter);
         let formed = !name.is_empty() && name.bytes().all(|byte| is_letter(byte) || byte == b'/');
         if !formed || !selector.is_none_or(selects) {
             return Err(Refusal::invalid(format!("Invalid parameter name or selector: '{text}'")));

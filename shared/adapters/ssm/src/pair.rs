@@ -65,6 +65,10 @@ impl Pair {
     /// Reads PKCS#8, or PKCS#1 of an RSA key. RSA has 2,048 to 8,192 bits; another kind of key than the algorithm's is refused.
     pub(crate) fn from_pem(algorithm: Algorithm, text: &str) -> Result<Self, Unusable> {
         let (label, der) = pem::decode(text).ok_or(Unusable)?;
+        // The library would leave bytes after the key unread.
+        if !is_one_sequence(&der) {
+            return Err(Unusable);
+        }
         let private = match (algorithm, label) {
             (Algorithm::Rs256, Label::Pkcs8) => Private::Rsa(RsaKeyPair::from_pkcs8(&der)?),
             (Algorithm::Rs256, Label::Pkcs1) => Private::Rsa(RsaKeyPair::from_der(&der)?),
@@ -114,6 +118,17 @@ impl Pair {
             Private::Ed(pair) => Ok(pair.sign(input).as_ref().to_vec()),
         }
     }
+}
+
+/// Whether a DER SEQUENCE (X.690 §8.9) and nothing else is there; its length takes two bytes at most.
+fn is_one_sequence(der: &[u8]) -> bool {
+    let (length, content) = match der {
+        [0x30, length @ 0..=0x7f, content @ ..] => (usize::from(*length), content),
+        [0x30, 0x81, length @ 0x80..=0xff, content @ ..] => (usize::from(*length), content),
+        [0x30, 0x82, high @ 1..=0xff, low, content @ ..] => (usize::from(*high) << 8 | usize::from(*low), content),
+        _ => return false,
+    };
+    content.len() == length
 }
 
 fn spki<'a>(public: &impl AsDer<PublicKeyX509Der<'a>>) -> Result<Vec<u8>, Unusable> {

@@ -81,14 +81,12 @@ impl HttpConnector for Answers {
         let mut state = self.0.lock().unwrap();
         state.calls.push((target, body));
         HttpConnectorFuture::ready(match state.next.pop_front() {
-            Some((status, answer)) => Ok(response(status, &answer)),
+            Some((status, answer)) => {
+                Ok(HttpResponse::new(status.try_into().unwrap(), SdkBody::from(answer.to_string())))
+            }
             None => Err(ConnectorError::io("nobody answers".into())),
         })
     }
-}
-
-pub(crate) fn response(status: u16, answer: &Value) -> HttpResponse {
-    HttpResponse::new(status.try_into().unwrap(), SdkBody::from(answer.to_string()))
 }
 
 /// A time that jumps to the next timer when nothing else can go on.

@@ -1,16 +1,12 @@
 use std::error::Error as _;
-use std::time::Duration;
 
-use aws_smithy_async::rt::sleep::AsyncSleep as _;
-use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use shared::port::FaultKind;
 
 use super::*;
 use crate::patience::BUDGET;
-use crate::testing::{Answers, VirtualTime, config, parameter, path, refusal, response};
+use crate::testing::{Answers, VirtualTime, config, parameter, path, refusal};
 
 /// A fresh key: its parameter's name and its PEM.
 fn key(algorithm: Algorithm) -> (String, String) {
@@ -58,11 +54,12 @@ fn however_many_wait_a_key_is_read_once_and_one_fault_is_the_answer_to_all() {
     assert!(world.time.run(all).iter().all(Result::is_ok));
     assert_eq!(world.answers.calls().len(), 2);
 
-    let world = World::new([refusal("AccessDeniedException"), parameter(&name, &pem)]);
+    let refused = [refusal("ThrottlingException"), refusal("AccessDeniedException")];
+    let world = World::new(refused.into_iter().chain([parameter(&name, &pem)]));
     let all = join_all((0..20).map(|_| world.signer.sign(&name, Algorithm::EdDsa, b"abc")));
     let kinds: Vec<_> = world.time.run(all).into_iter().map(|signed| signed.unwrap_err().kind).collect();
     assert_eq!(kinds, [FaultKind::Denied; 20]);
-    assert_eq!(world.answers.calls().len(), 1);
+    assert_eq!(world.answers.calls().len(), 2);
     assert!(world.sign(&name, Algorithm::EdDsa).is_ok(), "the next call starts anew");
 }
 
@@ -178,72 +175,4 @@ fn only_the_newest_keys_are_kept() {
         assert!(world.sign(name, Algorithm::EdDsa).is_ok());
     }
     assert_eq!(world.answers.calls().len(), KEPT + 2, "the first had to be read again, the last had not");
-}
-
-/// SSM with the default limit of the account: 40 calls a second, and as many saved up.
-#[derive(Debug)]
-struct Limited {
-    time: VirtualTime,
-    bucket: Mutex<(f64, Duration, Vec<Duration>)>,
-    answer: Value,
-}
-
-const PER_SECOND: f64 = 40.0;
-
-impl HttpConnector for Limited {
-    fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
-        let now = self.time.now();
-        let mut bucket = self.bucket.lock().unwrap();
-        let passed = (now - bucket.1).as_secs_f64();
-        bucket.0 = (bucket.0 + passed * PER_SECOND).min(PER_SECOND);
-        bucket.1 = now;
-        if bucket.0 < 1.0 {
-            return HttpConnectorFuture::ready(Ok(response(400, &refusal("ThrottlingException").1)));
-        }
-        bucket.0 -= 1.0;
-        bucket.2.push(now);
-        HttpConnectorFuture::ready(Ok(response(200, &self.answer)))
-    }
-}
-
-#[test]
-fn of_a_thousand_cold_starts_in_a_second_as_many_sign_as_the_limit_allows_and_the_rest_are_told_to_come_back() {
-    const STARTS: u32 = 1_000;
-    let (name, pem) = key(Algorithm::Es256);
-    let time = VirtualTime::default();
-    let bucket = Mutex::new((PER_SECOND, Duration::ZERO, Vec::new()));
-    let ssm = Arc::new(Limited { time: time.clone(), bucket, answer: parameter(&name, &pem).1 });
-    let config = config(ArcConnector(Arc::clone(&ssm)), &time);
-    let environments = (0..STARTS).map(|number| {
-        let (signer, time, name) = (SsmSigner::new(&config, path()), time.clone(), name.clone());
-        async move {
-            time.sleep(Duration::from_secs(1) * number / STARTS).await;
-            signer.sign(&name, Algorithm::Es256, b"abc").await.map(|_| time.now())
-        }
-    });
-    let outcomes = time.run(join_all(environments));
-    let signed: Vec<Duration> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok().copied()).collect();
-    let told: Vec<FaultKind> = outcomes.iter().filter_map(|outcome| Some(outcome.as_ref().err()?.kind)).collect();
-    let granted = ssm.bucket.lock().unwrap().2.len();
-    assert_eq!(signed.len(), granted, "whatever the limit let through became a signature");
-    assert!(told.iter().all(|kind| *kind == FaultKind::Throttled));
-    // From the first start to the end of the last one's patience; hardly anything of the limit may go unused.
-    let allowed = PER_SECOND * (1.0 + 1.0 + BUDGET.as_secs_f64());
-    assert!(granted as f64 >= 0.95 * allowed && granted as f64 <= allowed, "{granted} of {allowed}");
-    let last = signed.iter().max().unwrap();
-    println!(
-        "{granted} of {STARTS} signed, the last after {:.2} s; {} told to come back",
-        last.as_secs_f64(),
-        told.len()
-    );
-    assert!(*last <= Duration::from_secs(1) + BUDGET && time.now() <= Duration::from_secs(1) + BUDGET);
-}
-
-#[derive(Debug)]
-struct ArcConnector(Arc<Limited>);
-
-impl HttpConnector for ArcConnector {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        self.0.call(request)
-    }
 }
