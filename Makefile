@@ -12,7 +12,7 @@ PARAMETERS ?=
 ARCH ?=
 BENCH ?=
 
-.PHONY: help demo dev test test-clients check build bench fmt lint clean need
+.PHONY: help demo dev test test-clients test-faults check build bench fmt lint clean need
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ test: need ## everything that proves it
 test-clients: need ## programs nobody here wrote (PyJWT, boto3, the AWS CLI, psql, curl, ...) against a stack of their own
 	@$(BUILD)
 	@scripts/test-clients
+
+test-faults: need ## every call under every fault of its surroundings, against tests/system/faults.txt: four minutes
+	@$(BUILD)
+	@$(CARGO) test --package system --test fault_table --locked
 
 check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, demo
 	@$(STACK) demo

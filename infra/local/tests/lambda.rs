@@ -259,6 +259,24 @@ async fn a_timeout_kills_the_process() {
 async fn an_event_that_a_vanished_process_never_took_goes_to_a_new_one() {
     let stack = Stack::one(|_| {}).await;
     let pid = stack.value(json!({"do": "context"})).await["pid"].to_string();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let watchdog = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().to_owned();
+    let killed = tokio::process::Command::new("kill").args(["-KILL", &pid]).status().await.unwrap();
+    assert!(killed.success());
+    // The watchdog too: a sandbox whose end nobody has seen yet would still be given the event.
+    for process in [pid, watchdog] {
+        while fs::read_link(format!("/proc/{process}/exe")).is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert_eq!(stack.value(json!({"ok": 1})).await, json!({"ok": 1}));
+    assert_eq!(stack.lambda.cold_starts("echo"), 2);
+}
+
+#[tokio::test]
+async fn an_event_that_a_vanished_process_never_took_goes_to_a_new_one() {
+    let stack = Stack::one(|_| {}).await;
+    let pid = stack.value(json!({"do": "context"})).await["pid"].to_string();
     let killed = tokio::process::Command::new("kill").args(["-KILL", &pid]).status().await.unwrap();
     assert!(killed.success());
     // A killed process may still take an event for a moment: its connection closes when the kernel gets to it.
