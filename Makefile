@@ -41,7 +41,7 @@ test-clients: need ## programs nobody here wrote (PyJWT, boto3, the AWS CLI, psq
 
 test-faults: need ## every call under every fault of its surroundings, against tests/system/faults.txt: four minutes
 	@$(BUILD)
-	@$(CARGO) test --package system --test fault_table --locked
+	@$(CARGO) test --workspace --test fault_table --locked
 
 check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, demo
 	@$(STACK) demo

@@ -177,7 +177,7 @@ async fn a_failing_issuer_keeps_its_last_good_keys_stops_nobody_and_fails_the_ru
     for (what, content_type, body) in [
         ("out of reach", "application/json", None),
         ("not JSON", "application/json", Some(b"<html>".to_vec())),
-        ("not JSON by its name", "text/html", json(&[good.clone()])),
+        ("not JSON by its name", "text/html", json(std::slice::from_ref(&good))),
         ("no keys", "application/json", json(&[])),
         ("an array", "application/json", Some(b"[]".to_vec())),
         ("a private key beside good ones", "application/json", json(&[good.clone(), private])),

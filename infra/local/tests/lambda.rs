@@ -273,21 +273,6 @@ async fn an_event_that_a_vanished_process_never_took_goes_to_a_new_one() {
     assert_eq!(stack.lambda.cold_starts("echo"), 2);
 }
 
-#[tokio::test]
-async fn an_event_that_a_vanished_process_never_took_goes_to_a_new_one() {
-    let stack = Stack::one(|_| {}).await;
-    let pid = stack.value(json!({"do": "context"})).await["pid"].to_string();
-    let killed = tokio::process::Command::new("kill").args(["-KILL", &pid]).status().await.unwrap();
-    assert!(killed.success());
-    // A killed process may still take an event for a moment: its connection closes when the kernel gets to it.
-    let gone = std::path::PathBuf::from(format!("/proc/{pid}/exe"));
-    while std::fs::read_link(&gone).is_ok() {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(stack.value(json!({"ok": 1})).await, json!({"ok": 1}));
-    assert_eq!(stack.lambda.cold_starts("echo"), 2);
-}
-
 const DOCUMENT: &str = r#"
 openapi: 3.0.1
 paths:

@@ -1,5 +1,5 @@
 //! SSM as AWS's own client sees it, over HTTP with real signatures and the roles' policies.
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail it by panicking")]
 
 use std::{sync::Arc, time::Duration};
 

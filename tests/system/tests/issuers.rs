@@ -1,5 +1,11 @@
 //! From an operator's `issuer.put` to mirrored keys that verify what the issuer signs, and back when the issuer fails.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
+
 mod support;
 
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};

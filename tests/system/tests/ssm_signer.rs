@@ -1,5 +1,11 @@
 //! The whole stack with its signing keys in SSM parameters.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -57,7 +57,7 @@ impl Request {
             (Some("2.0"), _) if event.get("routeArn").is_some() => Self::http(event),
             (Some("2.0"), _) => Err(BAD),
             (_, Some("TOKEN")) => Self::token(event),
-            (_, Some("REQUEST")) => Self::request(event),
+            (_, Some("REQUEST")) => Self::rest_request(event),
             _ => Err(BAD),
         }
     }
@@ -78,7 +78,7 @@ impl Request {
         }
     }
 
-    fn request(event: &Value) -> Result<Self, Malformed> {
+    fn rest_request(event: &Value) -> Result<Self, Malformed> {
         let query = ["queryStringParameters", "multiValueQueryStringParameters"];
         Ok(Self {
             shape: Shape::Request,

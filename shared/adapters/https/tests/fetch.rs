@@ -1,5 +1,5 @@
 //! What the adapter fetches and what it does not, from a real server on loopback.
-#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use std::time::Duration;
 
