@@ -2,8 +2,9 @@
 
 use crate::audit::Line;
 use crate::clock::{Clock, Timestamp};
-use crate::credential::bearer;
-use crate::http::{Headers, Request};
+use crate::credential::presented;
+use crate::dpop::Possession;
+use crate::http::Request;
 use crate::jwt::{AccessToken, Kind, Reason};
 use crate::name::Tenant;
 use crate::port::ObjectReader;
@@ -49,18 +50,20 @@ pub struct Gate<R, C> {
     function: &'static str,
     accepts: Accepts,
     trust: Trust<R, C>,
+    possession: Possession,
 }
 
 impl<R: ObjectReader, C: Clock> Gate<R, C> {
     /// A gate for `function` that reads the trust objects through `reader`.
     pub fn new(function: &'static str, accepts: Accepts, reader: R, clock: C) -> Self {
-        Self { function, accepts, trust: Trust::new(reader, clock) }
+        let possession = Possession::new(&accepts.issuer);
+        Self { function, accepts, trust: Trust::new(reader, clock), possession }
     }
 
     /// Admits a request that came through API Gateway: a valid token, an authorizer context for the same `jti` and `sub`,
     /// and one of the `accepted` scopes (none named: not checked here).
     pub async fn admit(&self, request: &Request, accepted: &[&str]) -> Result<Caller, Problem> {
-        let caller = match self.token_of(&request.headers).await {
+        let caller = match self.token_of(request).await {
             Ok(token) => Caller::from(token),
             Err(refusal) => return Err(self.refuse(&request.request_id, refusal)),
         };
@@ -77,7 +80,11 @@ impl<R: ObjectReader, C: Clock> Gate<R, C> {
 
     /// Admits a direct invocation by the `access_token` it carries: Lambda passes no identity of the invoker.
     pub async fn admit_direct(&self, token: &str, request_id: &str) -> Result<Caller, Problem> {
-        match self.verify(token).await {
+        match self.trust.admit(token, &self.accepts).await {
+            // Nor can a proof of possession: a bound token must not pass as an unbound one.
+            Ok(token) if token.thumbprint.is_some() => {
+                Err(self.refuse(request_id, Refusal::Credential(Reason::UnsupportedBinding)))
+            }
             // No header can come along here, and a human's token counts only beside the person's Access assertion.
             Ok(token) if token.kind == Kind::Human => {
                 Err(self.refuse(request_id, Refusal::Credential(Reason::AssertionRequired)))
@@ -87,16 +94,13 @@ impl<R: ObjectReader, C: Clock> Gate<R, C> {
         }
     }
 
-    async fn token_of(&self, headers: &Headers) -> Result<AccessToken, Refusal> {
-        self.verify(bearer(headers).map_err(Refusal::Credential)?).await
-    }
-
-    async fn verify(&self, token: &str) -> Result<AccessToken, Refusal> {
-        let token = self.trust.admit(token, &self.accepts).await?;
-        // A proof of possession cannot be checked yet: a bound token must not pass as an unbound one.
-        if token.thumbprint.is_some() {
-            return Err(Refusal::Credential(Reason::UnsupportedBinding));
-        }
+    async fn token_of(&self, request: &Request) -> Result<AccessToken, Refusal> {
+        let presented = presented(&request.headers).map_err(Refusal::Credential)?;
+        let token = self.trust.admit(presented.token, &self.accepts).await?;
+        let place = (request.method.as_str(), request.path.as_str());
+        self.possession
+            .check(&token, &presented, &request.headers, place, self.trust.now())
+            .map_err(|flaw| Refusal::Credential(Reason::Proof(flaw)))?;
         Ok(token)
     }
 

@@ -3,12 +3,14 @@
 //! Only [`access_token`] and [`client_assertion`] turn text into something a decision may read. Before the signature holds
 //! nothing but `kid`, `alg` and `iss` is looked at, and only to choose the key.
 
+pub(crate) mod compact;
+
 use serde_json::{Map, Value};
 
+use self::compact::Compact;
 use crate::clock::Timestamp;
-use crate::encoding::from_base64url;
-use crate::json;
-use crate::jwks::{Algorithm, Key, KeySet};
+use crate::dpop::Flaw;
+use crate::jwks::KeySet;
 use crate::name::{ClientId, Tenant};
 use crate::scope::Scopes;
 
@@ -61,6 +63,8 @@ pub enum Reason {
     UnsupportedRestriction,
     /// A human's token without the Access assertion that must come with it.
     AssertionRequired,
+    /// The proof of possession that a bound token demands (RFC 9449) is not what it must be.
+    Proof(Flaw),
 }
 
 impl Reason {
@@ -85,6 +89,7 @@ impl Reason {
             Self::UnsupportedBinding => "token_unsupported_binding",
             Self::UnsupportedRestriction => "token_unsupported_restriction",
             Self::AssertionRequired => "assertion_required",
+            Self::Proof(flaw) => flaw.as_str(),
         }
     }
 }
@@ -138,7 +143,7 @@ pub fn access_token(
     keys: &KeySet,
     now: Timestamp,
 ) -> Result<AccessToken, Reason> {
-    let parsed = Parsed::parse(token)?;
+    let parsed = Compact::parse(token)?;
     if parsed.header_text("typ")? != Some("at+jwt") {
         return Err(Reason::WrongType);
     }
@@ -192,7 +197,7 @@ pub struct ClientAssertion {
 
 /// Reads `iss` of an assertion before anything is verified, to look its client up. It proves nothing.
 pub fn unverified_issuer(token: &str) -> Result<String, Reason> {
-    let parsed = Parsed::parse(token)?;
+    let parsed = Compact::parse(token)?;
     Ok(text(&parsed.claims, "iss")?.to_owned())
 }
 
@@ -207,7 +212,7 @@ pub fn client_assertion(
     keys: &KeySet,
     now: Timestamp,
 ) -> Result<ClientAssertion, Reason> {
-    let parsed = Parsed::parse(token)?;
+    let parsed = Compact::parse(token)?;
     if !matches!(parsed.header_text("typ")?, None | Some("JWT" | "client-authentication+jwt")) {
         return Err(Reason::WrongType);
     }
@@ -221,60 +226,6 @@ pub fn client_assertion(
     }
     let (_, expires_at) = lifetime(claims, now, &ASSERTION)?;
     Ok(ClientAssertion { jti: bounded(claims, "jti", 128)?.to_owned(), expires_at, kid: key.kid.clone() })
-}
-
-/// A compact JWS in canonical form, its signature not yet checked.
-struct Parsed<'a> {
-    header: Map<String, Value>,
-    claims: Map<String, Value>,
-    signed: &'a str,
-    signature: &'a str,
-}
-
-impl<'a> Parsed<'a> {
-    fn parse(token: &'a str) -> Result<Self, Reason> {
-        if token.len() > MAX_LENGTH || !token.is_ascii() {
-            return Err(Reason::Malformed);
-        }
-        let (signed, signature) = token.rsplit_once('.').ok_or(Reason::Malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(Reason::Malformed)?;
-        if [header, claims, signature].iter().any(|part| part.is_empty() || part.contains('.')) {
-            return Err(Reason::Malformed);
-        }
-        let decode = |part: &str, depth| {
-            let bytes = from_base64url(part).ok_or(Reason::Malformed)?;
-            json::object(&bytes, depth).map_err(|_| Reason::Malformed)
-        };
-        from_base64url(signature).ok_or(Reason::Malformed)?;
-        let parsed = Self { header: decode(header, 4)?, claims: decode(claims, 8)?, signed, signature };
-        let forbidden = ["crit", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256", "zip", "b64", "enc", "cty"];
-        if forbidden.iter().any(|name| parsed.header.contains_key(*name)) {
-            return Err(Reason::ForbiddenHeader);
-        }
-        Ok(parsed)
-    }
-
-    fn header_text(&self, name: &str) -> Result<Option<&str>, Reason> {
-        match self.header.get(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(Reason::Malformed),
-        }
-    }
-
-    fn verify<'k>(&self, keys: &'k KeySet) -> Result<&'k Key, Reason> {
-        let algorithm = self.header_text("alg")?.and_then(Algorithm::parse).ok_or(Reason::WrongAlgorithm)?;
-        let kid = self.header_text("kid")?.ok_or(Reason::UnknownKey)?;
-        let key = keys.find(kid).ok_or(Reason::UnknownKey)?;
-        if key.algorithm != algorithm {
-            return Err(Reason::WrongAlgorithm);
-        }
-        // `Ok(false)` is what a bad signature answers: `.is_ok()` would be a hole.
-        match jsonwebtoken::crypto::verify(self.signature, self.signed.as_bytes(), &key.decoding, algorithm.jose()) {
-            Ok(true) => Ok(key),
-            Ok(false) | Err(_) => Err(Reason::BadSignature),
-        }
-    }
 }
 
 /// How long a kind of token may live, and whether it must say since when.
@@ -307,18 +258,18 @@ fn lifetime(claims: &Map<String, Value>, now: Timestamp, life: &Life) -> Result<
     Ok((Timestamp::from_seconds(from), Timestamp::from_seconds(expires)))
 }
 
-fn date(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, Reason> {
+pub(crate) fn date(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, Reason> {
     match claims.get(name) {
         None => Ok(None),
         Some(value) => value.as_i64().filter(|date| (0..=MAX_DATE).contains(date)).map(Some).ok_or(Reason::BadClaims),
     }
 }
 
-fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<&'a str, Reason> {
+pub(crate) fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<&'a str, Reason> {
     claims.get(name).and_then(Value::as_str).ok_or(Reason::BadClaims)
 }
 
-fn bounded<'a>(claims: &'a Map<String, Value>, name: &str, longest: usize) -> Result<&'a str, Reason> {
+pub(crate) fn bounded<'a>(claims: &'a Map<String, Value>, name: &str, longest: usize) -> Result<&'a str, Reason> {
     text(claims, name).and_then(|value| {
         let printable = value.chars().all(|c| !c.is_control());
         if value.is_empty() || value.len() > longest || !printable { Err(Reason::BadClaims) } else { Ok(value) }

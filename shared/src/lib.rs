@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod digest;
+pub mod dpop;
 pub mod encoding;
 pub mod entropy;
 pub mod gate;

@@ -94,7 +94,7 @@ for what, bad in corpus.items():
     report.row(what, "401 unauthorized", outcome(answer))
 answer = call("GET", UNKNOWN_FILE, corpus["an expired token"])
 challenge = answer.headers.get("www-authenticate") or answer.headers.get("x-amzn-remapped-www-authenticate")
-report.row("with a challenge (RFC 6750 §3)", 'Bearer error="invalid_token"', challenge)
+report.row("with a challenge (RFC 6750 §3)", 'Bearer error="invalid_token", DPoP algs="ES256 PS256 EdDSA", error="invalid_token"', challenge)
 answer = HTTP.get(f"{GATEWAY}{UNKNOWN_FILE}", params={"access_token": access}, timeout=20)
 report.row("a token in the query", "401 unauthorized", outcome(answer))
 

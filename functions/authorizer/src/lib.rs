@@ -7,8 +7,10 @@
 //! answered `isAuthorized`, a credential fault as well: what they make of the error is not settled by their documentation (401 by
 //! reports, 500 in an emulator), and `false` is a refusal in any case, with 403.
 //!
-//! Not here yet: DPoP proofs, Access assertions, device posture and Cedar policies. A token that needs one of them (bound by
-//! `cnf`, or a human's) is refused, as is a route that demands an assertion.
+//! A token that is bound to a key passes only with a proof of that key over this very request (RFC 9449).
+//!
+//! Not here yet: Access assertions, device posture and Cedar policies. A human's token is refused, as is a route that demands an
+//! assertion.
 
 pub mod config;
 pub mod event;
@@ -18,7 +20,8 @@ use serde_json::Value;
 use shared::audit::Line;
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::Clock;
-use shared::credential::bearer;
+use shared::credential::presented;
+use shared::dpop::Possession;
 use shared::jwt::{AccessToken, Kind, Reason};
 use shared::port::ObjectReader;
 use shared::trust::{Accepts, Refusal, Trust};
@@ -30,6 +33,7 @@ use routes::Access;
 pub struct Authorizer<R, C> {
     accepts: Accepts,
     trust: Trust<R, C>,
+    possession: Possession,
 }
 
 /// What was decided.
@@ -56,7 +60,8 @@ pub enum Decision {
 impl<R: ObjectReader, C: Clock> Authorizer<R, C> {
     /// An authorizer that reads the trust objects through `reader`; nothing is read yet.
     pub fn new(accepts: Accepts, reader: R, clock: C) -> Self {
-        Self { accepts, trust: Trust::new(reader, clock) }
+        let possession = Possession::new(&accepts.issuer);
+        Self { accepts, trust: Trust::new(reader, clock), possession }
     }
 
     /// Decides one request.
@@ -64,12 +69,13 @@ impl<R: ObjectReader, C: Clock> Authorizer<R, C> {
         if request.token_in_query {
             return Err(Refusal::Credential(Reason::Ambiguous));
         }
-        let token = bearer(&request.headers).map_err(Refusal::Credential)?;
-        let token = self.trust.admit(token, &self.accepts).await?;
-        // A `TOKEN` event has no headers, so no proof can come with it, whatever this build can check.
-        if token.thumbprint.is_some() {
-            return Err(Refusal::Credential(Reason::UnsupportedBinding));
-        }
+        let presented = presented(&request.headers).map_err(Refusal::Credential)?;
+        let token = self.trust.admit(presented.token, &self.accepts).await?;
+        // A `TOKEN` event has no other header, so no bound token can pass in one.
+        let place = (request.method.as_str(), request.path.as_str());
+        self.possession
+            .check(&token, &presented, &request.headers, place, self.trust.now())
+            .map_err(|flaw| Refusal::Credential(Reason::Proof(flaw)))?;
         if token.kind == Kind::Human {
             return Err(Refusal::Credential(Reason::AssertionRequired));
         }

@@ -1,6 +1,7 @@
 //! Client authentication, the same at every endpoint that asks for it: `private_key_jwt` in the body (RFC 7523 §2.2).
 
 use shared::clock::Timestamp;
+use shared::dpop::Flaw;
 use shared::http::Request;
 use shared::jwt::{self, ClientAssertion};
 use shared::name::ClientId;
@@ -52,6 +53,7 @@ pub(crate) fn first_use(consumed: Consumed, client: &Client) -> Result<(), Refus
     match consumed {
         Consumed::Fresh => Ok(()),
         Consumed::Replayed => Err(refused(Error::INVALID_CLIENT, "assertion_replayed").of(client)),
+        Consumed::ProofReplayed => Err(refused(Error::INVALID_DPOP_PROOF, Flaw::Replayed.as_str()).of(client)),
         Consumed::ClientChanged => Err(refused(Error::INVALID_CLIENT, "client_changed").of(client)),
     }
 }

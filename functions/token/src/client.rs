@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 use shared::clock::Timestamp;
+use shared::dpop::{self, Proof};
 use shared::jwks::{Algorithm, KeySet};
 use shared::jwt::{self, AccessToken, ClientAssertion, FUTURE_SKEW};
 use shared::name::{ClientId, Tenant};
@@ -51,6 +52,8 @@ pub enum Consumed {
     Replayed,
     /// The client was changed or disabled since it was read.
     ClientChanged,
+    /// The proof had been used before; the assertion is not used up.
+    ProofReplayed,
 }
 
 /// The algorithms that client assertions may be signed with (FAPI 2.0 §5.4.1: no RS256).
@@ -83,15 +86,29 @@ pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Cli
     client().map(Some).ok_or_else(|| wrong("api.client_for_token"))
 }
 
-/// Uses an assertion up, once whoever else tries at the same time; refuses when the client changed meanwhile.
+/// Uses an assertion up, and the proof that came with it, once whoever else tries at the same time; refuses when the client
+/// changed meanwhile.
 pub async fn consume<D: Database>(
     database: &D,
     client: &Client,
     assertion: &ClientAssertion,
+    proof: Option<&Proof>,
     now: Timestamp,
 ) -> Result<Consumed, Fault> {
-    let parameters = consuming(client, assertion, now);
-    outcome("api.consume_assertion", &database.call("api.consume_assertion", parameters).await?)
+    let mut parameters = consuming(client, assertion, now);
+    let function = match proof {
+        None => "api.consume_assertion",
+        Some(proof) => {
+            let ends = proof.issued_at.plus_seconds(dpop::LONGEST + FUTURE_SKEW);
+            parameters.extend([
+                Parameter::Text(proof.thumbprint.clone()),
+                Parameter::Bytes(shared::digest::sha256(proof.jti.as_bytes()).to_vec()),
+                Parameter::Int(ends.millis()),
+            ]);
+            "api.consume_with_proof"
+        }
+    };
+    outcome(function, &database.call(function, parameters).await?)
 }
 
 /// Uses an assertion up and ends `token`, which must be the client's own, in one statement: a replay ends nothing, and
@@ -124,6 +141,7 @@ fn outcome(function: &'static str, answer: &Value) -> Result<Consumed, Fault> {
         Some("ok" | "revoked") => Ok(Consumed::Fresh),
         Some("replayed") => Ok(Consumed::Replayed),
         Some("client_changed") => Ok(Consumed::ClientChanged),
+        Some("proof_replayed") => Ok(Consumed::ProofReplayed),
         _ => Err(wrong(function)),
     }
 }

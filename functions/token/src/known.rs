@@ -37,7 +37,7 @@ where
         };
         let consumed = match &judged {
             Ok(token) => client::revoke(&self.database, client, assertion, token, *at).await,
-            Err(_) => client::consume(&self.database, client, assertion, *at).await,
+            Err(_) => client::consume(&self.database, client, assertion, None, *at).await,
         };
         first_use(consumed.map_err(|fault| Refused::from(fault).of(client))?, client)?;
         let line = line("revoke", request, client);
@@ -62,7 +62,7 @@ where
             Err(trust::Refusal::Credential(reason)) => Err(reason.as_str()),
             Err(trust::Refusal::Stale(stale)) => return Err(unjudged(stale, client)),
         };
-        let consumed = client::consume(&self.database, client, assertion, *at).await;
+        let consumed = client::consume(&self.database, client, assertion, None, *at).await;
         first_use(consumed.map_err(|fault| Refused::from(fault).of(client))?, client)?;
         let line = line("introspect", request, client);
         let body = match judged {

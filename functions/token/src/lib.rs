@@ -1,11 +1,12 @@
 //! The OAuth 2 token endpoint and its siblings: who asks is proven by a signed assertion, and what is handed out is a
 //! signed token that lives for minutes. Nothing secret is stored for it.
 //!
-//! Here: `client_credentials` with `private_key_jwt` (RFC 6749, 7521, 7523), revocation (RFC 7009), introspection
-//! (RFC 7662), metadata (RFC 8414) and the key set.
-//! Not here yet: the human exchange, refresh and DPoP; none of them is advertised.
+//! Here: `client_credentials` with `private_key_jwt` (RFC 6749, 7521, 7523), tokens bound to a key by DPoP with a nonce
+//! (RFC 9449), revocation (RFC 7009), introspection (RFC 7662), metadata (RFC 8414) and the key set.
+//! Not here yet: the human exchange and refresh; neither is advertised.
 
 mod authentication;
+mod binding;
 pub mod client;
 pub mod config;
 mod form;
@@ -26,6 +27,7 @@ use shared::scope::Scopes;
 use shared::trust::{Accepts, Trust};
 
 use authentication::{Authenticated, authenticate, first_use};
+use binding::Bindings;
 use client::Client;
 use config::Settings;
 use form::Form;
@@ -44,6 +46,7 @@ pub struct Token<D, S, R, C, E> {
     trust: Trust<R, C>,
     inbox: R,
     entropy: E,
+    bindings: Bindings,
 }
 
 impl<D, S, R, C, E> Token<D, S, R, C, E>
@@ -59,9 +62,9 @@ where
         let keys = KeyDocument::new(reader.clone(), clock.clone());
         let trust = Trust::new(reader.clone(), clock.clone());
         let accepts = Accepts { issuer: settings.issuer.clone(), audience: settings.audience.clone() };
-        let inbox = reader.clone();
+        let (inbox, bindings) = (reader.clone(), Bindings::new(&settings.issuer));
         let mint = Mint::new(settings.clone(), signer, reader, clock, entropy.clone());
-        Self { settings, database, mint, keys, accepts, trust, inbox, entropy }
+        Self { settings, database, mint, keys, accepts, trust, inbox, entropy, bindings }
     }
 
     /// Order matters: nothing is consumed until everything else has held and the token is signed, so that a throttled
@@ -76,24 +79,28 @@ where
         let now = self.mint.now();
         let authenticated = authenticate(&self.database, &self.settings.issuer, request, &form, now).await?;
         let Authenticated { client, assertion, at } = authenticated;
-        if client.dpop || request.headers.all("dpop").next().is_some() {
-            return Err(refused(Error::INVALID_DPOP_PROOF, "dpop_unsupported").of(&client));
-        }
+        let proof = self.bindings.proof((&self.database, &self.entropy), request, &client, now).await?;
         let scopes = granted(&client, &form).map_err(|error| Refused::from(error).of(&client))?;
         if form.find("resource").is_some_and(|resource| resource != self.settings.audience) {
             return Err(Refused::from(Error::INVALID_TARGET).of(&client));
         }
-        let minted = self.mint.mint(&client, &scopes).await.map_err(|fault| Refused::from(fault).of(&client))?;
-        first_use(client::consume(&self.database, &client, &assertion, at).await?, &client)?;
+        let thumbprint = proof.as_ref().map(|proof| proof.thumbprint.as_str());
+        let minted = self.mint.mint(&client, &scopes, thumbprint).await;
+        let minted = minted.map_err(|fault| Refused::from(fault).of(&client))?;
+        first_use(client::consume(&self.database, &client, &assertion, proof.as_ref(), at).await?, &client)?;
         Line::new("token", "issue")
             .request(&request.request_id)
             .who(client.tenant.as_str(), client.client_id.as_str(), &minted.jti)
             .text("kid", &minted.kid)
+            .text("jkt", thumbprint.unwrap_or_default())
             .decision("allow", "issued")
             .emit();
-        let body = json!({"access_token": minted.token.expose(), "token_type": "Bearer",
+        let kind = if proof.is_some() { "DPoP" } else { "Bearer" };
+        let body = json!({"access_token": minted.token.expose(), "token_type": kind,
             "expires_in": minted.expires_in, "scope": scopes.to_string()});
-        Ok(oauth::uncached(200, &body))
+        let answer = oauth::uncached(200, &body);
+        let nonce = proof.and_then(|_| self.bindings.next(&self.entropy, now));
+        Ok(nonce.into_iter().fold(answer, |answer, nonce| answer.header("dpop-nonce", nonce)))
     }
 }
 
@@ -112,7 +119,8 @@ where
         let said = |action, outcome: Result<Response, Refused>| {
             Ok(outcome.unwrap_or_else(|refused| {
                 refused.log(action, id);
-                refused.error.answer()
+                let answer = refused.error.answer();
+                refused.nonce.into_iter().fold(answer, |answer, nonce| answer.header("dpop-nonce", nonce))
             }))
         };
         match (request.method.as_str(), request.resource.as_str()) {
@@ -145,6 +153,8 @@ struct Refused {
     reason: &'static str,
     client: Option<String>,
     fault: Option<Box<Fault>>,
+    /// For the `DPoP-Nonce` header.
+    nonce: Option<String>,
 }
 
 impl Refused {
@@ -167,7 +177,7 @@ impl Refused {
 }
 
 fn refused(error: Error, reason: &'static str) -> Refused {
-    Refused { error, reason, client: None, fault: None }
+    Refused { error, reason, client: None, fault: None, nonce: None }
 }
 
 impl From<Error> for Refused {
@@ -178,6 +188,6 @@ impl From<Error> for Refused {
 
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
-        Self { error: Error::from(&fault), reason: "fault", client: None, fault: Some(Box::new(fault)) }
+        Self { error: Error::from(&fault), reason: "fault", client: None, fault: Some(Box::new(fault)), nonce: None }
     }
 }

@@ -30,6 +30,7 @@ pub(crate) fn answer(settings: &Settings) -> Response {
             "introspection_endpoint": format!("{issuer}/oauth2/introspect"),
             "introspection_endpoint_auth_methods_supported": methods,
             "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
+            "dpop_signing_alg_values_supported": algorithms,
             "scopes_supported": ["files:read", "files:write", "files:read:tenant", "app"],
         }),
     )

@@ -56,8 +56,8 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         self.clock.now()
     }
 
-    /// Signs a token for `client`. Nothing is consumed by it: an unused token is only a lost signature.
-    pub async fn mint(&self, client: &Client, scopes: &Scopes) -> Result<Minted, Fault> {
+    /// Signs a token for `client`, bound to the key of `thumbprint` where there is one (RFC 9449 §6). Nothing is consumed by it: an unused token is only a lost signature.
+    pub async fn mint(&self, client: &Client, scopes: &Scopes, thumbprint: Option<&str>) -> Result<Minted, Fault> {
         let stale = |_| Fault::new(FaultKind::Unavailable, "trust", "signing-state");
         let state = self.state.current(&self.reader, &self.clock).await.map_err(stale)?;
         let algorithm = self.settings.algorithm;
@@ -65,7 +65,8 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         let now = self.clock.now();
         let expires_in = client.ttl.min(DEFAULT_TTL);
         let jti = uuid_v7(now, &self.entropy).to_string();
-        let signed = self.signing_input(client, scopes, &key.kid, algorithm, &jti, now.seconds(), expires_in);
+        let signed =
+            self.signing_input(client, scopes, thumbprint, &key.kid, algorithm, &jti, now.seconds(), expires_in);
         let signature = self.signer.sign(&key.key, algorithm, signed.as_bytes()).await?;
         let token = SecretString::new(format!("{signed}.{}", base64url(&signature)));
         self.prove(&key.kid, &token, now).await?;
@@ -77,6 +78,7 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         &self,
         client: &Client,
         scopes: &Scopes,
+        thumbprint: Option<&str>,
         kid: &str,
         algorithm: Algorithm,
         jti: &str,
@@ -85,11 +87,14 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
     ) -> String {
         let header = json!({"alg": algorithm.as_str(), "typ": "at+jwt", "kid": kid});
         let client_id = client.client_id.as_str();
-        let claims = json!({
+        let mut claims = json!({
             "iss": self.settings.issuer, "sub": client_id, "aud": self.settings.audience, "client_id": client_id,
             "iat": iat, "exp": iat + expires_in, "jti": jti, "scope": scopes.to_string(),
             "tenant": client.tenant.as_str(), "kind": "machine",
         });
+        if let (Some(thumbprint), Some(members)) = (thumbprint, claims.as_object_mut()) {
+            members.insert("cnf".to_owned(), json!({ "jkt": thumbprint }));
+        }
         format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()))
     }
 

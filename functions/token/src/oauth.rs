@@ -28,9 +28,11 @@ impl Error {
     pub(crate) const INVALID_SCOPE: Self = Self { status: 400, code: "invalid_scope", description: "" };
     /// The resource is not one the client may ask for (RFC 8707 §2).
     pub(crate) const INVALID_TARGET: Self = Self { status: 400, code: "invalid_target", description: "" };
-    /// A proof of possession is demanded or was sent, and this build cannot check one.
-    pub(crate) const INVALID_DPOP_PROOF: Self =
-        Self { status: 400, code: "invalid_dpop_proof", description: "tokens bound by DPoP are not issued yet" };
+    /// A proof of possession is demanded and missing, or is not what it must be (RFC 9449 §5).
+    pub(crate) const INVALID_DPOP_PROOF: Self = Self { status: 400, code: "invalid_dpop_proof", description: "" };
+    /// The proof must carry the nonce that comes with this answer (RFC 9449 §8).
+    pub(crate) const USE_DPOP_NONCE: Self =
+        Self { status: 400, code: "use_dpop_nonce", description: "the proof must carry the nonce of this answer" };
     /// A service we depend on does not answer.
     pub(crate) const TEMPORARILY_UNAVAILABLE: Self =
         Self { status: 503, code: "temporarily_unavailable", description: "try again" };

@@ -6,6 +6,7 @@
     reason = "helpers outside of #[test] functions; a test may fail loudly"
 )]
 
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 use shared::boot::{Api, Handler as _, Invocation, Routes as _};
 use shared::clock::Timestamp;
@@ -185,7 +186,7 @@ async fn requests_that_are_not_of_the_standards_form_are_refused() {
         ("a repeated parameter", with(&[("grant_type", "client_credentials")]), vec![], (400, "invalid_request")),
         ("another client's id", with(&[("client_id", "acme-reader")]), vec![], (401, "invalid_client")),
         ("another resource", with(&[("resource", "https://other.example")]), vec![], (400, "invalid_target")),
-        ("a proof nobody can check yet", good.to_vec(), vec![("DPoP", "x")], (400, "invalid_dpop_proof")),
+        ("a proof that is none", good.to_vec(), vec![("DPoP", "x")], (400, "invalid_dpop_proof")),
         ("another content type", good.to_vec(), vec![("Content-Type", "application/json")], (400, "invalid_request")),
     ] {
         let response = world.send(&fields, &headers).await;
@@ -258,11 +259,118 @@ async fn an_assertion_counts_once_among_fifty_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn a_client_that_demands_dpop_is_refused_with_a_clear_code() {
+async fn a_bound_client_without_a_proof_is_refused() {
     let world = World::new();
     world.register("acme-backend", json!({"dpop": true}));
     assert_eq!(error(&world.grant("a", &[]).await), (400, "invalid_dpop_proof".into()));
     assert_eq!(world.registry.assertions(), 0);
+}
+
+/// One request for a token, with these proofs.
+async fn prove(world: &World, assertion: &str, proofs: &[&str]) -> Response {
+    let fields =
+        [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)];
+    let body = fields.iter().map(|(n, v)| format!("{n}={}", encode(v))).collect::<Vec<_>>().join("&");
+    let headers = json!({"Content-Type": ["application/x-www-form-urlencoded"], "dpop": proofs});
+    world.raw("POST", "/oauth2/token", &body, headers).await
+}
+
+#[tokio::test]
+async fn a_token_is_bound_to_the_key_of_a_proof_with_a_nonce_of_ours() {
+    for demanded in [true, false] {
+        let (world, holder) = (World::new(), Issuer::new("h1"));
+        world.register("acme-backend", json!({"dpop": demanded}));
+        let assertion = world.assertion("a");
+        let proof = |jti, changes| holder.proof("POST", "/oauth2/token", jti, NOW, &changes);
+        let first = prove(&world, &assertion, &[&proof("p1", json!({}))]).await;
+        assert_eq!(error(&first), (400, "use_dpop_nonce".into()));
+        let nonce = first.find("dpop-nonce").unwrap().to_owned();
+        // The client resends the same assertion (RFC 9449 §8.2): nothing may have consumed it.
+        assert_eq!(world.registry.assertions(), 0);
+        let second = prove(&world, &assertion, &[&proof("p2", json!({"nonce": nonce}))]).await;
+        assert_eq!(second.status(), 200, "{}", second.body());
+        let body = json_of(&second);
+        assert_eq!(body["token_type"], "DPoP");
+        assert_ne!(second.find("dpop-nonce"), Some(nonce.as_str()), "a nonce for the next time");
+        let keys = KeySet::parse(&json!({"keys":[world.issuer.jwk()]}), &[Algorithm::Es256]).unwrap();
+        let token = jwt::access_token(body["access_token"].as_str().unwrap(), ISSUER, AUDIENCE, &keys, NOW).unwrap();
+        assert_eq!(token.thumbprint, Some(holder.thumbprint()));
+    }
+}
+
+#[tokio::test]
+async fn a_proof_that_does_not_hold_is_refused_and_burns_nothing() {
+    let (world, holder) = (World::new(), Issuer::new("h1"));
+    world.register("acme-backend", json!({"dpop": true}));
+    let assertion = world.assertion("a");
+    let proof = |method, path, changes| holder.proof(method, path, "p1", NOW, &changes);
+    let nonce = prove(&world, &assertion, &[&proof("POST", "/oauth2/token", json!({}))]).await;
+    let nonce = nonce.find("dpop-nonce").unwrap().to_owned();
+    let good = proof("POST", "/oauth2/token", json!({"nonce": nonce}));
+    let with = |changes: Value| {
+        let mut all = json!({"nonce": nonce});
+        all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        all
+    };
+    let spoilt = format!("{}A", &good[..good.len() - 2]);
+    for (what, proofs, code) in [
+        ("two proofs", vec![good.clone(), good.clone()], "invalid_dpop_proof"),
+        ("a bad signature", vec![spoilt], "invalid_dpop_proof"),
+        ("another method", vec![proof("GET", "/oauth2/token", with(json!({})))], "invalid_dpop_proof"),
+        ("another endpoint", vec![proof("POST", "/oauth2/revoke", with(json!({})))], "invalid_dpop_proof"),
+        (
+            "an hour ago",
+            vec![proof("POST", "/oauth2/token", with(json!({"iat": NOW.seconds() - 3600})))],
+            "invalid_dpop_proof",
+        ),
+        (
+            "in an hour",
+            vec![proof("POST", "/oauth2/token", with(json!({"iat": NOW.seconds() + 3600})))],
+            "invalid_dpop_proof",
+        ),
+        ("no jti", vec![proof("POST", "/oauth2/token", with(json!({"jti": null})))], "invalid_dpop_proof"),
+        ("a nonce of nobody's", vec![proof("POST", "/oauth2/token", json!({"nonce": "x"}))], "use_dpop_nonce"),
+        (
+            "a nonce with another last letter",
+            vec![proof("POST", "/oauth2/token", json!({"nonce": format!("{}A", &nonce[..nonce.len() - 1])}))],
+            "use_dpop_nonce",
+        ),
+    ] {
+        let proofs: Vec<&str> = proofs.iter().map(String::as_str).collect();
+        let answer = prove(&world, &assertion, &proofs).await;
+        assert_eq!(error(&answer), (400, code.into()), "{what}");
+        assert_eq!(answer.find("dpop-nonce").is_some(), code == "use_dpop_nonce", "{what}");
+    }
+    assert_eq!((world.registry.assertions(), world.issuer.signatures()), (0, 0));
+    // A clock that is four minutes off does not matter to whoever has a nonce.
+    for (jti, offset) in [("b", -240), ("c", 240)] {
+        let late = holder.proof("POST", "/oauth2/token", jti, NOW, &with(json!({"iat": NOW.seconds() + offset})));
+        assert_eq!(prove(&world, &world.assertion(jti), &[&late]).await.status(), 200);
+    }
+    assert_eq!(prove(&world, &assertion, &[&good]).await.status(), 200, "and after all that the good one passes");
+}
+
+#[tokio::test]
+async fn a_proof_counts_once_and_a_replay_keeps_the_assertion() {
+    let (world, holder) = (World::new(), Issuer::new("h1"));
+    let proof = |jti, changes| holder.proof("POST", "/oauth2/token", jti, NOW, &changes);
+    let nonce = prove(&world, &world.assertion("a"), &[&proof("p0", json!({}))]).await;
+    let nonce = nonce.find("dpop-nonce").unwrap().to_owned();
+    let once = proof("p1", json!({"nonce": nonce}));
+    let assertions: Vec<String> = (0..50).map(|number| world.assertion(&format!("a{number}"))).collect();
+    let answers =
+        futures::future::join_all(assertions.iter().map(|assertion| prove(&world, assertion, &[&once]).boxed()));
+    let answers = answers.await;
+    assert_eq!(answers.iter().filter(|answer| answer.status() == 200).count(), 1);
+    let refused = answers.iter().filter(|answer| answer.status() != 200);
+    assert!(refused.map(error).all(|error| error == (400, "invalid_dpop_proof".into())));
+    assert_eq!(world.registry.assertions(), 1, "the other assertions are not used up");
+    let again = proof("p2", json!({"nonce": nonce}));
+    let (used, unused): (Vec<_>, Vec<_>) =
+        assertions.iter().zip(&answers).partition(|(_, answer)| answer.status() == 200);
+    assert_eq!(prove(&world, unused[0].0, &[&again]).await.status(), 200);
+    let third = proof("p3", json!({"nonce": nonce}));
+    assert_eq!(error(&prove(&world, used[0].0, &[&third]).await), (401, "invalid_client".into()));
 }
 
 #[tokio::test]
@@ -307,6 +415,7 @@ async fn the_documents_say_what_exists_and_nothing_else() {
     assert_eq!(body["issuer"], ISSUER);
     assert_eq!(body["token_endpoint"], format!("{ISSUER}/oauth2/token"));
     assert_eq!(body["grant_types_supported"], json!(["client_credentials"]));
+    assert_eq!(body["dpop_signing_alg_values_supported"], json!(["ES256", "PS256", "EdDSA"]));
     for name in ["revocation", "introspection"] {
         let path = if name == "revocation" { "revoke" } else { "introspect" };
         assert_eq!(body[format!("{name}_endpoint")], format!("{ISSUER}/oauth2/{path}"));
@@ -314,7 +423,7 @@ async fn the_documents_say_what_exists_and_nothing_else() {
         let algorithms = &body[format!("{name}_endpoint_auth_signing_alg_values_supported")];
         assert_eq!(algorithms, &body["token_endpoint_auth_signing_alg_values_supported"]);
     }
-    for absent in ["authorization_endpoint", "dpop_signing_alg_values_supported"] {
+    for absent in ["authorization_endpoint"] {
         assert!(body.get(absent).is_none(), "{absent} is not here yet");
     }
     let keys = world.raw("GET", "/.well-known/jwks.json", "", json!({})).await;

@@ -27,6 +27,7 @@ pub struct Client {
     pub kid: String,
     /// Its private key, PKCS #8 PEM.
     pub private_key_file: PathBuf,
+    public: Value,
     pair: EcdsaKeyPair,
 }
 
@@ -47,7 +48,8 @@ impl Client {
         let (x, y) = (point.get(1..33).unwrap_or_default(), point.get(33..65).unwrap_or_default());
         let jwk = json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": kid,
             "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)});
-        let client = Self { client_id, tenant, scopes: scopes.to_vec(), dpop, kid, private_key_file, pair };
+        let public = json!({"kty": "EC", "crv": "P-256", "x": jwk["x"], "y": jwk["y"]});
+        let client = Self { client_id, tenant, scopes: scopes.to_vec(), dpop, kid, private_key_file, public, pair };
         Ok((client, jwk))
     }
 
@@ -60,6 +62,14 @@ impl Client {
         let input = format!("{}.{}", part(header), part(claims));
         let signature = self.pair.sign(&SystemRandom::new(), input.as_bytes()).map_err(io::Error::other)?;
         Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+
+    /// A proof of possession of the client's key (RFC 9449 §4.2).
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn proof(&self, claims: &Value) -> io::Result<String> {
+        self.sign(&json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.public}), claims)
     }
 }
 

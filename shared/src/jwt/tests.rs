@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::encoding::base64url;
+use crate::jwks::Algorithm;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 const ISSUER: &str = "https://gate.example";

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
+use shared::encoding::hex;
 use shared::port::{Database, Fault, FaultKind, Parameter};
 
 /// A database that knows the foundation's functions. Clones share it.
@@ -18,6 +19,8 @@ struct State {
     issuers: BTreeMap<String, Value>,
     revocations: BTreeMap<(String, String), (i64, i64)>,
     assertions: BTreeMap<(String, Vec<u8>), i64>,
+    proofs: BTreeMap<(String, Vec<u8>), i64>,
+    nonce_keys: Vec<(String, i64)>,
     acts: Vec<Value>,
     calls: Vec<&'static str>,
     down: bool,
@@ -99,6 +102,27 @@ impl State {
                 "api.consume_assertion",
                 [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now)],
             ) => Some(self.consume(tenant, client, *version, hash, *expires, *now)),
+            (
+                "api.consume_with_proof",
+                [
+                    Text(tenant),
+                    Text(client),
+                    Int(version),
+                    Bytes(hash),
+                    Int(expires),
+                    Int(now),
+                    Text(jkt),
+                    Bytes(proof),
+                    Int(ends),
+                ],
+            ) => Some(self.consume_with_proof(tenant, client, *version, (hash, *expires), (jkt, proof, *ends), *now)),
+            ("api.nonce_keys", [Bytes(candidate), Int(now)]) => {
+                if self.nonce_keys.first().is_none_or(|(_, made)| *made <= now - 86_400_000) {
+                    self.nonce_keys.insert(0, (hex(candidate), *now));
+                }
+                let newest: Vec<_> = self.nonce_keys.iter().take(2).map(|(key, _)| key).collect();
+                Some(json!({ "keys": newest }))
+            }
             (
                 "api.revoke_own",
                 [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now), Text(jti), Int(exp)],
@@ -276,6 +300,32 @@ impl State {
         self.assertions.retain(|_, expires| *expires >= now);
         self.assertions.insert(id, expires);
         json!({ "outcome": "ok" })
+    }
+
+    fn consume_with_proof(
+        &mut self,
+        tenant: &str,
+        client: &str,
+        seen: i64,
+        (hash, expires): (&[u8], i64),
+        (jkt, proof, ends): (&str, &[u8], i64),
+        now: i64,
+    ) -> Value {
+        let id = (jkt.to_owned(), proof.to_owned());
+        let replayed = self.proofs.contains_key(&id);
+        // The proof is looked at last, and a replay of it undoes the rest.
+        let before = self.assertions.clone();
+        let consumed = self.consume(tenant, client, seen, hash, expires, now);
+        if text(&consumed, "outcome") != "ok" {
+            return consumed;
+        }
+        if replayed {
+            self.assertions = before;
+            return json!({ "outcome": "proof_replayed" });
+        }
+        self.proofs.retain(|_, ends| *ends >= now);
+        self.proofs.insert(id, ends);
+        consumed
     }
 
     fn end(&mut self, kind: &str, value: &str, epoch: i64) {

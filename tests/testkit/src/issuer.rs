@@ -5,7 +5,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use serde_json::{Map, Value, json};
 use shared::clock::Timestamp;
 use shared::encoding::base64url;
-use shared::jwks::Algorithm;
+use shared::jwks::{Algorithm, KeySet};
 use shared::port::{Fault, FaultKind, Signer};
 use shared::trust::Envelope;
 use std::sync::Arc;
@@ -70,6 +70,22 @@ impl Issuer {
         let claims = json!({"iss":client_id,"sub":client_id,"aud":ISSUER,"jti":jti,
             "iat":now.seconds(),"exp":now.seconds() + 60});
         self.jws(&json!({"alg":"ES256","kid":self.0.kid}), &changed(claims, changes))
+    }
+
+    /// A proof of possession (RFC 9449) of this key over a request to `path` of [`ISSUER`], some of its claims changed.
+    pub fn proof(&self, method: &str, path: &str, jti: &str, now: Timestamp, changes: &Value) -> String {
+        let mut key = self.jwk();
+        if let Some(members) = key.as_object_mut() {
+            members.retain(|name, _| ["kty", "crv", "x", "y"].contains(&name.as_str()));
+        }
+        let claims = json!({"jti":jti,"htm":method,"htu":format!("{ISSUER}{path}"),"iat":now.seconds()});
+        self.jws(&json!({"typ":"dpop+jwt","alg":"ES256","jwk":key}), &changed(claims, changes))
+    }
+
+    /// RFC 7638 thumbprint of the key.
+    pub fn thumbprint(&self) -> String {
+        let set = KeySet::parse(&json!({"keys":[self.jwk()]}), &[Algorithm::Es256]).unwrap();
+        set.iter().next().map(|key| key.thumbprint.clone()).unwrap_or_default()
     }
 
     /// Publishes this key as the only one, and no revocations, good for a day.

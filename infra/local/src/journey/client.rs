@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::http::send;
 use crate::seed::Client;
 
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// What came back.
 #[derive(Clone, Debug)]
@@ -64,6 +64,16 @@ impl Api {
     /// A client of the API at `base`.
     pub fn new(base: &str, tls: Arc<rustls::ClientConfig>, clock: Clock) -> Self {
         Self { base: base.to_owned(), tls, clock }
+    }
+
+    /// The API's base URL.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The clock that assertions and proofs are dated by.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Sends one request.
@@ -161,6 +171,6 @@ pub fn seconds(clock: &Clock) -> u64 {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a client's own assertion id")]
-fn unique() -> String {
+pub(super) fn unique() -> String {
     uuid::Uuid::new_v4().to_string()
 }

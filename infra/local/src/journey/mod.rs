@@ -6,6 +6,7 @@
     reason = "a missing member of a JSON value reads as null, and the file is a constant"
 )]
 
+mod bound;
 mod client;
 mod report;
 
@@ -62,6 +63,8 @@ impl<'a> Journey<'a> {
         self.search(&token, &record).await?;
         self.report.part("refusals: tokens");
         self.token_refusals(backend, &token).await?;
+        self.report.part("tokens that are bound to a key");
+        self.bound_tokens().await?;
         self.report.part("refusals: tenants and scopes");
         self.tenant_refusals(&file, &record).await?;
         self.report.part("refusals: ciphertexts");
@@ -270,13 +273,6 @@ impl<'a> Journey<'a> {
         self.report.row("an assertion used once", "200", first.outcome());
         let second = self.api.token_with(&assertion, None).await?;
         self.report.row("the same assertion used twice", "401 invalid_client", second.outcome());
-        let bound = self.client("acme-bound")?;
-        let answer = self.api.token_with(&self.api.assertion(bound)?, None).await?;
-        self.report.row(
-            "a client that demands DPoP, which is not here yet",
-            "400 invalid_dpop_proof",
-            answer.outcome(),
-        );
         let reader = self.client("acme-reader")?;
         let answer = self.api.token_with(&self.api.assertion(reader)?, Some("files:write")).await?;
         self.report.row("a scope the client does not hold", "400 invalid_scope", answer.outcome());

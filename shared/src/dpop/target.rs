@@ -1,0 +1,140 @@
+//! Where a request went, in one spelling (RFC 3986 §6.2).
+
+use crate::name::Malformed;
+
+/// The longest URL that is compared, in bytes.
+const LONGEST: usize = 4096;
+
+/// A URL without query and fragment, normalised: scheme and host in lower case, no default port, an empty path as `/`, percent
+/// triplets in upper case and only where they are needed. A path with dot segments has no such form.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Target(String);
+
+impl Target {
+    /// The URL of `path` under our own base URL.
+    pub fn new(base: &str, path: &str) -> Result<Self, Malformed> {
+        Self::parse(&format!("{}{path}", base.trim_end_matches('/'))).ok_or(Malformed("target"))
+    }
+
+    /// Normalises a URL; `None` where it has no normal form.
+    pub fn parse(url: &str) -> Option<Self> {
+        if url.len() > LONGEST || !url.bytes().all(|b| (0x21..=0x7e).contains(&b)) {
+            return None;
+        }
+        let url = url.split_once('#').map_or(url, |(before, _)| before);
+        let url = url.split_once('?').map_or(url, |(before, _)| before);
+        let (scheme, rest) = url.split_once("://")?;
+        let scheme = scheme.to_ascii_lowercase();
+        let default_port = match scheme.as_str() {
+            "https" => "443",
+            "http" => "80",
+            _ => return None,
+        };
+        let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port),
+            _ => (authority, ""),
+        };
+        if host.is_empty() || authority.contains(['@', '\\']) || !port.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let mut normal = format!("{scheme}://{}", host.to_ascii_lowercase());
+        if !port.is_empty() && port != default_port {
+            normal.push(':');
+            normal.push_str(port);
+        }
+        push_path(&mut normal, path)?;
+        Some(Self(normal))
+    }
+
+    /// The normal form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn push_path(out: &mut String, path: &str) -> Option<()> {
+    for segment in path.split('/').skip(1) {
+        let start = out.len() + 1;
+        out.push('/');
+        let mut bytes = segment.bytes();
+        while let Some(byte) = bytes.next() {
+            if byte != b'%' {
+                out.push(char::from(byte));
+                continue;
+            }
+            let (high, low) = (digit(bytes.next()?)?, digit(bytes.next()?)?);
+            let decoded = high << 4 | low;
+            if decoded.is_ascii_alphanumeric() || matches!(decoded, b'-' | b'.' | b'_' | b'~') {
+                out.push(char::from(decoded));
+            } else {
+                out.push_str(&format!("%{decoded:02X}"));
+            }
+        }
+        if matches!(out.get(start..), Some("." | "..")) {
+            return None;
+        }
+    }
+    Some(())
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_url_has_one_spelling() {
+        let own = Target::new("https://gate.example", "/files/a-b").unwrap();
+        for same in [
+            "https://gate.example/files/a-b",
+            "HTTPS://GATE.Example/files/a-b",
+            "https://gate.example:443/files/a-b",
+            "https://gate.example:/files/a-b",
+            "https://gate.example/files/a-b?x=1#y",
+            "https://gate.example/files/%61%2Db",
+        ] {
+            assert_eq!(Target::parse(same).as_ref(), Some(&own), "{same}");
+        }
+        assert_eq!(Target::parse("https://gate.example/%2f%e4"), Target::parse("https://gate.example/%2F%E4"));
+        assert_eq!(Target::parse("https://gate.example"), Target::parse("https://gate.example/"));
+        assert_eq!(Target::parse("http://[::1]:80/a").unwrap().as_str(), "http://[::1]/a");
+    }
+
+    #[test]
+    fn another_url_is_another_one_and_a_doubtful_one_is_none() {
+        let own = Target::new("https://gate.example/", "/files").unwrap();
+        for other in [
+            "http://gate.example/files",
+            "https://gate.example:8443/files",
+            "https://gate.example/Files",
+            "https://gate.example/files/",
+            "https://gate.example//files",
+            "https://gate.example/%2Ffiles",
+            "https://gate.example.evil/files",
+        ] {
+            assert_ne!(Target::parse(other).unwrap(), own, "{other}");
+        }
+        for none in [
+            "",
+            "/files",
+            "gate.example/files",
+            "ftp://gate.example/files",
+            "https:///files",
+            "https://a@gate.example/files",
+            "https://gate.example:4x/files",
+            "https://gate.example/a/../files",
+            "https://gate.example/a/%2e%2E/files",
+            "https://gate.example/./files",
+            "https://gate.example/fi les",
+            "https://gate.example/fi%2",
+            "https://gate.example/fi%zz",
+            "https://gate.example/f\u{fc}",
+        ] {
+            assert_eq!(Target::parse(none), None, "{none}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! A JWS in compact form (RFC 7515 §7.1), read strictly.
+
+use serde_json::{Map, Value};
+
+use super::{MAX_LENGTH, Reason};
+use crate::encoding::from_base64url;
+use crate::json;
+use crate::jwks::{Algorithm, Key, KeySet};
+
+/// Header parameters that nobody may send: they must be understood, name a key from elsewhere, or mean another format.
+const FORBIDDEN: [&str; 10] = ["crit", "jku", "x5u", "x5c", "x5t", "x5t#S256", "zip", "b64", "enc", "cty"];
+
+/// A compact JWS in canonical form, its signature not yet checked.
+pub(crate) struct Compact<'a> {
+    /// The header's members.
+    pub(crate) header: Map<String, Value>,
+    /// The payload's members.
+    pub(crate) claims: Map<String, Value>,
+    signed: &'a str,
+    signature: &'a str,
+}
+
+impl<'a> Compact<'a> {
+    /// Reads a token whose key is known by its `kid`: a key in the header is refused.
+    pub(crate) fn parse(token: &'a str) -> Result<Self, Reason> {
+        let compact = Self::with_key(token)?;
+        if compact.header.contains_key("jwk") { Err(Reason::ForbiddenHeader) } else { Ok(compact) }
+    }
+
+    /// Reads a token that may bring its own key.
+    pub(crate) fn with_key(token: &'a str) -> Result<Self, Reason> {
+        if token.len() > MAX_LENGTH || !token.is_ascii() {
+            return Err(Reason::Malformed);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(Reason::Malformed)?;
+        let (header, claims) = signed.split_once('.').ok_or(Reason::Malformed)?;
+        if [header, claims, signature].iter().any(|part| part.is_empty() || part.contains('.')) {
+            return Err(Reason::Malformed);
+        }
+        let decode = |part: &str, depth| {
+            let bytes = from_base64url(part).ok_or(Reason::Malformed)?;
+            json::object(&bytes, depth).map_err(|_| Reason::Malformed)
+        };
+        from_base64url(signature).ok_or(Reason::Malformed)?;
+        let compact = Self { header: decode(header, 4)?, claims: decode(claims, 8)?, signed, signature };
+        if FORBIDDEN.iter().any(|name| compact.header.contains_key(*name)) {
+            return Err(Reason::ForbiddenHeader);
+        }
+        Ok(compact)
+    }
+
+    /// A text member of the header.
+    pub(crate) fn header_text(&self, name: &str) -> Result<Option<&str>, Reason> {
+        match self.header.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Reason::Malformed),
+        }
+    }
+
+    /// The algorithm that the header names, one of those we know.
+    pub(crate) fn algorithm(&self) -> Result<Algorithm, Reason> {
+        self.header_text("alg")?.and_then(Algorithm::parse).ok_or(Reason::WrongAlgorithm)
+    }
+
+    /// Checks the signature under the key that `kid` names.
+    pub(crate) fn verify<'k>(&self, keys: &'k KeySet) -> Result<&'k Key, Reason> {
+        let algorithm = self.algorithm()?;
+        let kid = self.header_text("kid")?.ok_or(Reason::UnknownKey)?;
+        let key = keys.find(kid).ok_or(Reason::UnknownKey)?;
+        if key.algorithm == algorithm { self.verify_under(key).map(|()| key) } else { Err(Reason::WrongAlgorithm) }
+    }
+
+    /// Checks the signature under one key and its algorithm.
+    pub(crate) fn verify_under(&self, key: &Key) -> Result<(), Reason> {
+        let (signed, algorithm) = (self.signed.as_bytes(), key.algorithm.jose());
+        // `Ok(false)` is what a bad signature answers: `.is_ok()` would be a hole.
+        match jsonwebtoken::crypto::verify(self.signature, signed, &key.decoding, algorithm) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Reason::BadSignature),
+        }
+    }
+}
