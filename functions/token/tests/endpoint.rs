@@ -6,7 +6,6 @@
     reason = "helpers outside of #[test] functions; a test may fail loudly"
 )]
 
-use futures::FutureExt as _;
 use serde_json::{Value, json};
 use shared::boot::{Api, Handler as _, Invocation, Routes as _};
 use shared::clock::Timestamp;
@@ -358,9 +357,8 @@ async fn a_proof_counts_once_and_a_replay_keeps_the_assertion() {
     let nonce = nonce.find("dpop-nonce").unwrap().to_owned();
     let once = proof("p1", json!({"nonce": nonce}));
     let assertions: Vec<String> = (0..50).map(|number| world.assertion(&format!("a{number}"))).collect();
-    let answers =
-        futures::future::join_all(assertions.iter().map(|assertion| prove(&world, assertion, &[&once]).boxed()));
-    let answers = answers.await;
+    let proofs = [once.as_str()];
+    let answers = futures::future::join_all(assertions.iter().map(|assertion| prove(&world, assertion, &proofs))).await;
     assert_eq!(answers.iter().filter(|answer| answer.status() == 200).count(), 1);
     let refused = answers.iter().filter(|answer| answer.status() != 200);
     assert!(refused.map(error).all(|error| error == (400, "invalid_dpop_proof".into())));
