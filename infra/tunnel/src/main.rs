@@ -34,7 +34,9 @@ fn run(arguments: Vec<String>) -> Result<String, (u8, String)> {
     while let Some(argument) = arguments.next() {
         match argument.strip_prefix("--") {
             Some(name @ ("hosts" | "access" | "api" | "stage")) => {
-                options.insert(name.to_owned(), arguments.next().ok_or_else(usage)?);
+                if options.insert(name.to_owned(), arguments.next().ok_or_else(usage)?).is_some() {
+                    return Err(usage());
+                }
             }
             Some(_) => return Err(usage()),
             None => files.push(argument),

@@ -113,7 +113,7 @@ fn every_mutant_is_refused_for_its_own_reason() {
         ("catch-all to the API", mutant(last, &format!("  - service: https://{API}\n")), vec![Why::LastRule]),
         ("catch-all with another status", mutant("http_status:404", "http_status:200"), vec![Why::LastRule]),
         ("catch-all with more", mutant(last, "  - service: http_status:404\n    path: /x\n"), vec![Why::LastRule]),
-        ("no rules", format!("tunnel: 6ff42ae2-765d-4adf-8112-31c55c1551ef\ningress: []\n"), vec![Why::Missing]),
+        ("no rules", "tunnel: 6ff42ae2-765d-4adf-8112-31c55c1551ef\ningress: []\n".to_owned(), vec![Why::Missing]),
         (
             "any host",
             mutant("hostname: api.example.com", "hostname: '*'"),
