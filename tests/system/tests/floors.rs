@@ -36,6 +36,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("migrate", &["aws", "rds", "shared"]),
     ("testkit", &["shared"]),
     ("local", &[]),
+    ("tunnel", &[]),
     ("system", &[]),
     ("bench", &["local", "shared"]),
 ];
