@@ -35,6 +35,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("admin", &["aws", "rds", "s3", "shared"]),
     ("migrate", &["aws", "rds", "shared"]),
     ("testkit", &["shared"]),
+    ("template", &[]),
     ("local", &[]),
     ("system", &[]),
     ("bench", &["local", "shared"]),
