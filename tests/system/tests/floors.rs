@@ -36,7 +36,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("migrate", &["aws", "rds", "shared"]),
     ("testkit", &["shared"]),
     ("template", &[]),
-    ("local", &[]),
+    ("local", &["template"]),
     ("system", &[]),
     ("bench", &["local", "shared"]),
 ];
