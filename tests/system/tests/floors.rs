@@ -35,8 +35,9 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("admin", &["aws", "rds", "s3", "shared"]),
     ("migrate", &["aws", "rds", "shared"]),
     ("testkit", &["shared"]),
-    ("local", &[]),
+    ("template", &[]),
     ("tunnel", &[]),
+    ("local", &["template"]),
     ("system", &[]),
     ("bench", &["local", "shared"]),
 ];
