@@ -37,6 +37,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("testkit", &["shared"]),
     ("template", &[]),
     ("local", &[]),
+    ("tunnel", &[]),
     ("system", &[]),
     ("bench", &["local", "shared"]),
 ];
