@@ -207,8 +207,10 @@ impl Documents {
                 documents.stacks.insert(stack.name.to_owned(), template);
             }
         }
-        if let Some(openapi) = open(&folder.join("openapi.yaml")) {
-            documents.inlined.insert("openapi.yaml".to_owned(), openapi);
+        for name in ["openapi.yaml", "app.yaml"] {
+            if let Some(document) = open(&folder.join(name)) {
+                documents.inlined.insert(name.to_owned(), document);
+            }
         }
         let parts = folder.join("functions");
         if let Some(header) = open(&parts.join("_stack.yaml")) {
