@@ -303,10 +303,10 @@ impl Walk<'_> {
         for name in parameters(&template) {
             let piped = self.piped.get(name).filter(|(from, _)| from != stack);
             match (piped, self.profile.parameters.get(name)) {
-                (Some((from, _)), Some(_)) => {
+                (Some((from, value)), Some(other)) if value != other => {
                     self.faults.push(format!("{stack}: parameter {name} is given, and an output of {from}"));
                 }
-                (Some((_, value)), None) => {
+                (Some((_, value)), _) => {
                     given.insert(name.to_owned(), value.clone());
                 }
                 (None, Some(value)) => {
