@@ -37,6 +37,8 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("testkit", &["shared"]),
     ("template", &[]),
     ("tunnel", &[]),
+    ("invariants", &["template", "tunnel"]),
+    ("deploy", &["invariants", "template"]),
     ("local", &["template"]),
     ("system", &[]),
     ("bench", &["local", "shared"]),

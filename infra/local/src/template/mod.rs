@@ -394,7 +394,15 @@ impl Reader {
         self.only(
             id,
             properties,
-            &["RoleName", "Description", "AssumeRolePolicyDocument", "Policies", "MaxSessionDuration"],
+            // A boundary grants nothing: what a role may do under it is what its own policies say, at most.
+            &[
+                "RoleName",
+                "Description",
+                "AssumeRolePolicyDocument",
+                "PermissionsBoundary",
+                "Policies",
+                "MaxSessionDuration",
+            ],
         );
         let name = self.text(id, properties, "RoleName")?;
         let trust = properties.get("AssumeRolePolicyDocument").cloned().unwrap_or_default();
