@@ -43,6 +43,9 @@ fn a_first_deployment_goes_in_the_one_order_that_works() {
             "cloudformation execute-change-set watch",
         ]
     );
+    // For check_calls.py, which hands them to the AWS CLI.
+    let calls: Vec<Vec<String>> = cloud.calls.borrow().iter().map(|call| call[1..].to_vec()).collect();
+    std::fs::write(format!("{}/calls-deploy.json", env!("CARGO_TARGET_TMPDIR")), json!(calls).to_string()).unwrap();
     // Programs are there before anything that needs them.
     let acts = cloud.acts();
     let last_program = acts.iter().rposition(|act| act == "s3api put-object").unwrap();

@@ -316,7 +316,9 @@ impl Live<'_> {
             return;
         }
         let path = file.display().to_string();
-        let kind = ["--export-type", "oas30", "--accepts", "application/json", "--parameters", "extensions=integrations,authorizers", &path];
+        // JSON, because the CLI's short form makes a list of two words with a comma.
+        let extensions = r#"{"extensions":"integrations,authorizers"}"#;
+        let kind = ["--export-type", "oas30", "--accepts", "application/json", "--parameters", extensions, &path];
         if self.ask("the routes", &[&["apigateway", "get-export"][..], &of_stage, &kind].concat()).is_some() {
             let exported = fs::read_to_string(&file).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
             match exported {
