@@ -254,7 +254,7 @@ fn next(world: World<'_>, settings: &Settings, known: &BTreeMap<String, String>,
         r#"{"operation":"tenant.put","operator":"YOU","tenant":"acme"}"#,
         r#"{"operation":"client.put","operator":"YOU","tenant":"acme","client_id":"acme-backend","jwks":{"keys":[…]},"scopes":["files:read"],"dpop":false}"#,
     ] {
-        world.say(format!("    aws lambda invoke --function-name portcullis-{env}-admin --payload fileb://body.json answer.json"));
+        world.say(format!("    aws lambda invoke --function-name portcullis-{env}-admin:live --payload fileb://body.json answer.json"));
         world.say(format!("      {body}"));
     }
     world.say(format!("  then: make verify-live ENV={env}"));

@@ -10,8 +10,11 @@ use crate::cost::asked;
 use crate::settings::load_profile;
 use crate::world::World;
 
+/// A name, a profile, and parameters besides.
+type Variant = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 /// What a deployment may be, each of which changes policies.
-const VARIANTS: &[(&str, &str, &[(&str, &str)])] = &[
+const VARIANTS: &[Variant] = &[
     ("recommended", "recommended", &[]),
     ("lean", "lean", &[]),
     ("ssm", "recommended", &[("Signer", "ssm"), ("SsmEndpoint", "on")]),

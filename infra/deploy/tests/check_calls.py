@@ -16,8 +16,8 @@ from botocore import xform_name
 
 session = botocore.session.get_session()
 SERVICES = {"s3api": "s3"}
-# The CLI decodes policy documents of IAM, which are text in the model, and writes an API's export to a file.
-DECODED = {"PolicyDocument", "AssumeRolePolicyDocument"}
+# The CLI decodes policy documents of IAM and templates in JSON, which are text in the model.
+DECODED = {"PolicyDocument", "AssumeRolePolicyDocument", "TemplateBody"}
 faults = set()
 
 
@@ -25,10 +25,11 @@ def check(value, shape, at):
     if value is None:
         return
     kind = shape.type_name
+    if at.rsplit(".", 1)[-1] in DECODED and isinstance(value, dict):
+        return
     if kind == "structure":
         if not isinstance(value, dict):
-            if not (isinstance(value, dict) or at.rsplit(".", 1)[-1] in DECODED):
-                faults.add(f"{at}: no structure")
+            faults.add(f"{at}: no structure")
             return
         for name, member in value.items():
             if name not in shape.members:
@@ -47,8 +48,6 @@ def check(value, shape, at):
     else:
         python = {"string": str, "boolean": bool, "integer": int, "long": int, "float": (int, float), "double": (int, float),
                   "timestamp": (str, int, float), "blob": str}[kind]
-        if at.rsplit(".", 1)[-1] in DECODED and isinstance(value, dict):
-            return
         if not isinstance(value, python) or (python is int and isinstance(value, bool)):
             faults.add(f"{at}: {type(value).__name__}, must be {kind}")
         elif getattr(shape, "enum", None) and isinstance(value, str) and value not in shape.enum:

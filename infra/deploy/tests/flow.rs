@@ -10,7 +10,7 @@ use support::{Checkout, Cloud, SETTINGS, option};
 
 fn deployed(line: &str) -> (Checkout, Cloud) {
     let (checkout, cloud) = (Checkout::built(), Cloud::new());
-    let exit = checkout.run(&cloud, &format!("deploy {SETTINGS} {line}").trim_end().to_owned());
+    let exit = checkout.run(&cloud, format!("deploy {SETTINGS} {line}").trim_end());
     assert_eq!(exit, Exit::Done, "{}", cloud.text());
     (checkout, cloud)
 }
@@ -273,7 +273,8 @@ fn code_is_replaced_only_where_a_function_is_and_only_the_code() {
     assert_eq!(checkout.run(&cloud, "code ENV=prod FUNCTION=data-key-encrypt"), Exit::Done, "{}", cloud.text());
     let calls = cloud.calls.borrow().clone();
     let deploy = calls.iter().find(|call| call.contains(&"deploy".to_owned())).unwrap();
-    assert!(deploy[4].ends_with("target/lambda/data-key/bootstrap.zip"), "{deploy:?}");
+    assert!(option(deploy, "--lambda-dir").unwrap().ends_with("target/lambda"), "{deploy:?}");
+    assert_eq!(option(deploy, "--binary-name").unwrap(), "data-key");
     assert_eq!(deploy.last().unwrap(), "portcullis-prod-data-key-encrypt");
     for forbidden in ["--alias", "--env-var", "--env-file", "--role", "--subnet-ids", "--security-group-ids", "--memory", "--timeout",
         "--tracing", "--enable-function-url", "--layer", "--merge-env", "--runtime", "--description", "--log-retention", "--tag"] {

@@ -245,7 +245,8 @@ impl Account {
                 let mut body = self.of("AWS::ApiGateway::RestApi")[0].get("/Body").unwrap().clone();
                 for operation in body["paths"].as_object_mut().unwrap().values_mut().flat_map(|path| path.as_object_mut().unwrap().values_mut()) {
                     if let Some(fields) = operation.as_object_mut() {
-                        fields.retain(|name, value| !name.starts_with("x-portcullis-") && !(name == "security" && value == &json!([])));
+                        let left_out = |name: &str, value: &Value| name.starts_with("x-portcullis-") || (name == "security" && value == &json!([]));
+                        fields.retain(|name, value| !left_out(name, value));
                     }
                 }
                 (self.meddling)("the document", &mut body);
