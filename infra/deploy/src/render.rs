@@ -58,7 +58,9 @@ impl Rendered {
                     if resource.get("DeletionPolicy").and_then(Value::as_str) != Some("Retain") {
                         faults.push(format!("{id}: without DeletionPolicy Retain there is no version to roll back to"));
                     }
-                    let Some(program) = binary(properties).and_then(|binary| of.programs.get(&binary)) else { continue };
+                    let Some(program) = binary(properties).and_then(|binary| of.programs.get(&binary)) else {
+                        continue;
+                    };
                     let held = format!("{function}\n{program}\n{properties}\n{}", self.values(properties, of));
                     names.insert(id.clone(), suffixed(id, &held));
                 }
@@ -211,7 +213,10 @@ fn kind(resource: &Value) -> &str {
 fn is_held(kind: &str) -> bool {
     let rest = kind.strip_prefix("AWS::ApiGateway::");
     rest.is_some_and(|rest| {
-        matches!(rest, "RestApi" | "Authorizer" | "GatewayResponse" | "Method" | "Model" | "RequestValidator" | "Resource")
+        matches!(
+            rest,
+            "RestApi" | "Authorizer" | "GatewayResponse" | "Method" | "Model" | "RequestValidator" | "Resource"
+        )
     })
 }
 
@@ -299,7 +304,8 @@ fn renamed(value: &Value, names: &BTreeMap<String, String>) -> Value {
 
 fn renamed_text(text: &str, names: &BTreeMap<String, String>) -> String {
     names.iter().fold(text.to_owned(), |text, (old, new)| {
-        text.replace(&format!("${{{old}}}"), &format!("${{{new}}}")).replace(&format!("${{{old}."), &format!("${{{new}."))
+        text.replace(&format!("${{{old}}}"), &format!("${{{new}}}"))
+            .replace(&format!("${{{old}."), &format!("${{{new}."))
     })
 }
 

@@ -36,7 +36,10 @@ fn every_resource_type_has_a_price_or_a_reason_for_none() {
     assert!(missing.is_empty(), "prices.yaml says nothing of {missing:?}");
     for meters in prices["types"].as_object().unwrap().values().filter_map(|meters| meters.as_array()) {
         for meter in meters.iter().filter_map(|meter| meter.as_str()).filter(|meter| *meter != "database") {
-            assert!(prices["meters"][meter]["price"].is_number() && prices["meters"][meter]["page"].is_string(), "{meter}");
+            assert!(
+                prices["meters"][meter]["price"].is_number() && prices["meters"][meter]["page"].is_string(),
+                "{meter}"
+            );
         }
     }
 }
@@ -61,7 +64,11 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { fs::copy(entry.path(), target).map(|_| ()).unwrap() }
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            fs::copy(entry.path(), target).map(|_| ()).unwrap()
+        }
     }
 }
 
@@ -71,7 +78,10 @@ fn the_calls_of_verify_live_and_their_rights_are_listed() {
     for (call, right) in deploy::live::CALLS {
         let right = if right.is_empty() { "–".to_owned() } else { format!("`{right}`") };
         assert!(page.contains(&format!("| `{call}` | {right} |")), "{call}");
-        assert!(right == "–" || page.contains(&format!("\"{}\"", right.trim_matches('`'))), "{right} is not in the policy");
+        assert!(
+            right == "–" || page.contains(&format!("\"{}\"", right.trim_matches('`'))),
+            "{right} is not in the policy"
+        );
     }
     let rows = page.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(rows, deploy::live::CALLS.len());
