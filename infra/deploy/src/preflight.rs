@@ -161,10 +161,13 @@ fn named(settings: &Settings) -> Vec<Finding> {
         ask("ENV", &is_name),
         ask("ISSUER", &is_issuer),
         ask("AUDIENCE", &|value| !value.contains(char::is_whitespace)),
-        ask("TEAM", &|team| {
-            team.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        }),
     ];
+    // The DNS firewall lets the team's own name through; everything else of Cloudflare's is in infra/cloudflare/hosts.json.
+    let is_team =
+        |team: &str| team.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if settings.value("TEAM").is_some() || settings.wanted().any(|stack| stack == "dns-firewall") {
+        findings.push(ask("TEAM", &is_team));
+    }
     match settings.decided("ImageUri") {
         None => findings.push(finding(
             "IMAGE",
@@ -231,6 +234,14 @@ fn parameters(settings: &Settings, rendered: &[Rendered]) -> Vec<Finding> {
     }
     for one in rendered {
         declared.extend(one.parameters().into_keys());
+    }
+    if settings.wanted().any(|stack| stack == "code-signing") && !declared.contains("CodeSigningConfigArn") {
+        findings.push(finding(
+            "code-signing",
+            Verdict::Missing,
+            "no function names the signing configuration, so nothing would be demanded of its code",
+            "take it out of WITH: signing programs before they are deployed is not built yet",
+        ));
     }
     for name in settings.parameters.keys() {
         let known = ["Env", "AccessTeam", "ImageUri"].contains(&name.as_str());

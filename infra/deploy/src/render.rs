@@ -130,6 +130,15 @@ impl Rendered {
         serde_json::to_string_pretty(&self.document).map_err(|error| vec![format!("{}: {error}", self.stack.name)])
     }
 
+    /// As [`Rendered::text`] without blanks: what CloudFormation takes in a request is limited, and the first stack has no
+    /// bucket to lie in.
+    ///
+    /// # Errors
+    /// What cannot be written.
+    pub fn compact(&self) -> Result<String, Vec<String>> {
+        serde_json::to_string(&self.document).map_err(|error| vec![format!("{}: {error}", self.stack.name)])
+    }
+
     /// Values of the parameters that a part of the template reads, through conditions too.
     fn values(&self, part: &Value, of: &Snapshot<'_>) -> String {
         let Some(given) = of.parameters else { return String::new() };

@@ -262,7 +262,7 @@ impl Stacks<'_> {
             }
             Some(state) => return Err(stuck(&name, part, &state)),
         };
-        let body = rendered.text().map_err(|faults| Failure::new(faults.join("; "), "mend the template"))?;
+        let body = rendered.compact().map_err(|faults| Failure::new(faults.join("; "), "mend the template"))?;
         let world = self.aws.world();
         let folder = world.path("target/infra");
         let template_file = folder.join(format!("{part}.yaml"));

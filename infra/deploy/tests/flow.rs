@@ -197,14 +197,9 @@ fn a_deployment_that_lacks_something_does_not_start() {
     cloud.credentials.set(false);
     assert_eq!(checkout.run(&cloud, "deploy PROFILE=lean"), Exit::Missing);
     let text = cloud.text();
-    for line in [
-        "MISSING   ENV",
-        "MISSING   ISSUER",
-        "MISSING   AUDIENCE",
-        "MISSING   TEAM",
-        "MISSING   programs",
-        "MISSING   credentials",
-    ] {
+    for line in
+        ["MISSING   ENV", "MISSING   ISSUER", "MISSING   AUDIENCE", "MISSING   programs", "MISSING   credentials"]
+    {
         assert!(text.contains(line), "{line}\n{text}");
     }
     assert!(cloud.acts().is_empty());
@@ -229,6 +224,11 @@ fn wrong_forms_are_named_before_anything_is_asked() {
     assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS}")), Exit::Done, "{}", cloud.text());
     assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} PARAMETERS=DbMoed=proxy")), Exit::Missing);
     assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} IMAGE=tunnel:latest")), Exit::Missing);
+    let without_team = SETTINGS.replace(" TEAM=acme", "");
+    assert_eq!(checkout.run(&cloud, &format!("preflight {without_team}")), Exit::Done);
+    assert_eq!(checkout.run(&cloud, &format!("preflight {without_team} WITH=dns-firewall")), Exit::Missing);
+    assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} WITH=code-signing")), Exit::Missing);
+    assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} PARAMETERS=Scan=guardduty")), Exit::Usage);
     assert_eq!(checkout.run(&cloud, "preflight ENVIRONMENT=prod"), Exit::Usage);
     assert_eq!(
         checkout.run(&cloud, &format!("preflight {SETTINGS} PROFILE=../lean").replace("PROFILE=lean ", "")),

@@ -20,5 +20,13 @@ fn every_mutant_is_caught_by_its_invariant_and_the_list_says_so() {
     assert_eq!(names.len(), judged.len(), "a name stands twice");
     let listed = std::fs::read_to_string(root().join("infra/invariants/mutants.txt")).unwrap_or_default();
     let found = support::caught::list(&judged);
-    assert!(listed == found, "infra/invariants/mutants.txt differs; cargo run -p invariants --example mutants prints:\n{found}");
+    assert!(
+        listed == found,
+        "infra/invariants/mutants.txt differs; cargo run -p invariants --example mutants prints:\n{found}"
+    );
+    let page = std::fs::read_to_string(root().join("docs/invariants.md")).unwrap_or_default();
+    assert!(
+        page == support::caught::page(&judged),
+        "docs/invariants.md differs; cargo run -p invariants --example page"
+    );
 }

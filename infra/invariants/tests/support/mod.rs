@@ -135,14 +135,13 @@ fn application(base: &Profile) -> Profile {
     .with_stack("app-link")
 }
 
-pub(crate) fn graph(documents: &Documents, profile: &Profile) -> Graph {
-    documents.graph(profile, &place()).unwrap_or_else(|faults| panic!("{}", faults.join("\n")))
-}
-
-/// The graphs of all deployments.
-pub(crate) fn graphs() -> Vec<Graph> {
+/// The graphs of all deployments, with their names.
+pub(crate) fn graphs() -> Vec<(String, Result<Graph, Vec<String>>)> {
     let documents = documents();
-    in_parallel(&deployments(), |(_, profile)| graph(&documents, profile))
+    let place = place();
+    let usual =
+        documents.open(&profile("recommended"), &place).unwrap_or_else(|faults| panic!("{}", faults.join("\n")));
+    in_parallel(&deployments(), |(name, profile)| (name.clone(), documents.graph_after(&usual, profile, &place)))
 }
 
 /// Runs over all items on all cores, and keeps their order.

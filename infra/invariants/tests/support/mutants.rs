@@ -1,6 +1,6 @@
 //! For every invariant, what it must catch.
 
-use invariants::Repository;
+use invariants::{Repository, Terraform};
 use serde_json::json;
 use template::{Documents, Graph};
 
@@ -181,7 +181,11 @@ fn api_settings() -> Vec<Mutant> {
             );
         }),
         t(6, "called by a role", |d| {
-            put(api(d, AUTHORIZER), "authorizerCredentials", json!("arn:aws:iam::123456789012:role/portcullis-prod-admin"));
+            put(
+                api(d, AUTHORIZER),
+                "authorizerCredentials",
+                json!("arn:aws:iam::123456789012:role/portcullis-prod-admin"),
+            );
         }),
         t(7, "anybody may invoke", |d| {
             put(at(d, "api", "IssueTokenPermission/Properties"), "Principal", json!("*"));
@@ -262,11 +266,7 @@ fn api_settings() -> Vec<Mutant> {
             remove(api(d, "/x-amazon-apigateway-gateway-responses"), "UNAUTHORIZED");
         }),
         t(8, "a failing authorizer answers 500", |d| {
-            put(
-                api(d, "/x-amazon-apigateway-gateway-responses/AUTHORIZER_FAILURE"),
-                "statusCode",
-                json!(500),
-            );
+            put(api(d, "/x-amazon-apigateway-gateway-responses/AUTHORIZER_FAILURE"), "statusCode", json!(500));
         }),
         t(8, "an answer that tells why", |d| {
             put(
@@ -322,7 +322,11 @@ fn network() -> Vec<Mutant> {
             put(rule, "ToPort", json!(65535));
         }),
         t(9, "an edge with one end", |d| {
-            put(at(d, "network", "TokenToKms/Properties"), "SourceSecurityGroupId", json!({"Ref": "TrustSecurityGroup"}));
+            put(
+                at(d, "network", "TokenToKms/Properties"),
+                "SourceSecurityGroupId",
+                json!({"Ref": "TrustSecurityGroup"}),
+            );
         }),
         t(9, "functions go around the proxy", |d| {
             put(at(d, "network", "UploadToDatabase/Properties"), "GroupId", json!({"Ref": "DatabaseSecurityGroup"}));
@@ -385,7 +389,9 @@ fn network() -> Vec<Mutant> {
                 json!("com.amazonaws.eu-central-1.secretsmanager"),
             );
         }),
-        t(11, "a function outside of the network", |d| remove(at(d, "functions", "TokenFunction/Properties"), "VpcConfig")),
+        t(11, "a function outside of the network", |d| {
+            remove(at(d, "functions", "TokenFunction/Properties"), "VpcConfig")
+        }),
         t(11, "a function in fetch", |d| {
             let place = at(d, "functions", "UploadFunction/Properties/VpcConfig/Fn::If/1");
             put(place, "SubnetIds", json!({"Ref": "FetchSubnetIds"}));
@@ -588,7 +594,10 @@ fn grants() -> Vec<Mutant> {
             put(place, "Condition", json!({"StringLike": {"kms:EncryptionContext:purpose": "*"}}));
         }),
         t(14, "a key through S3 for any bucket", |d| {
-            remove(sid(d, "functions", "UploadSignerRole", "EncryptThroughS3").pointer_mut("/Condition").unwrap(), "StringLike");
+            remove(
+                sid(d, "functions", "UploadSignerRole", "EncryptThroughS3").pointer_mut("/Condition").unwrap(),
+                "StringLike",
+            );
         }),
         t(14, "any algorithm", |d| {
             let place = sid(d, "functions", "TokenRole", "Sign").pointer_mut("/Condition/StringEquals").unwrap();
@@ -599,7 +608,8 @@ fn grants() -> Vec<Mutant> {
             remove(place, "aws:ResourceTag/portcullis:signing");
         }),
         t(14, "keys of any use", |d| {
-            let place = sid(d, "functions", "TrustRole", "CreateSigningKeys").pointer_mut("/Condition/StringEquals").unwrap();
+            let place =
+                sid(d, "functions", "TrustRole", "CreateSigningKeys").pointer_mut("/Condition/StringEquals").unwrap();
             remove(place, "kms:KeyUsage");
         }),
         t(14, "keys with any tag", |d| {
@@ -635,7 +645,12 @@ fn grants() -> Vec<Mutant> {
                 json!({"Fn::Sub": "arn:${AWS::Partition}:s3:::${ObjectBucket}/*"}),
             );
         }),
-        more("a listing of files", "DownloadRole", "s3:ListBucket", "arn:aws:s3:::portcullis-prod-objects-123456789012-eu-central-1"),
+        more(
+            "a listing of files",
+            "DownloadRole",
+            "s3:ListBucket",
+            "arn:aws:s3:::portcullis-prod-objects-123456789012-eu-central-1",
+        ),
         on(
             "recommended Signer=ssm",
             t(14, "parameters of other paths", |d| {
@@ -651,7 +666,9 @@ fn grants() -> Vec<Mutant> {
 
 fn data() -> Vec<Mutant> {
     vec![
-        t(15, "a key that never changes", |d| put(at(d, "data", "DataKey/Properties"), "EnableKeyRotation", json!(false))),
+        t(15, "a key that never changes", |d| {
+            put(at(d, "data", "DataKey/Properties"), "EnableKeyRotation", json!(false))
+        }),
         t(15, "a key gone in a week", |d| put(at(d, "data", "DataKey/Properties"), "PendingWindowInDays", json!(7))),
         t(15, "the account may use the key", |d| {
             let place = sid(d, "data", "DataKey", "DecryptOpensFieldKeys").pointer_mut("/Condition").unwrap();
@@ -672,11 +689,7 @@ fn data() -> Vec<Mutant> {
             push(place, json!("kms:Decrypt"));
         }),
         t(15, "a function administers its key", |d| {
-            put(
-                sid(d, "data", "DataKey", "DecryptOpensFieldKeys"),
-                "Action",
-                json!("kms:PutKeyPolicy"),
-            );
+            put(sid(d, "data", "DataKey", "DecryptOpensFieldKeys"), "Action", json!("kms:PutKeyPolicy"));
         }),
         t(15, "the field key under any context", |d| {
             let place = sid(d, "data", "DataKey", "DecryptOpensFieldKeys").pointer_mut("/Condition").unwrap();
@@ -818,7 +831,11 @@ fn database() -> Vec<Mutant> {
         database("a password that RDS keeps", "ManageMasterUserPassword", json!(true)),
         database("no backups", "BackupRetentionPeriod", json!(0)),
         database("a parameter group that is not ours", "DBParameterGroupName", json!("default.postgres17")),
-        database("one group more", "VPCSecurityGroups", json!([{"Ref": "DatabaseSecurityGroupId"}, "sg-0a1b2c3d4e5f60718"])),
+        database(
+            "one group more",
+            "VPCSecurityGroups",
+            json!([{"Ref": "DatabaseSecurityGroupId"}, "sg-0a1b2c3d4e5f60718"]),
+        ),
         t(20, "a database that takes plain connections", |d| {
             put(at(d, "data", "DatabaseParameters/Properties/Parameters"), "rds.force_ssl", json!("0"));
         }),
@@ -883,24 +900,47 @@ fn edge() -> Vec<Mutant> {
     let terraform = |name, file: &'static str, from: &'static str, to: &'static str| {
         r(24, name, move |repository| {
             let path = format!("infra/cloudflare/terraform/{file}");
-            swap(repository.terraform.get_mut(&path).unwrap(), from, to);
+            let mut text = repository.terraform[&path].text().to_owned();
+            swap(&mut text, from, to);
+            repository.terraform.insert(path, Terraform::new(text));
         })
     };
     vec![
         tunnel("a people host without Access", ACCESS, ""),
         tunnel("Access that is not required", "required: true", "required: false"),
         tunnel("another team's Access", "teamName: example", "teamName: somebody"),
-        tunnel("Access at the top, where it is ignored", "ingress:\n", "originRequest:\n  access: {required: true}\ningress:\n"),
-        r(22, "another origin", |repository| swap(&mut repository.tunnel, &format!("service: https://{API}"), "service: https://origin.example.com")),
-        r(22, "the public name as Host", |repository| swap(&mut repository.tunnel, &format!("httpHostHeader: {API}"), "httpHostHeader: api.example.com")),
+        tunnel(
+            "Access at the top, where it is ignored",
+            "ingress:\n",
+            "originRequest:\n  access: {required: true}\ningress:\n",
+        ),
+        r(22, "another origin", |repository| {
+            swap(&mut repository.tunnel, &format!("service: https://{API}"), "service: https://origin.example.com")
+        }),
+        r(22, "the public name as Host", |repository| {
+            swap(&mut repository.tunnel, &format!("httpHostHeader: {API}"), "httpHostHeader: api.example.com")
+        }),
         tunnel("TLS unverified", "    originRequest:\n", "    originRequest:\n      noTLSVerify: true\n"),
-        tunnel("a rule by path", "  - hostname: machines.example.com\n", "  - hostname: machines.example.com\n    path: /oauth2\n"),
+        tunnel(
+            "a rule by path",
+            "  - hostname: machines.example.com\n",
+            "  - hostname: machines.example.com\n    path: /oauth2\n",
+        ),
         tunnel("every host", "hostname: machines.example.com", "hostname: '*.example.com'"),
         tunnel("a last rule that leads somewhere", "http_status:404", "hello-world"),
         tunnel("a proxy into the network", "    originRequest:\n", "    originRequest:\n      proxyType: socks\n"),
         tunnel("private networks", "ingress:\n", "warp-routing:\n  enabled: true\ningress:\n"),
-        tunnel("a shell", "  - service: http_status:404", "  - hostname: ssh.example.com\n    service: ssh://localhost:22\n  - service: http_status:404"),
-        task("an image by its tag", CONTAINER, "Image", json!("123456789012.dkr-ecr.eu-central-1.on.aws/portcullis-prod-tunnel:latest")),
+        tunnel(
+            "a shell",
+            "  - service: http_status:404",
+            "  - hostname: ssh.example.com\n    service: ssh://localhost:22\n  - service: http_status:404",
+        ),
+        task(
+            "an image by its tag",
+            CONTAINER,
+            "Image",
+            json!("123456789012.dkr-ecr.eu-central-1.on.aws/portcullis-prod-tunnel:latest"),
+        ),
         task("root", CONTAINER, "User", json!("0:0")),
         task("a file system that can be written", CONTAINER, "ReadonlyRootFilesystem", json!(false)),
         task("a privileged container", CONTAINER, "Privileged", json!(true)),
@@ -919,25 +959,81 @@ fn edge() -> Vec<Mutant> {
             variables.retain(|one| one["Name"] != "TUNNEL_MANAGEMENT_DIAGNOSTICS");
         }),
         t(23, "a secret that is no parameter", |d| {
-            at(d, "edge", CONTAINER)["Secrets"][0]["ValueFrom"] = json!("arn:aws:secretsmanager:eu-central-1:123456789012:secret:x");
+            at(d, "edge", CONTAINER)["Secrets"][0]["ValueFrom"] =
+                json!("arn:aws:secretsmanager:eu-central-1:123456789012:secret:x");
         }),
         task("a shell beside the API", "TunnelService/Properties", "EnableExecuteCommand", json!(true)),
-        task("a deployment that does not stop", "TunnelService/Properties/DeploymentConfiguration/DeploymentCircuitBreaker", "Enable", json!(false)),
+        task(
+            "a deployment that does not stop",
+            "TunnelService/Properties/DeploymentConfiguration/DeploymentCircuitBreaker",
+            "Enable",
+            json!(false),
+        ),
         task("no task", "TunnelService/Properties", "DesiredCount", json!(0)),
         task("tasks on machines of ours", "TunnelService/Properties", "LaunchType", json!("EC2")),
         task("another processor", "TunnelTask/Properties/RuntimePlatform", "CpuArchitecture", json!("X86_64")),
-        task("the tunnel in work", "TunnelService/Properties/NetworkConfiguration/AwsvpcConfiguration", "Subnets", json!(["<network.WorkSubnetA>"])),
-        task("a tunnel with rights in the account", "TunnelTask/Properties", "TaskRoleArn", json!({"Fn::GetAtt": ["TunnelStartRole", "Arn"]})),
-        terraform("a policy that bypasses", "access.tf", "decision         = \"allow\"", "decision         = \"bypass\""),
+        task(
+            "the tunnel in work",
+            "TunnelService/Properties/NetworkConfiguration/AwsvpcConfiguration",
+            "Subnets",
+            json!(["<network.WorkSubnetA>"]),
+        ),
+        task(
+            "a tunnel with rights in the account",
+            "TunnelTask/Properties",
+            "TaskRoleArn",
+            json!({"Fn::GetAtt": ["TunnelStartRole", "Arn"]}),
+        ),
+        terraform(
+            "a policy that bypasses",
+            "access.tf",
+            "decision         = \"allow\"",
+            "decision         = \"bypass\"",
+        ),
         terraform("a policy for everyone", "access.tf", "{ email_domain = { domain = domain } }", "{ everyone = {} }"),
-        terraform("any service token", "access.tf", "{ service_token = { token_id = id } }", "{ any_valid_service_token = {} }"),
-        terraform("people by tokens", "access.tf", "decision         = \"non_identity\"", "decision         = \"allow\""),
+        terraform(
+            "any service token",
+            "access.tf",
+            "{ service_token = { token_id = id } }",
+            "{ any_valid_service_token = {} }",
+        ),
+        terraform(
+            "people by tokens",
+            "access.tf",
+            "decision         = \"non_identity\"",
+            "decision         = \"allow\"",
+        ),
         terraform("an application for some of the hosts", "access.tf", "for_each = var.people", "for_each = {}"),
-        terraform("an application for a path", "access.tf", "domain                     = each.key", "domain                     = \"${each.key}/files\""),
-        terraform("no limits before the machine host", "edge.tf", "phase   = \"http_ratelimit\"", "phase   = \"http_config_settings\""),
-        terraform("no firewall before the machine host", "edge.tf", "phase   = \"http_request_firewall_custom\"", "phase   = \"http_config_settings\""),
-        terraform("rules without the machine host", "hosts.tf", "concat(keys(var.people), [var.machines])", "keys(var.people)"),
-        terraform("a tunnel whose secret stands in the state", "hosts.tf", "resource \"cloudflare_dns_record\"", "resource \"cloudflare_zero_trust_tunnel_cloudflared\" \"tunnel\" {}\nresource \"cloudflare_dns_record\""),
+        terraform(
+            "an application for a path",
+            "access.tf",
+            "domain                     = each.key",
+            "domain                     = \"${each.key}/files\"",
+        ),
+        terraform(
+            "no limits before the machine host",
+            "edge.tf",
+            "phase   = \"http_ratelimit\"",
+            "phase   = \"http_config_settings\"",
+        ),
+        terraform(
+            "no firewall before the machine host",
+            "edge.tf",
+            "phase   = \"http_request_firewall_custom\"",
+            "phase   = \"http_config_settings\"",
+        ),
+        terraform(
+            "rules without the machine host",
+            "hosts.tf",
+            "concat(keys(var.people), [var.machines])",
+            "keys(var.people)",
+        ),
+        terraform(
+            "a tunnel whose secret stands in the state",
+            "hosts.tf",
+            "resource \"cloudflare_dns_record\"",
+            "resource \"cloudflare_zero_trust_tunnel_cloudflared\" \"tunnel\" {}\nresource \"cloudflare_dns_record\"",
+        ),
         r(24, "another audience than the application's", |repository| {
             swap(&mut repository.access, "4714c1358e65", "000000000000");
         }),
@@ -983,10 +1079,16 @@ fn coherence() -> Vec<Mutant> {
             let operation = api(d, "/paths/~1files/post").clone();
             put(api(d, "/paths"), "/more", json!({"post": operation}));
         }),
-        r(25, "a route without refusals", |repository| swap(&mut repository.refusals, "\nPOST /files\n", "\nPOST /other\n")),
+        r(25, "a route without refusals", |repository| {
+            swap(&mut repository.refusals, "\nPOST /files\n", "\nPOST /other\n")
+        }),
         r(25, "a route that the edge refuses", |repository| swap(&mut repository.routes, "\"/fields/\",", "")),
         t(26, "one action more", |d| {
-            put(sid(d, "functions", "ObjectEventsRole", "PurgeVersions"), "Action", json!(["s3:DeleteObjectVersion", "s3:PutObject"]));
+            put(
+                sid(d, "functions", "ObjectEventsRole", "PurgeVersions"),
+                "Action",
+                json!(["s3:DeleteObjectVersion", "s3:PutObject"]),
+            );
         }),
         t(26, "one resource more", |d| {
             let place = sid(d, "functions", "IssuerKeysRole", "ReadIssuers").get_mut("Resource").unwrap();
@@ -998,7 +1100,9 @@ fn coherence() -> Vec<Mutant> {
         }),
         t(26, "a longer signature", |d| {
             put(
-                sid(d, "functions", "UploadSignerRole", "PutOnce").pointer_mut("/Condition/NumericLessThanEquals").unwrap(),
+                sid(d, "functions", "UploadSignerRole", "PutOnce")
+                    .pointer_mut("/Condition/NumericLessThanEquals")
+                    .unwrap(),
                 "s3:signatureAge",
                 json!(3_600_000),
             );
@@ -1017,8 +1121,8 @@ fn coherence() -> Vec<Mutant> {
             swap(&mut repository.grants, &line, "");
         }),
         r(26, "an adapter that sends more", |repository| {
-            let source = repository.adapters.values_mut().find(|source| source.contains(".get_object()")).unwrap();
-            swap(source, ".get_object()", ".list_objects_v2()");
+            let operations = repository.adapters.values_mut().find(|all| all.contains("get_object")).unwrap();
+            operations.insert("list_objects_v2".to_owned());
         }),
         r(27, "deploy settings in a package", |repository| {
             let manifest = repository.manifests.get_mut("functions/token/Cargo.toml").unwrap();
@@ -1029,11 +1133,14 @@ fn coherence() -> Vec<Mutant> {
             manifest.push_str("\n[workspace.metadata.lambda]\ndeploy = { role = \"x\" }\n");
         }),
         r(27, "deploy settings in a file of their own", |repository| {
-            repository.manifests.insert("CargoLambda.toml".to_owned(), "[deploy]\nenable_function_url = true\n".to_owned());
+            repository
+                .manifests
+                .insert("CargoLambda.toml".to_owned(), "[deploy]\nenable_function_url = true\n".to_owned());
         }),
         r(27, "a panic that kills the sandbox", |repository| {
             let manifest = repository.manifests.get_mut("Cargo.toml").unwrap();
-            let (before, release) = manifest.split_once("[profile.release]").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+            let (before, release) =
+                manifest.split_once("[profile.release]").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
             *manifest = format!("{before}[profile.release]{}", release.replacen("\"unwind\"", "\"abort\"", 1));
         }),
         r(27, "a profile left to cargo-lambda", |repository| {
