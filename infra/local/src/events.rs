@@ -153,6 +153,13 @@ impl Events {
         }
     }
 
+    /// Ends what [`Events::start_schedules`] began: a rule fires when it is told to, and at no other time.
+    pub fn stop_schedules(&self) {
+        for schedule in self.schedules.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            schedule.abort();
+        }
+    }
+
     /// Fires a scheduled rule now. False when there is no scheduled rule of that name.
     pub async fn tick(&self, rule: &str) -> bool {
         let found = self.inner.rules.iter().position(|one| one.name == rule && one.period.is_some());
@@ -198,9 +205,7 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        for schedule in self.schedules.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            schedule.abort();
-        }
+        self.stop_schedules();
     }
 }
 

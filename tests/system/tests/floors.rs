@@ -35,7 +35,11 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("admin", &["aws", "rds", "s3", "shared"]),
     ("migrate", &["aws", "rds", "shared"]),
     ("testkit", &["shared"]),
-    ("local", &[]),
+    ("template", &[]),
+    ("tunnel", &[]),
+    ("invariants", &["template", "tunnel"]),
+    ("deploy", &["invariants", "template"]),
+    ("local", &["template"]),
     ("system", &[]),
     ("bench", &["local", "shared"]),
 ];
