@@ -42,6 +42,15 @@ fn every_invariant_holds_in_every_deployment_and_the_list_of_grants_is_checked_i
 }
 
 #[test]
+fn arm64_is_the_default() {
+    let documents = support::documents();
+    for name in ["recommended", "lean"] {
+        let graph = documents.graph(&support::profile(name), &support::place()).unwrap();
+        assert_eq!(graph.parameter("Architecture"), Some("arm64"), "{name}");
+    }
+}
+
+#[test]
 fn the_numbers_are_one_to_twenty_seven_and_no_name_stands_twice() {
     let numbers: Vec<u8> = INVARIANTS.iter().map(|one| one.number).collect();
     assert_eq!(numbers, (1..=27).collect::<Vec<u8>>());
