@@ -23,14 +23,14 @@ class Report:
         """Begins a part."""
         print(f"\n{title}  ({time.monotonic() - self.began:.1f} s)", flush=True)
 
-    def row(self, what, want, got):
-        """Holds when what came is what had to come."""
+    def row(self, what, want, got, shown=None):
+        """Holds when what came is what had to come; `shown` stands for it where it is long."""
         holds = got == want
         if holds:
             self.passed += 1
         else:
             self.failed += 1
-        outcome = got if holds else f"wanted {want!r}, got {got!r}"
+        outcome = (shown or got) if holds else f"wanted {want!r}, got {got!r}"
         print(f"  {'ok  ' if holds else 'FAIL'} {what:<78} {outcome}", flush=True)
         return holds
 

@@ -1,16 +1,19 @@
 """The system test on a cloud nobody here wrote: the rendered templates and the real functions on MiniStack.
 
-usage: run.py --rendered FOLDER --zips FOLDER --cargo-lambda PROGRAM [--keep]
+usage: run.py --deploy PROGRAM --zips FOLDER [--keep]
 
-FOLDER/data.yaml, functions.yaml, api.yaml are plain CloudFormation as it would be deployed; the zips lie in FOLDER/<function>/bootstrap.zip.
+PROGRAM is the project's own deployment tool, which renders the templates and replaces code; the zips are FOLDER/<function>/bootstrap.zip.
 """
 
 import argparse
 import functools
 import hashlib
 import json
+import platform
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -77,16 +80,13 @@ class Run:
     def deploy(self):
         """Keys, buckets, functions."""
         self.report.part("deployment")
-        s3 = self.cloud.client("s3")
+        self.render()
         code = f"portcullis-{ENV}-code"
-        s3.create_bucket(Bucket=code, CreateBucketConfiguration={"LocationConstraint": REGION})
-        zips = sorted(self.options.zips.glob("*/bootstrap.zip"))
-        for one in zips:
-            s3.put_object(Bucket=code, Key=f"{one.parent.name}.zip", Body=one.read_bytes())
-        self.report.holds("the zips are in the code bucket", len(zips) == 10, otherwise=f"{len(zips)} zips")
+        self.cloud.client("s3").create_bucket(Bucket=code, CreateBucketConfiguration={"LocationConstraint": REGION})
+        self.upload(code)
         self.known = {
             "Env": ENV, "Issuer": ISSUER, "Audience": AUDIENCE, "CodeBucket": code, "Signer": "ssm", "Scan": "off",
-            "SigningAlg": "RS256", "Architecture": "arm64" if "aarch64" in sys.implementation._multiarch else "x86_64",
+            "SigningAlg": "RS256", "Architecture": "arm64" if platform.machine() == "aarch64" else "x86_64", "CodePrefix": "code/",
             "Network": "none", "S3EndpointId": "vpce-0a1b2c3d", "ExecuteApiEndpointId": "vpce-0e5f6071", **self.network(),
         }
         self.stack("data")
@@ -100,6 +100,34 @@ class Run:
         functions = self.stack("functions")
         self.configurations(functions)
 
+    def render(self):
+        """Renders the templates as a deployment does, in a checkout of this run's own: links, but for what a run writes."""
+        self.staging = self.folder / "checkout"
+        self.staging.mkdir()
+        for name in ["Cargo.lock", "Cargo.toml", "functions", "infra", "rust-toolchain.toml", "shared", "tests"]:
+            (self.staging / name).symlink_to(CHECKOUT / name)
+        (self.staging / ".local").mkdir()
+        (self.staging / ".local/venv-build").symlink_to(CHECKOUT / ".local/venv-build")
+        for one in self.options.zips.glob("*/bootstrap.zip"):
+            folder = self.staging / "target/lambda" / one.parent.name
+            folder.mkdir(parents=True)
+            (folder / "bootstrap.zip").symlink_to(one)
+        said = subprocess.run([self.options.deploy, "render"], cwd=self.staging, capture_output=True, text=True, check=False)
+        self.report.row("deploy render", 0, said.returncode, shown=said.stdout.strip())
+        if said.returncode != 0:
+            raise RuntimeError(said.stdout + said.stderr)
+        self.rendered = self.staging / "target/infra"
+
+    def upload(self, bucket):
+        """Puts each program where the rendered functions look for it."""
+        functions = Template(self.rendered / "functions.yaml").of("AWS::Lambda::Function").values()
+        keys = {one["Code"]["S3Key"]["Fn::Sub"].replace("${CodePrefix}", "code/") for one in functions}
+        for key in sorted(keys):
+            program = self.options.zips / Path(key).stem / "bootstrap.zip"
+            self.cloud.client("s3").put_object(Bucket=bucket, Key=key, Body=program.read_bytes())
+        self.report.row("every program is in the code bucket, under its digest", [], [key for key in keys if not re.fullmatch(
+            r"code/[0-9a-f]{64}/[a-z-]+\.zip", key)], shown=f"{len(keys)} programs")
+
     def network(self):
         """What data.yaml wants of a network; network.yaml itself is mostly of types that MiniStack does not know."""
         ec2 = self.cloud.client("ec2")
@@ -111,7 +139,7 @@ class Run:
 
     def stack(self, name):
         """Deploys a rendered template, less what MiniStack has no provisioner for, and learns its outputs."""
-        template = Template(self.options.rendered / f"{name}.yaml")
+        template = Template(self.rendered / f"{name}.yaml")
         made = self.make(template)
         unknown = unknown_types(made)
         for kind in unknown:
@@ -224,8 +252,13 @@ class Run:
                           answer.status == 403 and b"explicit deny in a resource-based policy" in answer.body, otherwise=answer.outcome())
         answer = self.gate.call("GET", UNKNOWN_FILE, "x")
         self.report.cannot("apply an API's policy before a Lambda authorizer", "401", answer.outcome())
+        # An operator opens it, so that the rest can be seen.
         self.cloud.client("apigateway").update_rest_api(restApiId=self.known["ApiId"], patchOperations=[
             {"op": "replace", "path": "/policy", "value": ""}])
+
+        answer = self.gate.call("GET", "/health")
+        self.report.row("a route without a function answers", 200, answer.status)
+        self.report.cannot("answer what the body says for a mock integration", "{}", answer.body.decode())
 
     def tokens(self):
         """A token, and what is none."""
@@ -308,9 +341,9 @@ class Run:
         self.report.row("its owner ends it", "204", self.gate.call("DELETE", f"/files/{file}", self.token).outcome())
         self.report.row("and it is gone", "410 file_unavailable", self.gate.call("GET", f"/files/{file}/content", self.token).outcome())
 
-    def log(self, deployment):
+    def log(self, deployment, env=ENV):
         """What a function has logged."""
-        events = self.cloud.client("logs").filter_log_events(logGroupName=self.function(deployment))["events"]
+        events = self.cloud.client("logs").filter_log_events(logGroupName=f"portcullis-{env}-{deployment}")["events"]
         return "\n".join(event["message"] for event in events)
 
     def fields(self):
@@ -375,6 +408,32 @@ class Run:
         """A database token that a role asks for, as botocore makes it."""
         return self.cloud.client_as("rds", self.as_role(role)).generate_db_auth_token(door.host, door.port, login, REGION)
 
+    def permissions(self):
+        """Whether anybody asks what a function's own policy says."""
+        functions, name = self.cloud.client("lambda"), self.function("token")
+        policy = json.loads(functions.get_policy(FunctionName=name, Qualifier="live")["Policy"])
+        routes = sorted(statement["Condition"]["ArnLike"]["AWS:SourceArn"].split("/", 2)[2] for statement in policy["Statement"])
+        self.report.row("the API may invoke token for its routes", [
+            "GET/.well-known/jwks.json", "GET/.well-known/oauth-authorization-server", "POST/oauth2/introspect", "POST/oauth2/revoke",
+            "POST/oauth2/token"], routes)
+        for statement in policy["Statement"]:
+            functions.remove_permission(FunctionName=name, Qualifier="live", StatementId=statement["Sid"])
+        answer = self.gate.call("GET", "/.well-known/jwks.json")
+        self.report.cannot("miss a Lambda permission that is not there", "200", answer.outcome())
+
+    def kms_signer(self):
+        """The functions once more, signing with KMS."""
+        bucket = f"portcullis-kms-trust-{ACCOUNT}"
+        self.cloud.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        template = Template(self.rendered / "functions.yaml")
+        parameters = self.known | {"Env": "kms", "Signer": "kms", "TrustBucket": bucket}
+        made = deploy(self.cloud, "portcullis-kms-functions", template.document, parameters, self.known["CodeBucket"])
+        self.report.row("functions.yaml with Signer=kms", "CREATE_COMPLETE", f"{made.status} {made.reason}".strip())
+        said = self.cloud.invoke("portcullis-kms-trust")
+        self.report.holds("its first trust run makes no key", "FunctionError" in said, otherwise=said)
+        self.report.cannot("let trust make a signing key (kms:KeySpec, kms:KeyUsage)", "CreateKey: denied: 403 AccessDeniedException",
+                           self.log("trust", "kms"))
+
     def revocation(self):
         """A revoked token."""
         self.report.part("revocation")
@@ -394,6 +453,9 @@ class Run:
         self.fields()
         self.roles()
         self.revocation()
+        self.report.part("what MiniStack's IAM cannot judge")
+        self.permissions()
+        self.kms_signer()
         self.report.part("cargo lambda deploy")
         prove_code_update(self)
         self.report.part("what is said of it")
@@ -409,9 +471,8 @@ def started(closing, one):
 def main():
     """Parses, runs, cleans up."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rendered", type=Path, required=True)
-    parser.add_argument("--zips", type=Path, required=True)
-    parser.add_argument("--cargo-lambda", type=Path, required=True)
+    parser.add_argument("--deploy", type=lambda text: Path(text).resolve(), required=True)
+    parser.add_argument("--zips", type=lambda text: Path(text).resolve(), required=True)
     parser.add_argument("--keep", action="store_true", help="keep the logs also when all went well")
     options = parser.parse_args()
     # So that `finally` runs when somebody ends us.
