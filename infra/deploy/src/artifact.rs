@@ -85,8 +85,9 @@ fn entry(zip: &[u8], name: &[u8]) -> Result<Vec<u8>, Unusable> {
     let end = zip
         .get(tail..)
         .and_then(|tail| tail.windows(END.len()).rposition(|window| window == END))
+        .map(|end| tail + end)
+        .filter(|end| zip.len() >= end + 22)
         .ok_or(Unusable::NoZip)?;
-    let end = tail + end;
     let entries = number(zip, end + 10, 2).ok_or(Unusable::NoZip)?;
     let mut at = number(zip, end + 16, 4).ok_or(Unusable::NoZip)?;
     for _ in 0..entries {

@@ -140,9 +140,11 @@ fn why(answer: &Answer) -> AwsError {
     if let Some((code, message)) = said
         .split_once("An error occurred (")
         .and_then(|(_, rest)| rest.split_once(')'))
-        .and_then(|(code, rest)| Some((code, rest.split_once("operation")?.1.split_once(": ")?.1)))
+        .and_then(|(code, rest)| Some((code, rest.split_once(" operation")?.1)))
     {
-        return AwsError::Refused { code: code.to_owned(), message: first_line(message) };
+        // ` (reached max retries: 4): message`
+        let message = message.strip_prefix(" (").and_then(|rest| Some(rest.split_once(')')?.1)).unwrap_or(message);
+        return AwsError::Refused { code: code.to_owned(), message: first_line(message.trim_start_matches([':', ' '])) };
     }
     let line = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
     AwsError::NotAsked(line.trim().trim_start_matches("aws: [ERROR]: ").to_owned())

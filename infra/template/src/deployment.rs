@@ -35,8 +35,14 @@ pub const STACKS: &[Stack] = &[
     Stack { name: "watch", optional: false, types: WATCH },
 ];
 
-const BOOTSTRAP: &[&str] =
-    &["AWS::ECR::Repository", "AWS::IAM::OIDCProvider", "AWS::IAM::Role", "AWS::S3::Bucket", "AWS::S3::BucketPolicy"];
+const BOOTSTRAP: &[&str] = &[
+    "AWS::ECR::Repository",
+    "AWS::IAM::ManagedPolicy",
+    "AWS::IAM::OIDCProvider",
+    "AWS::IAM::Role",
+    "AWS::S3::Bucket",
+    "AWS::S3::BucketPolicy",
+];
 const NETWORK: &[&str] = &[
     "AWS::EC2::EgressOnlyInternetGateway",
     "AWS::EC2::FlowLog",
@@ -107,8 +113,11 @@ const EDGE: &[&str] =
     &["AWS::ECS::Cluster", "AWS::ECS::Service", "AWS::ECS::TaskDefinition", "AWS::IAM::Role", "AWS::Logs::LogGroup"];
 const WATCH: &[&str] = &[
     "AWS::CloudWatch::Alarm",
+    "AWS::CloudWatch::CompositeAlarm",
     "AWS::CloudWatch::Dashboard",
     "AWS::Events::Rule",
+    "AWS::KMS::Alias",
+    "AWS::KMS::Key",
     "AWS::Logs::MetricFilter",
     "AWS::SNS::Subscription",
     "AWS::SNS::Topic",

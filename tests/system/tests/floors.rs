@@ -36,6 +36,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("migrate", &["aws", "rds", "shared"]),
     ("testkit", &["shared"]),
     ("template", &[]),
+    ("deploy", &["invariants", "template"]),
     ("local", &[]),
     ("tunnel", &[]),
     ("system", &[]),
