@@ -60,8 +60,9 @@ pub fn update(world: World<'_>, settings: &Settings, region: Option<String>) -> 
         ));
     }
     // No option that sets anything: what is not said stays (environment, role, network, memory, tracing).
-    let mut arguments: Vec<String> = ["lambda", "deploy", "--binary-path"].map(str::to_owned).to_vec();
-    arguments.push(artifact.path.display().to_string());
+    // By name, not --binary-path: of a path it wants the bare program, and finds the zip only by itself.
+    let folder = world.path("target/lambda").display().to_string();
+    let mut arguments: Vec<String> = ["lambda", "deploy", "--lambda-dir", &folder, "--binary-name", binary].map(str::to_owned).to_vec();
     if let Some(region) = aws.region() {
         arguments.extend(["--region".to_owned(), region.to_owned()]);
     }

@@ -284,7 +284,7 @@ impl Cloud {
             "lambda get-function-configuration" if self.functions_exist.get() => {
                 let mut answer = json!({"FunctionName": "f", "CodeSha256": "zip", "Architectures": ["arm64"], "Timeout": 10,
                     "Environment": {"Variables": {"PORTCULLIS_ENV": "prod"}}, "Version": "$LATEST"});
-                let deployed = self.calls.borrow().iter().any(|call| call.iter().any(|one| one == "--binary-path"));
+                let deployed = self.calls.borrow().iter().any(|call| call.iter().any(|one| one == "--binary-name"));
                 if let Some((name, value)) = self.drift.borrow().clone().filter(|_| deployed) {
                     answer[name] = value;
                 }
