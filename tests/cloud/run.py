@@ -177,7 +177,7 @@ class Run:
     def configurations(self, template):
         """Each function is configured as its template says, and nothing of this test is in it."""
         functions = template.of("AWS::Lambda::Function")
-        wrong, foreign = [], set()
+        wrong, foreign, queueless = [], set(), []
         for properties in functions.values():
             name = properties["FunctionName"]["Fn::Sub"].replace("${Env}", ENV)
             found = self.cloud.client("lambda").get_function_configuration(FunctionName=name)
@@ -185,9 +185,11 @@ class Run:
                       if key in properties}
             wrong += [f"{name} {key}" for key, value in wanted.items() if found[key] != value]
             wrong += [] if found["LoggingConfig"]["LogFormat"] == "JSON" else [f"{name} LoggingConfig"]
+            queueless += [name] if "DeadLetterConfig" in properties and "DeadLetterConfig" not in found else []
             foreign |= set(found["Environment"]["Variables"]) - set(properties["Environment"]["Variables"])
         self.report.row(f"{len(functions)} functions are configured as their templates say", [], wrong)
         self.report.row("and have no variable that is not in them (no endpoint, no CA)", [], sorted(foreign))
+        self.report.cannot("give a function its dead-letter queue (DeadLetterConfig)", "object-events", f"without one: {queueless}")
 
     # The network that is not here
 
@@ -403,6 +405,12 @@ class Run:
         ]:
             s3 = self.cloud.client_as("s3", self.as_role(role))
             self.report.row(f"{role} {what}", want, outcome(lambda s3=s3, act=act: act(s3)))
+        parameters = self.cloud.client_as("ssm", self.as_role("trust"))
+        seal = {"Type": "SecureString", "KeyId": self.known["SigningKeyArn"], "Value": "x"}
+        put = lambda name, **more: outcome(lambda: parameters.put_parameter(Name=f"/portcullis/signing/{name}", **seal, **more))
+        self.report.row("trust keeps a key under the signing path", "allowed", put(f"{ENV}/x"))
+        self.report.row("trust keeps a key of another deployment", "AccessDeniedException", put("other/x"))
+        self.report.cannot("refuse to overwrite a signing key (ssm:Overwrite)", "allowed", put(f"{ENV}/x", Overwrite=True))
         for role, signer, want in [("upload", "upload-signer", "allowed"), ("upload", "download-signer", "AccessDenied"),
                                    ("download", "upload-signer", "AccessDenied"), ("token", "upload-signer", "AccessDenied")]:
             sts = self.cloud.client_as("sts", self.as_role(role))
