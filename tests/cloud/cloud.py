@@ -50,7 +50,7 @@ class Cloud:
                 held.bind(("127.0.0.1", 443))
             except OSError:
                 pass
-            self.program = Program([sys.executable, "-m", "ministack.app"], folder / "ministack.log", env, cwd=home)
+            self.program = Program([sys.executable, "-m", "ministack.app"], folder / "ministack.log", env, "TERM", 1, cwd=home)
             try:
                 self._wait()
             except BaseException:
@@ -69,8 +69,8 @@ class Cloud:
         raise RuntimeError(f"MiniStack did not start:\n{self.program.said()}")
 
     def stop(self):
-        """Ends it and its functions. Asked to end, it waits for functions that wait for events; it keeps nothing that is wanted."""
-        self.program.stop(patience=0.5)
+        """Ends it and its functions. It would wait for functions that wait for events, so it is given a second."""
+        self.program.stop()
 
     @functools.cache
     def client(self, service):

@@ -74,7 +74,7 @@ class Postgres:
             conf.write(SETTINGS + f"unix_socket_directories = '{self.sockets}'\n")
         (self.data / "pg_hba.conf").write_text("local all all trust\n")
         self.program = Program([self.bin / "postgres", "-D", self.data], self.home / "postgres.log", self.env, "INT",
-                               cwd="/", **self.user)
+                               10, cwd="/", **self.user)
         end = time.monotonic() + 20
         while self._socket_refuses():
             if self.program.ended() or time.monotonic() > end:

@@ -1,22 +1,28 @@
 """Programs that end with us, however we end."""
 
-import os
-import signal
 import subprocess
 
-# The shell outlives us just long enough to see the pipe end, then stops the program; killed or not, nothing stays behind.
-WATCH = '"$@" </dev/null & c=$!; cat >/dev/null; kill -"$SIGNAL_TO_STOP" $c; wait $c'
+# The shell outlives us just long enough to see the pipe end: it asks the program to stop, gives it time, and ends what is left of
+# the process group, itself included. Killed or not, we leave nothing behind.
+WATCH = """
+"$@" </dev/null & c=$!
+cat >/dev/null
+kill -"$STOP_BY" $c
+(sleep "$STOP_WITHIN"; kill -KILL 0) &
+wait $c
+kill -KILL 0
+"""
 
 
 class Program:
     """A running program in a process group of its own."""
 
-    def __init__(self, command, log, env, signal_to_stop="TERM", **more):
-        self.log = log
+    def __init__(self, command, log, env, stop_by, stop_within, **more):
+        self.log, self.stop_within = log, stop_within
         with open(log, "wb") as out:
             self.shell = subprocess.Popen(
                 ["sh", "-c", WATCH, "watch", *command], stdin=subprocess.PIPE, stdout=out, stderr=out,
-                env={**env, "SIGNAL_TO_STOP": signal_to_stop}, start_new_session=True, **more)
+                env={**env, "STOP_BY": stop_by, "STOP_WITHIN": str(stop_within)}, start_new_session=True, **more)
 
     def ended(self):
         """Whether it has ended."""
@@ -27,15 +33,7 @@ class Program:
         with open(self.log, encoding="utf-8", errors="replace") as log:
             return log.read()[-4000:]
 
-    def stop(self, patience=20):
-        """Ends it in good order, after `patience` seconds in any, and then everything that is left of its group."""
+    def stop(self):
+        """Ends it and all that it started."""
         self.shell.stdin.close()
-        try:
-            self.shell.wait(patience)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
-            os.killpg(self.shell.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.shell.wait(20)
+        self.shell.wait(self.stop_within + 30)

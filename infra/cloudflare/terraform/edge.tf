@@ -2,7 +2,7 @@
 # a zone of its own for the gate.
 
 locals {
-  on_roots = join(" or ", [for root in local.edge_paths.roots :
+  on_roots = join(" or ", [for root in concat(local.edge_paths.roots, local.edge_paths.optional) :
     endswith(root, "/")
     ? "starts_with(http.request.uri.path, ${jsonencode("/${var.stage}${root}")})"
     : "http.request.uri.path eq ${jsonencode("/${var.stage}${root}")} or starts_with(http.request.uri.path, ${jsonencode("/${var.stage}${root}/")})"

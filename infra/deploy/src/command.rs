@@ -4,7 +4,7 @@ use crate::artifact::Artifact;
 use crate::settings::{NAMES, Settings};
 use crate::stacks::Failure;
 use crate::world::{Call, World};
-use crate::{code, cost, deploy, destroy, plan, policies, preflight, render};
+use crate::{code, cost, deploy, destroy, live, plan, policies, preflight, render};
 
 /// How a command ended, as the process's exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("code", "replace the code of one function and move its alias"),
     ("rollback", "move the alias of one function to the version before"),
     ("logs", "show the log of one function"),
+    ("verify-live", "ask a deployed account whether the invariants hold there"),
     ("destroy", "delete the stacks that hold no data"),
     ("cost", "write docs/cost.md, or with CHECK compare it"),
 ];
@@ -88,6 +89,7 @@ pub fn run(world: World<'_>, arguments: &[String]) -> Exit {
             world.say("ENV is not given");
             return Exit::Usage;
         }
+        "verify-live" => live::run(world, &settings, region),
         _ => destroy::run(world, &settings, region),
     };
     match ended {

@@ -131,21 +131,23 @@ fn routes(graph: &Graph, repository: &Repository, findings: &mut Findings) {
     }
 }
 
-/// One grant as the list shows it: role, action, resource, keys of the condition.
-type Grant = (String, String, String, String);
+/// One statement as the list shows it, for one of its resources: role, effect, actions, resource, keys of the condition.
+type Grant = (String, String, String, String, String);
 
-/// Every grant of the graph's roles (the deployment's own aside), with what differs between accounts left out.
+/// Every statement of the graph's roles (the deployment's own aside), with what differs between accounts left out.
 pub(crate) fn grants(graph: &Graph) -> BTreeSet<Grant> {
     let prefix = format!("portcullis-{}-", graph.environment);
     let mut found = BTreeSet::new();
     for role in graph.of_kind("AWS::IAM::Role").filter(|role| role.stack != "bootstrap") {
         let full = role.text("/RoleName").unwrap_or_default();
         let name = full.strip_prefix(&prefix).unwrap_or(&full).to_owned();
-        for (_, one) in identity(role).iter().filter(|(_, one)| one.allow) {
-            for action in &one.actions {
-                for resource in &one.resources {
-                    found.insert((name.clone(), action.clone(), general(graph, resource), keys(graph, one)));
-                }
+        for (_, one) in identity(role) {
+            let effect = if one.allow { "allow" } else { "deny" };
+            let mut actions = one.actions.clone();
+            actions.sort();
+            for resource in &one.resources {
+                let resource = general(graph, resource);
+                found.insert((name.clone(), effect.to_owned(), actions.join(","), resource, keys(graph, &one)));
             }
         }
     }
@@ -157,7 +159,9 @@ fn keys(graph: &Graph, one: &Statement<'_>) -> String {
         .conditions
         .iter()
         .map(|one| {
-            let values: Vec<String> = one.values.iter().map(|value| general(graph, value)).collect();
+            let values: Vec<String> = one.values.iter().map(|value| {
+                if *value == graph.environment { "{env}".to_owned() } else { general(graph, value) }
+            }).collect();
             // Which algorithm is a parameter, and that it is said is held by another invariant.
             let chosen = ["kms:SigningAlgorithm", "kms:KeySpec", "kms:MessageType"].contains(&one.key.as_str());
             let values = if chosen { "…".to_owned() } else { values.join("|") };
@@ -181,6 +185,10 @@ fn general(graph: &Graph, text: &str) -> String {
         ("data", "ObjectBucket"),
         ("data", "DbProxyResourceId"),
         ("data", "DbResourceId"),
+        ("network", "S3EndpointId"),
+        ("network", "KmsEndpointId"),
+        ("network", "StsEndpointId"),
+        ("network", "SsmEndpointId"),
     ] {
         if let Some(value) = outputs(stack, name).filter(|value| !value.is_empty()) {
             text = text.replace(&value, &format!("{{{name}}}"));
@@ -191,7 +199,6 @@ fn general(graph: &Graph, text: &str) -> String {
         .replace(&place.region, "{region}")
         .replace(&format!("portcullis-{}-", graph.environment), "portcullis-{env}-")
         .replace(&format!("/{}/", graph.environment), "/{env}/")
-        .replace(&format!("signing={}", graph.environment), "signing={env}")
 }
 
 /// The list's form of the grants of several graphs. Each line says under which parameters the grant is there.
@@ -205,25 +212,42 @@ pub(crate) fn list(graphs: &[Graph]) -> String {
     }
     let mut text = String::new();
     let mut last = String::new();
-    for ((role, action, resource, keys), with) in &lines {
+    for ((role, effect, actions, resource, keys), with) in &lines {
         if *role != last {
             text.push_str(&format!("\n{role}\n"));
             last.clone_from(role);
         }
-        let when = SWITCHES.iter().find_map(|(name, value)| {
-            let on = |graph: &&Graph| graph.parameter(name) == Some(value);
-            let there = with.iter().all(|graph| on(graph)) && graphs.iter().filter(|graph| on(graph)).count() == with.len();
-            there.then(|| format!("{name}={value}"))
-        });
-        let when = if with.len() == graphs.len() { "always".to_owned() } else { when.unwrap_or_else(|| "?".to_owned()) };
-        text.push_str(&format!("  {when:24} {action:34} {resource}\n"));
-        if !keys.is_empty() {
-            for key in keys.split(", ") {
-                text.push_str(&format!("    if {key}\n"));
-            }
+        text.push_str(&format!("  {} {effect} {actions} {resource}\n", when(with, graphs)));
+        for key in keys.split(", ").filter(|key| !key.is_empty()) {
+            text.push_str(&format!("    if {key}\n"));
         }
     }
     text
+}
+
+/// Under which parameters a statement is there: the switches that all graphs with it have in common and none without it.
+fn when(with: &[&Graph], all: &[Graph]) -> String {
+    if with.len() == all.len() {
+        return "always".to_owned();
+    }
+    let on = |graph: &Graph, (name, value): &(&str, &str)| graph.parameter(name) == Some(value);
+    let common: Vec<&(&str, &str)> = SWITCHES.iter().filter(|switch| with.iter().all(|graph| on(graph, switch))).collect();
+    // The fewest switches that no other graph has together.
+    let mut needed: Vec<&(&str, &str)> = Vec::new();
+    let mut others: Vec<&Graph> = all.iter().filter(|graph| !with.contains(graph)).collect();
+    while !others.is_empty() {
+        let left = |switch: &(&str, &str)| others.iter().filter(|graph| on(graph, switch)).copied().collect::<Vec<_>>();
+        let best = common.iter().map(|switch| (left(switch), switch)).min_by_key(|(left, _)| left.len());
+        match best {
+            Some((left, switch)) if left.len() < others.len() => {
+                needed.push(switch);
+                others = left;
+            }
+            _ => break,
+        }
+    }
+    let names: Vec<String> = needed.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if others.is_empty() { names.join("&") } else { "?".to_owned() }
 }
 
 /// The switches that decide whether a grant is there.
@@ -233,26 +257,29 @@ const SWITCHES: &[(&str, &str)] = &[
     ("DbMode", "proxy"),
     ("DbMode", "direct"),
     ("FlowLogs", "on"),
+    ("StsEndpoint", "on"),
+    ("StsEndpoint", "off"),
     ("Scan", "guardduty"),
     ("IssuerKeysNetwork", "vpc-ipv6"),
+    ("IssuerKeysNetwork", "lambda-managed"),
     ("ApiGatewayAccountRole", "on"),
 ];
 
-/// Reads the list: grants with the parameters they need.
+/// Reads the list: statements with the parameters they need.
 fn listed(text: &str) -> Vec<(String, Grant)> {
     let mut found: Vec<(String, Grant)> = Vec::new();
     let mut role = String::new();
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
         if let Some(key) = line.strip_prefix("    if ") {
-            if let Some((_, (_, _, _, keys))) = found.last_mut() {
+            if let Some((_, (_, _, _, _, keys))) = found.last_mut() {
                 let comma = if keys.is_empty() { "" } else { ", " };
                 keys.push_str(&format!("{comma}{key}"));
             }
         } else if let Some(grant) = line.strip_prefix("  ") {
             let mut words = grant.split_whitespace();
             let mut word = || words.next().unwrap_or_default().to_owned();
-            let (when, action, resource) = (word(), word(), word());
-            found.push((when, (role.clone(), action, resource, String::new())));
+            let (when, effect, actions, resource) = (word(), word(), word(), word());
+            found.push((when, (role.clone(), effect, actions, resource, String::new())));
         } else {
             role = line.trim().to_owned();
         }
@@ -301,16 +328,18 @@ const INDIRECT: &[&str] = &[
 pub(crate) fn listed_grants(graph: &Graph, repository: &Repository, findings: &mut Findings) {
     let found = grants(graph);
     let listed = listed(&repository.grants);
-    let holds = |when: &str| match when.split_once('=') {
-        None => when == "always",
-        Some((name, value)) => graph.parameter(name) == Some(value),
+    let holds = |when: &str| {
+        when == "always"
+            || when.split('&').all(|one| one.split_once('=').is_some_and(|(name, value)| graph.parameter(name) == Some(value)))
     };
     let expected: BTreeSet<Grant> = listed.iter().filter(|(when, _)| holds(when)).map(|(_, grant)| grant.clone()).collect();
-    for (role, action, resource, keys) in found.difference(&expected) {
-        findings.on(&format!("role {role}"), action, format!("on `{resource}` [{keys}] is not on the list of grants"));
+    for (role, effect, actions, resource, keys) in found.difference(&expected) {
+        let text = format!("{effect} on `{resource}` [{keys}] is not on the list of grants");
+        findings.on(&format!("role {role}"), actions, text);
     }
-    for (role, action, resource, keys) in expected.difference(&found) {
-        findings.on(&format!("role {role}"), action, format!("on `{resource}` [{keys}] is on the list, and not granted"));
+    for (role, effect, actions, resource, keys) in expected.difference(&found) {
+        let text = format!("{effect} on `{resource}` [{keys}] is on the list of grants, and not there");
+        findings.on(&format!("role {role}"), actions, text);
     }
     sent(graph, repository, &listed, findings);
 }
@@ -336,7 +365,11 @@ fn sent(graph: &Graph, repository: &Repository, listed: &[(String, Grant)], find
     }
     let needed: BTreeSet<&str> =
         CALLS.iter().filter(|(call, _)| calls.contains(call)).flat_map(|(_, actions)| actions.iter().copied()).collect();
-    let granted: BTreeSet<&str> = listed.iter().map(|(_, (_, action, _, _))| action.as_str()).collect();
+    let granted: BTreeSet<&str> = listed
+        .iter()
+        .filter(|(_, (_, effect, ..))| effect == "allow")
+        .flat_map(|(_, (_, _, actions, ..))| actions.split(','))
+        .collect();
     for action in needed.iter().filter(|action| !granted.contains(*action)) {
         findings.on("shared/adapters", action, "is sent, and granted to nobody");
     }
@@ -344,8 +377,11 @@ fn sent(graph: &Graph, repository: &Repository, listed: &[(String, Grant)], find
         findings.on("shared/adapters", "rds-db:connect", "no adapter signs a login");
     }
     let functions: BTreeSet<&str> = DEPLOYMENTS.iter().map(|one| one.name).collect();
-    for (role, action, _, _) in grants(graph).iter().filter(|(role, ..)| functions.contains(role.as_str())) {
-        if !needed.contains(action.as_str()) && !INDIRECT.contains(&action.as_str()) {
+    for (role, effect, actions, ..) in grants(graph) {
+        if effect != "allow" || !functions.contains(role.as_str()) {
+            continue;
+        }
+        for action in actions.split(',').filter(|action| !needed.contains(action) && !INDIRECT.contains(action)) {
             findings.on(&format!("role {role}"), action, "is granted, and no adapter sends it");
         }
     }

@@ -58,7 +58,10 @@ impl Repository {
             refusals: text("tests/system/refusals.txt"),
             packages: folders(&root.join("functions")),
             manifests: manifests(root),
-            adapters: files(root, "shared/adapters", &|name| name.ends_with(".rs") && name != "testing.rs" && name != "tests.rs"),
+            adapters: files(root, "shared/adapters", &|name| name.ends_with(".rs") && !name.starts_with("test"))
+                .into_iter()
+                .filter(|(path, _)| path.contains("/src/"))
+                .collect(),
             grants: text("infra/invariants/grants.txt"),
         };
         if faults.is_empty() { Ok(repository) } else { Err(faults) }

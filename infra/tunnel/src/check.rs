@@ -147,7 +147,9 @@ pub enum Fate {
 impl fmt::Display for Fate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::People { host, audience, origin } => write!(f, "{host}: people, with an assertion for {audience}, to {origin}"),
+            Self::People { host, audience, origin } => {
+                write!(f, "{host}: people, with an assertion for {audience}, to {origin}")
+            }
             Self::Machines { host, origin } => write!(f, "{host}: machines, without an assertion, to {origin}"),
             Self::Nowhere => f.write_str("any other host: 404"),
         }
@@ -199,10 +201,8 @@ impl Reader<'_> {
                 _ => self.fault(key, Why::UnknownKey),
             }
         }
-        if let Some(tunnel) = self.text("", root, "tunnel") {
-            if tunnel != self.gate.tunnel_id {
-                self.fault("tunnel", Why::OtherTunnel);
-            }
+        if self.text("", root, "tunnel").is_some_and(|tunnel| tunnel != self.gate.tunnel_id) {
+            self.fault("tunnel", Why::OtherTunnel);
         }
         self.ingress(root)
     }
@@ -346,10 +346,8 @@ impl Reader<'_> {
                 _ => self.fault(spot, Why::UnknownKey),
             }
         }
-        if let Some(header) = self.text(&at, origin, "httpHostHeader") {
-            if header != self.gate.api_host {
-                self.fault(format!("{at}.httpHostHeader"), Why::HostHeader);
-            }
+        if self.text(&at, origin, "httpHostHeader").is_some_and(|header| header != self.gate.api_host) {
+            self.fault(format!("{at}.httpHostHeader"), Why::HostHeader);
         }
         origin.get("access")
     }
@@ -370,10 +368,8 @@ impl Reader<'_> {
         if access.get("required") != Some(&Value::Bool(true)) {
             self.fault(format!("{at}.required"), Why::NotRequired);
         }
-        if let Some(team) = self.text(&at, access, "teamName") {
-            if team != self.gate.team {
-                self.fault(format!("{at}.teamName"), Why::OtherTeam);
-            }
+        if self.text(&at, access, "teamName").is_some_and(|team| team != self.gate.team) {
+            self.fault(format!("{at}.teamName"), Why::OtherTeam);
         }
         let exact = match access.get("audTag") {
             Some(Value::Sequence(tags)) => tags.len() == 1 && tags.first().and_then(Value::as_str) == Some(audience),

@@ -59,7 +59,17 @@ mod tests {
         for good in ["api.example.com", "a.b", "x-1.example.com"] {
             assert!(is_hostname(good), "{good}");
         }
-        for bad in ["", "example", "Api.example.com", "*.example.com", "api.example.com.", "api..com", "-a.com", "a.com:443", "a.1"] {
+        for bad in [
+            "",
+            "example",
+            "Api.example.com",
+            "*.example.com",
+            "api.example.com.",
+            "api..com",
+            "-a.com",
+            "a.com:443",
+            "a.1",
+        ] {
             assert!(!is_hostname(bad), "{bad}");
         }
         assert!(is_uuid("6ff42ae2-765d-4adf-8112-31c55c1551ef"));
@@ -69,7 +79,9 @@ mod tests {
 
     #[test]
     fn the_origin_is_an_api_and_nothing_like_one() {
-        for good in ["a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com", "a1b2c3d4e5.execute-api.us-gov-west-1.amazonaws.com"] {
+        for good in
+            ["a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com", "a1b2c3d4e5.execute-api.us-gov-west-1.amazonaws.com"]
+        {
             assert!(is_api_host(good), "{good}");
         }
         for bad in [

@@ -34,7 +34,9 @@ fn run(arguments: Vec<String>) -> Result<String, (u8, String)> {
     while let Some(argument) = arguments.next() {
         match argument.strip_prefix("--") {
             Some(name @ ("hosts" | "access" | "api" | "stage")) => {
-                options.insert(name.to_owned(), arguments.next().ok_or_else(usage)?);
+                if options.insert(name.to_owned(), arguments.next().ok_or_else(usage)?).is_some() {
+                    return Err(usage());
+                }
             }
             Some(_) => return Err(usage()),
             None => files.push(argument),
@@ -43,7 +45,8 @@ fn run(arguments: Vec<String>) -> Result<String, (u8, String)> {
     let option = |name: &str| options.get(name).cloned().ok_or_else(usage);
     let hosts = Hosts::parse(&read(&option("hosts")?)?).map_err(|error| (1, format!("{error}\n")))?;
     let access = Access::parse(&read(&option("access")?)?).map_err(|error| (1, format!("{error}\n")))?;
-    let gate = Gate::agree(&hosts, &access, &option("api")?, &option("stage")?).map_err(|faults| (1, lines(&faults)))?;
+    let gate =
+        Gate::agree(&hosts, &access, &option("api")?, &option("stage")?).map_err(|faults| (1, lines(&faults)))?;
     match (command.as_str(), files.as_slice()) {
         ("render", []) => Ok(render(&gate)),
         ("check", [file]) => {

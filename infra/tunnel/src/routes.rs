@@ -14,6 +14,8 @@ use crate::hosts::Unreadable;
 pub struct Edge {
     /// With a closing slash what lies below, without one the path itself as well.
     pub roots: Vec<String>,
+    /// Roots of parts that a deployment may go without, such as an existing application.
+    pub optional: Vec<String>,
     /// Methods in capitals.
     pub methods: Vec<String>,
 }
@@ -57,19 +59,22 @@ impl Edge {
         serde_json::from_str(text).map_err(|error| Unreadable::of("routes", &error))
     }
 
-    /// Holds the edge against an OpenAPI document: it lets through what the document has, and no root more.
+    /// Holds the edge against the OpenAPI document, and whatever optional parts are put into it: it lets through what
+    /// they have, and no root more.
     ///
     /// # Errors
     /// Every difference there is.
-    pub fn agree(&self, document: &str) -> Result<(), Vec<RouteFault>> {
-        let Some(routes) = routes(document) else {
+    pub fn agree(&self, documents: &[&str]) -> Result<(), Vec<RouteFault>> {
+        let Some(routes) = documents.iter().map(|document| routes(document)).collect::<Option<Vec<_>>>() else {
             return Err(vec![RouteFault::Document]);
         };
+        let routes: BTreeSet<(String, String)> = routes.into_iter().flatten().collect();
         let mut faults = BTreeSet::new();
+        let roots = || self.roots.iter().chain(&self.optional);
+        for root in roots().filter(|root| !is_root(root)) {
+            faults.insert(RouteFault::Form(root.clone()));
+        }
         for root in &self.roots {
-            if !is_root(root) {
-                faults.insert(RouteFault::Form(root.clone()));
-            }
             if !routes.iter().any(|(_, path)| covers(root, path)) {
                 faults.insert(RouteFault::Unused(root.clone()));
             }
@@ -83,7 +88,7 @@ impl Edge {
             if path.starts_with("/cdn-cgi/") {
                 faults.insert(RouteFault::Reserved(path.clone()));
             }
-            if !self.roots.iter().any(|root| covers(root, path)) {
+            if !roots().any(|root| covers(root, path)) {
                 faults.insert(RouteFault::Blocked(path.clone()));
             }
             if method != "ANY" && !self.methods.contains(method) {
@@ -100,7 +105,13 @@ pub fn routes(document: &str) -> Option<BTreeSet<(String, String)>> {
     let document: Value = serde_yaml_ng::from_str(document).ok()?;
     let mut routes = BTreeSet::new();
     for (path, item) in document.get("paths")?.as_mapping()? {
-        for key in item.as_mapping()?.keys() {
+        let item = item.as_mapping()?;
+        // An optional route is there under a condition of the template.
+        let item = match item.get("Fn::If") {
+            Some(condition) => condition.as_sequence()?.get(1)?.as_mapping()?,
+            None => item,
+        };
+        for key in item.keys() {
             let method = match key.as_str()? {
                 "x-amazon-apigateway-any-method" => "ANY".to_owned(),
                 method @ ("get" | "put" | "post" | "delete" | "options" | "head" | "patch" | "trace") => {

@@ -1,5 +1,11 @@
 //! The two sides and the API: what each says of the hosts, and every way in which they can differ.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
+
 mod support;
 
 use support::{API, AUD, GUEST, HOSTS, outputs};
@@ -12,7 +18,10 @@ fn differ(hosts: &str, access: &str, api: &str, stage: &str) -> Vec<Disagreement
 #[test]
 fn every_difference_is_found() {
     let outputs = outputs();
-    let two = outputs.replace("\"people\":{", &format!("\"people\":{{\"guest.example.com\":{{\"aud\":\"{GUEST}\",\"tier\":\"any\"}},"));
+    let two = outputs.replace(
+        "\"people\":{",
+        &format!("\"people\":{{\"guest.example.com\":{{\"aud\":\"{GUEST}\",\"tier\":\"any\"}},"),
+    );
     let same = two.replace(GUEST, AUD);
     let hosts = |from: &str, to: &str| HOSTS.replacen(from, to, 1);
     let with_guest = hosts("\"people\": {", "\"people\": { \"guest.example.com\": { \"tier\": \"any\" },");
@@ -23,15 +32,24 @@ fn every_difference_is_found() {
         (differ(HOSTS, &outputs, API, "v2"), vec![D::Stage]),
         (differ(&hosts("\"v1\"", "\"v2\""), &outputs, API, "v2"), vec![D::Stage]),
         (differ(&hosts("machines.example.com", "work.example.com"), &outputs, API, "v1"), vec![D::Machines]),
-        (differ(&hosts("machines.example.com", "api.example.com"), &outputs, API, "v1"), vec![D::MachinesArePeople, D::Machines]),
-        (differ(&hosts("machines.example.com", "machines.example.org"), &outputs, API, "v1"), vec![D::Zone("machines.example.org".into()), D::Machines]),
+        (
+            differ(&hosts("machines.example.com", "api.example.com"), &outputs, API, "v1"),
+            vec![D::MachinesArePeople, D::Machines],
+        ),
+        (
+            differ(&hosts("machines.example.com", "machines.example.org"), &outputs, API, "v1"),
+            vec![D::Zone("machines.example.org".into()), D::Machines],
+        ),
         (differ(&with_guest, &outputs, API, "v1"), vec![D::NoApplication("guest.example.com".into())]),
         (differ(HOSTS, &two, API, "v1"), vec![D::NoHost("guest.example.com".into())]),
         (differ(&with_guest, &same, API, "v1"), vec![D::SharedAudience]),
         (differ(&hosts("managed", "any"), &outputs, API, "v1"), vec![D::Tier("api.example.com".into())]),
         (differ(HOSTS, &outputs.replace(AUD, "4714"), API, "v1"), vec![D::Form("an audience")]),
         (differ(HOSTS, &outputs, "example.com", "v1"), vec![D::Form("the API's host")]),
-        (differ(&hosts("{ \"api.example.com\": { \"tier\": \"managed\" } }", "{}"), &outputs, API, "v1"), vec![D::Nobody, D::NoHost("api.example.com".into())]),
+        (
+            differ(&hosts("{ \"api.example.com\": { \"tier\": \"managed\" } }", "{}"), &outputs, API, "v1"),
+            vec![D::Nobody, D::NoHost("api.example.com".into())],
+        ),
     ];
     for (found, expected) in cases {
         assert_eq!(found, expected);
@@ -42,7 +60,9 @@ fn every_difference_is_found() {
 #[test]
 fn files_of_another_shape_are_refused() {
     for text in [
-        "", "{}", "[]",
+        "",
+        "{}",
+        "[]",
         &HOSTS.replacen("{", "{ \"extra\": 1,", 1),
         &HOSTS.replacen("\"team\"", "\"teams\"", 1),
         &HOSTS.replacen("\"managed\"", "\"trusted\"", 1),
@@ -52,7 +72,12 @@ fn files_of_another_shape_are_refused() {
         assert!(Hosts::parse(text).is_err(), "{text}");
     }
     let outputs = outputs();
-    for text in ["{}", &outputs.replace("\"access\"", "\"acces\""), &outputs.replace("\"aud\"", "\"audience\""), &outputs.replace("\"stage\"", "\"extra\":1,\"stage\"")] {
+    for text in [
+        "{}",
+        &outputs.replace("\"access\"", "\"acces\""),
+        &outputs.replace("\"aud\"", "\"audience\""),
+        &outputs.replace("\"stage\"", "\"extra\":1,\"stage\""),
+    ] {
         assert!(Access::parse(text).is_err(), "{text}");
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! `terraform test` in `infra/cloudflare/terraform` shows what they plan; this needs no Terraform and no provider.
 
+#![allow(clippy::unwrap_used, reason = "helpers outside of #[test] functions; a test may fail loudly")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -67,7 +69,8 @@ fn faults(files: &BTreeMap<String, String>) -> Vec<String> {
             }
             if kind == "terraform" {
                 let version = text(blocks.pointer("/required_providers/cloudflare/version"));
-                if version.split('.').count() != 3 || !version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+                if version.split('.').count() != 3 || !version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+                {
                     fault("the provider is not pinned");
                 }
             }
@@ -103,7 +106,13 @@ fn faults(files: &BTreeMap<String, String>) -> Vec<String> {
     let applications = of("zero_trust_access_application");
     match applications.get("people") {
         Some(people) if applications.len() == 1 => {
-            for (key, expected) in [("for_each", "${var.people}"), ("domain", "${each.key}"), ("type", "self_hosted"), ("session_duration", "${var.session_duration}"), ("allowed_idps", "${var.identity_providers}")] {
+            for (key, expected) in [
+                ("for_each", "${var.people}"),
+                ("domain", "${each.key}"),
+                ("type", "self_hosted"),
+                ("session_duration", "${var.session_duration}"),
+                ("allowed_idps", "${var.identity_providers}"),
+            ] {
                 if text(people.get(key)) != expected {
                     fault(&format!("the application's {key}"));
                 }
@@ -121,13 +130,17 @@ fn faults(files: &BTreeMap<String, String>) -> Vec<String> {
     }
     for (name, policy) in &policies {
         let (decision, include) = match *name {
-            "workloads" => ("non_identity", "${[for id in var.service_token_ids : { service_token = { token_id = id } }]}"),
+            "workloads" => {
+                ("non_identity", "${[for id in var.service_token_ids : { service_token = { token_id = id } }]}")
+            }
             _ => ("allow", "${local.people_include}"),
         };
         if text(policy.get("decision")) != decision {
             fault("a policy's decision");
         }
-        if text(policy.get("include")).split_whitespace().collect::<String>() != include.split_whitespace().collect::<String>() {
+        if text(policy.get("include")).split_whitespace().collect::<String>()
+            != include.split_whitespace().collect::<String>()
+        {
             fault("whom a policy includes");
         }
     }
@@ -142,14 +155,19 @@ fn faults(files: &BTreeMap<String, String>) -> Vec<String> {
         }
     }
     for record in of("dns_record").values() {
-        if record.get("proxied") != Some(&Value::Bool(true)) || text(record.get("content")) != "${var.tunnel_id}.cfargotunnel.com" || text(record.get("for_each")) != "${toset(local.hosts)}" {
+        if record.get("proxied") != Some(&Value::Bool(true))
+            || text(record.get("content")) != "${var.tunnel_id}.cfargotunnel.com"
+            || text(record.get("for_each")) != "${toset(local.hosts)}"
+        {
             fault("a name that does not go through Cloudflare to the tunnel");
         }
     }
 
     let rulesets = of("ruleset");
     let phase = |phase: &str| rulesets.values().find(|ruleset| text(ruleset.get("phase")) == phase);
-    for name in ["http_request_transform", "http_request_firewall_custom", "http_ratelimit", "http_request_cache_settings"] {
+    for name in
+        ["http_request_transform", "http_request_firewall_custom", "http_ratelimit", "http_request_cache_settings"]
+    {
         let Some(ruleset) = phase(name) else {
             fault(&format!("no rules in {name}"));
             continue;
@@ -167,8 +185,11 @@ fn faults(files: &BTreeMap<String, String>) -> Vec<String> {
             fault(&format!("{name} can be switched off"));
         }
     }
-    let rewrite = phase("http_request_transform").and_then(|ruleset| ruleset.pointer("/rules/0/action_parameters/uri/path/expression"));
-    if text(rewrite) != "concat(\\\"/${var.stage}\\\", http.request.uri.path)" && text(rewrite) != "concat(\"/${var.stage}\", http.request.uri.path)" {
+    let rewrite = phase("http_request_transform")
+        .and_then(|ruleset| ruleset.pointer("/rules/0/action_parameters/uri/path/expression"));
+    if text(rewrite) != "concat(\\\"/${var.stage}\\\", http.request.uri.path)"
+        && text(rewrite) != "concat(\"/${var.stage}\", http.request.uri.path)"
+    {
         fault("the rewrite of the stage");
     }
     let everything = files.get("hosts.tf").map(String::as_str).unwrap_or_default();
@@ -189,30 +210,110 @@ fn every_mutant_is_found() {
         ("access.tf", "decision         = \"allow\"", "decision         = \"bypass\"", "bypass in a value"),
         ("access.tf", "decision         = \"non_identity\"", "decision         = \"allow\"", "a policy's decision"),
         ("access.tf", "{ email_domain = { domain = domain } }", "{ everyone = {} }", "everyone in a value"),
-        ("access.tf", "{ service_token = { token_id = id } }", "{ any_valid_service_token = {} }", "any_valid_service_token in a value"),
-        ("access.tf", "include          = local.people_include\n  require", "include          = [{ geo = { country_code = \"DE\" } }]\n  require", "whom a policy includes"),
+        (
+            "access.tf",
+            "{ service_token = { token_id = id } }",
+            "{ any_valid_service_token = {} }",
+            "any_valid_service_token in a value",
+        ),
+        (
+            "access.tf",
+            "include          = local.people_include\n  require",
+            "include          = [{ geo = { country_code = \"DE\" } }]\n  require",
+            "whom a policy includes",
+        ),
         ("access.tf", "cloudflare_zero_trust_access_group.posture :", "{} :", "managed devices pass posture checks"),
-        ("access.tf", "[local.people_policy[each.value.tier]]", "[local.people_policy.any]", "the application's policies"),
+        (
+            "access.tf",
+            "[local.people_policy[each.value.tier]]",
+            "[local.people_policy.any]",
+            "the application's policies",
+        ),
         ("access.tf", "for_each = var.people", "for_each = {}", "the application's for_each"),
-        ("access.tf", "domain                     = each.key", "domain                     = \"${each.key}/files\"", "the application's domain"),
+        (
+            "access.tf",
+            "domain                     = each.key",
+            "domain                     = \"${each.key}/files\"",
+            "the application's domain",
+        ),
         ("access.tf", "= var.identity_providers\n", "= []\n", "the application's allowed_idps"),
-        ("access.tf", "session_duration           = var.session_duration", "session_duration           = \"730h\"", "the application's session_duration"),
-        ("access.tf", "  # A program without", "  options_preflight_bypass = true\n  # A program without", "bypass in a value"),
-        ("access.tf", "resource \"cloudflare_zero_trust_access_application\" \"people\"", "resource \"cloudflare_zero_trust_access_application\" \"other\"", "one application for each host for people"),
+        (
+            "access.tf",
+            "session_duration           = var.session_duration",
+            "session_duration           = \"730h\"",
+            "the application's session_duration",
+        ),
+        (
+            "access.tf",
+            "  # A program without",
+            "  options_preflight_bypass = true\n  # A program without",
+            "bypass in a value",
+        ),
+        (
+            "access.tf",
+            "resource \"cloudflare_zero_trust_access_application\" \"people\"",
+            "resource \"cloudflare_zero_trust_access_application\" \"other\"",
+            "one application for each host for people",
+        ),
         ("posture.tf", "expiration = \"15m\"", "", "a posture answer without an end"),
         ("hosts.tf", "proxied = true", "proxied = false", "a name that does not go through Cloudflare to the tunnel"),
-        ("hosts.tf", "content = \"${var.tunnel_id}.cfargotunnel.com\"", "content = \"origin.example.com\"", "a name that does not go through Cloudflare to the tunnel"),
+        (
+            "hosts.tf",
+            "content = \"${var.tunnel_id}.cfargotunnel.com\"",
+            "content = \"origin.example.com\"",
+            "a name that does not go through Cloudflare to the tunnel",
+        ),
         ("hosts.tf", "concat(keys(var.people), [var.machines])", "keys(var.people)", "the set of all hosts"),
         ("edge.tf", "phase   = \"http_ratelimit\"", "phase   = \"http_config_settings\"", "no rules in http_ratelimit"),
-        ("edge.tf", "phase   = \"http_request_firewall_custom\"", "phase   = \"http_config_settings\"", "no rules in http_request_firewall_custom"),
-        ("edge.tf", "resource \"cloudflare_ruleset\" \"cache\" {", "resource \"cloudflare_ruleset\" \"cache\" {\n  count = 0", "http_request_cache_settings is not always there"),
-        ("edge.tf", "concat(\\\"/${var.stage}\\\", http.request.uri.path)", "http.request.uri.path", "the rewrite of the stage"),
-        ("edge.tf", "expression  = \"${local.on_hosts} and not starts_with(http.request.uri.path, \\\"/cdn-cgi/\\\")\"\n    action      = \"rewrite\"", "expression  = \"true\"\n    action      = \"rewrite\"", "http_request_transform holds on some hosts"),
-        ("edge.tf", "action      = \"block\"\n    },\n    {\n      ref         = \"portcullis_methods\"", "action      = \"skip\"\n    },\n    {\n      ref         = \"portcullis_methods\"", "http_request_firewall_custom can be switched off"),
+        (
+            "edge.tf",
+            "phase   = \"http_request_firewall_custom\"",
+            "phase   = \"http_config_settings\"",
+            "no rules in http_request_firewall_custom",
+        ),
+        (
+            "edge.tf",
+            "resource \"cloudflare_ruleset\" \"cache\" {",
+            "resource \"cloudflare_ruleset\" \"cache\" {\n  count = 0",
+            "http_request_cache_settings is not always there",
+        ),
+        (
+            "edge.tf",
+            "concat(\\\"/${var.stage}\\\", http.request.uri.path)",
+            "http.request.uri.path",
+            "the rewrite of the stage",
+        ),
+        (
+            "edge.tf",
+            "expression  = \"${local.on_hosts} and not starts_with(http.request.uri.path, \\\"/cdn-cgi/\\\")\"\n    action      = \"rewrite\"",
+            "expression  = \"true\"\n    action      = \"rewrite\"",
+            "http_request_transform holds on some hosts",
+        ),
+        (
+            "edge.tf",
+            "action      = \"block\"\n    },\n    {\n      ref         = \"portcullis_methods\"",
+            "action      = \"skip\"\n    },\n    {\n      ref         = \"portcullis_methods\"",
+            "http_request_firewall_custom can be switched off",
+        ),
         ("versions.tf", "version = \"5.14.0\"", "version = \"~> 5.14\"", "the provider is not pinned"),
-        ("versions.tf", "provider \"cloudflare\" {}", "provider \"cloudflare\" {\n  api_token = \"x\"\n}", "the provider is told something"),
-        ("hosts.tf", "resource \"cloudflare_dns_record\" \"host\"", "resource \"cloudflare_zero_trust_tunnel_cloudflared\" \"tunnel\" {}\nresource \"cloudflare_dns_record\" \"host\"", "cloudflare_zero_trust_tunnel_cloudflared is none of the resources"),
-        ("hosts.tf", "resource \"cloudflare_dns_record\" \"host\"", "module \"more\" {}\nresource \"cloudflare_dns_record\" \"host\"", "module blocks"),
+        (
+            "versions.tf",
+            "provider \"cloudflare\" {}",
+            "provider \"cloudflare\" {\n  api_token = \"x\"\n}",
+            "the provider is told something",
+        ),
+        (
+            "hosts.tf",
+            "resource \"cloudflare_dns_record\" \"host\"",
+            "resource \"cloudflare_zero_trust_tunnel_cloudflared\" \"tunnel\" {}\nresource \"cloudflare_dns_record\" \"host\"",
+            "cloudflare_zero_trust_tunnel_cloudflared is none of the resources",
+        ),
+        (
+            "hosts.tf",
+            "resource \"cloudflare_dns_record\" \"host\"",
+            "module \"more\" {}\nresource \"cloudflare_dns_record\" \"host\"",
+            "module blocks",
+        ),
         ("hosts.tf", "locals {", "locals", "hosts.tf is not HCL"),
     ];
     for (file, from, to, expected) in cases {

@@ -1,6 +1,8 @@
 //! The test cases of cloudflared's own parser (`Test_parseIngress`, `TestParseAccessConfig`, `TestMatchHostCaseInsensitive` in
 //! its package `ingress`), judged by ours. What it refuses is refused here; of what it accepts nothing would be right for us.
 
+#![allow(clippy::expect_used, reason = "helpers outside of #[test] functions; a test may fail loudly")]
+
 mod support;
 
 use support::{API, gate};
@@ -15,18 +17,62 @@ fn refused(rules: &str) -> Vec<Why> {
 fn what_cloudflared_refuses_is_refused() {
     let cases = [
         ("empty", "", Why::Missing),
-        ("last rule is no catch-all", "ingress:\n- hostname: api.example.com\n  service: https://localhost:8000\n", Why::LastRule),
-        ("first rule is a catch-all", "ingress:\n- service: https://localhost:8000\n- hostname: api.example.com\n  service: https://localhost:8000\n", Why::MatchesEverything),
-        ("catch-all with a path", "ingress:\n- service: https://localhost:8001\n  path: /subpath1/(.*)/subpath2\n", Why::LastRule),
-        ("invalid regex", "ingress:\n- hostname: api.example.com\n  service: https://localhost:8000\n  path: '*/subpath2'\n- service: http_status:404\n", Why::Path),
-        ("invalid service", "ingress:\n- hostname: api.example.com\n  service: https://local host:8000\n- service: http_status:404\n", Why::OtherOrigin),
-        ("service without a scheme", "ingress:\n- hostname: api.example.com\n  service: localhost:8000\n- service: http_status:404\n", Why::OtherService),
-        ("wildcard not at the start", "ingress:\n- hostname: test.*.example.com\n  service: https://localhost:8000\n- service: http_status:404\n", Why::NotAHost),
-        ("service with a path", &format!("ingress:\n- hostname: api.example.com\n  service: https://{API}/static/\n- service: http_status:404\n"), Why::OriginPath),
+        (
+            "last rule is no catch-all",
+            "ingress:\n- hostname: api.example.com\n  service: https://localhost:8000\n",
+            Why::LastRule,
+        ),
+        (
+            "first rule is a catch-all",
+            "ingress:\n- service: https://localhost:8000\n- hostname: api.example.com\n  service: https://localhost:8000\n",
+            Why::MatchesEverything,
+        ),
+        (
+            "catch-all with a path",
+            "ingress:\n- service: https://localhost:8001\n  path: /subpath1/(.*)/subpath2\n",
+            Why::LastRule,
+        ),
+        (
+            "invalid regex",
+            "ingress:\n- hostname: api.example.com\n  service: https://localhost:8000\n  path: '*/subpath2'\n- service: http_status:404\n",
+            Why::Path,
+        ),
+        (
+            "invalid service",
+            "ingress:\n- hostname: api.example.com\n  service: https://local host:8000\n- service: http_status:404\n",
+            Why::OtherOrigin,
+        ),
+        (
+            "service without a scheme",
+            "ingress:\n- hostname: api.example.com\n  service: localhost:8000\n- service: http_status:404\n",
+            Why::OtherService,
+        ),
+        (
+            "wildcard not at the start",
+            "ingress:\n- hostname: test.*.example.com\n  service: https://localhost:8000\n- service: http_status:404\n",
+            Why::NotAHost,
+        ),
+        (
+            "service with a path",
+            &format!(
+                "ingress:\n- hostname: api.example.com\n  service: https://{API}/static/\n- service: http_status:404\n"
+            ),
+            Why::OriginPath,
+        ),
         ("status that is none", "ingress:\n- service: http_status:asdf\n", Why::LastRule),
         ("status out of range", "ingress:\n- service: http_status:8080\n", Why::LastRule),
-        ("host with a port", "ingress:\n- hostname: test.example.com:443\n  service: https://localhost:8000\n- service: http_status:404\n", Why::NotAHost),
-        ("audience without a team", &format!("ingress:\n- hostname: api.example.com\n  service: https://{API}\n  originRequest:\n    access: {{required: true, audTag: [a]}}\n- service: http_status:404\n"), Why::Missing),
+        (
+            "host with a port",
+            "ingress:\n- hostname: test.example.com:443\n  service: https://localhost:8000\n- service: http_status:404\n",
+            Why::NotAHost,
+        ),
+        (
+            "audience without a team",
+            &format!(
+                "ingress:\n- hostname: api.example.com\n  service: https://{API}\n  originRequest:\n    access: {{required: true, audTag: [a]}}\n- service: http_status:404\n"
+            ),
+            Why::Missing,
+        ),
     ];
     for (name, rules, why) in cases {
         let found = refused(rules);
@@ -37,7 +83,9 @@ fn what_cloudflared_refuses_is_refused() {
 #[test]
 fn what_cloudflared_accepts_and_we_do_not() {
     let access = |inner: &str| {
-        format!("ingress:\n- hostname: api.example.com\n  service: https://{API}\n  originRequest:\n    httpHostHeader: {API}\n    access: {inner}\n- service: http_status:404\n")
+        format!(
+            "ingress:\n- hostname: api.example.com\n  service: https://{API}\n  originRequest:\n    httpHostHeader: {API}\n    access: {inner}\n- service: http_status:404\n"
+        )
     };
     let cases = [
         ("extra keys, with a warning at most", "ingress:\n- service: http_status:404\nextraKey: extraValue\n".to_owned(), Why::UnknownKey),

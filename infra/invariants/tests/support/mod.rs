@@ -134,3 +134,21 @@ fn application(base: &Profile) -> Profile {
 pub(crate) fn graph(documents: &Documents, profile: &Profile) -> Graph {
     documents.graph(profile, &place()).unwrap_or_else(|faults| panic!("{}", faults.join("\n")))
 }
+
+/// The graphs of all deployments.
+pub(crate) fn graphs() -> Vec<Graph> {
+    let documents = documents();
+    in_parallel(&deployments(), |(_, profile)| graph(&documents, profile))
+}
+
+/// Runs over all items on all cores, and keeps their order.
+pub(crate) fn in_parallel<I: Sync, O: Send>(items: &[I], run: impl Fn(&I) -> O + Sync) -> Vec<O> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let size = items.len().div_ceil(cores).max(1);
+    std::thread::scope(|scope| {
+        let run = &run;
+        let threads: Vec<_> =
+            items.chunks(size).map(|chunk| scope.spawn(move || chunk.iter().map(run).collect::<Vec<_>>())).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}

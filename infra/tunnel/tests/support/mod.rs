@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 
 use tunnel::{Access, Gate, Hosts};
 
-pub const API: &str = "a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com";
-pub const AUD: &str = "4714c1358e65fe4b408ad6d432a5f878f08194bdb4752441fd56faefa9b2b6f2";
-pub const GUEST: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
+pub(crate) const API: &str = "a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com";
+pub(crate) const AUD: &str = "4714c1358e65fe4b408ad6d432a5f878f08194bdb4752441fd56faefa9b2b6f2";
+pub(crate) const GUEST: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
-pub const HOSTS: &str = r#"{
+pub(crate) const HOSTS: &str = r#"{
   "team": "example", "zone": "example.com", "tunnel_id": "6ff42ae2-765d-4adf-8112-31c55c1551ef", "stage": "v1",
   "people": { "api.example.com": { "tier": "managed" } }, "machines": "machines.example.com"
 }"#;
 
 /// As `terraform output -json` prints it, with an output that is not ours.
-pub fn outputs() -> String {
+pub(crate) fn outputs() -> String {
     format!(
         r#"{{"access":{{"sensitive":false,"type":["object",{{}}],"value":{{"machines":"machines.example.com",
         "people":{{"api.example.com":{{"aud":"{AUD}","tier":"managed"}}}},"stage":"v1","team":"example",
@@ -24,14 +24,14 @@ pub fn outputs() -> String {
     )
 }
 
-pub fn gate() -> Gate {
+pub(crate) fn gate() -> Gate {
     Gate::agree(&Hosts::parse(HOSTS).unwrap(), &Access::parse(&outputs()).unwrap(), API, "v1").unwrap()
 }
 
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-pub fn file(path: &str) -> String {
+pub(crate) fn file(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
