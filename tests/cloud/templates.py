@@ -11,12 +11,20 @@ from botocore.exceptions import ClientError
 Outcome = namedtuple("Outcome", "status reason outputs")
 
 
+class Loader(yaml.SafeLoader):
+    """YAML as CloudFormation reads it: 2012-10-17 is a text, not a day."""
+
+
+Loader.yaml_implicit_resolvers = {first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+                                  for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+
+
 class Template:
     """One rendered template."""
 
     def __init__(self, path):
         self.name = path.stem
-        self.document = yaml.safe_load(path.read_text())
+        self.document = yaml.load(path.read_text(), Loader)
 
     @property
     def parameters(self):

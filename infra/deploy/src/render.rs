@@ -119,12 +119,13 @@ impl Rendered {
             .collect()
     }
 
-    /// As YAML.
+    /// As JSON, which is YAML too, and the one that everybody reads alike: to CloudFormation, which reads YAML 1.1, a bare `off`
+    /// is false.
     ///
     /// # Errors
-    /// What cannot be written as YAML.
+    /// What cannot be written.
     pub fn text(&self) -> Result<String, Vec<String>> {
-        serde_yaml_ng::to_string(&self.document).map_err(|error| vec![format!("{}: {error}", self.stack.name)])
+        serde_json::to_string_pretty(&self.document).map_err(|error| vec![format!("{}: {error}", self.stack.name)])
     }
 
     /// Values of the parameters that a part of the template reads, through conditions too.
