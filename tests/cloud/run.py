@@ -134,18 +134,20 @@ class Run:
 
     def network(self):
         """network.yaml stands and falls with types that MiniStack does not know. What the others want of it is made by hand."""
-        for kind in unknown_types(refused := self.make(Template(self.rendered / "network.yaml"))):
+        template = Template(self.rendered / "network.yaml")
+        refused = self.make(template)
+        for kind in unknown_types(refused):
             self.report.cannot(f"make {kind} (network.yaml)", kind, refused.reason)
         ec2 = self.cloud.client("ec2")
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{index}.0/24", AvailabilityZone=f"{REGION}{zone}")["Subnet"]["SubnetId"]
                    for index, zone in enumerate("ab")]
-        groups = [ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"] for name in ["database", "proxy"]]
-        self.known |= {"DataSubnetIds": ",".join(subnets), "EdgeSubnetIds": ",".join(subnets), "TunnelSecurityGroupId": groups[0],
-                       "TunnelCredentialsParameter": f"/portcullis/{ENV}/tunnel",
-                       "ImageUri": f"{self.known['ImageRepositoryUri']}@sha256:{'0' * 64}",
-                        "DatabaseSecurityGroupId": groups[0], "ProxySecurityGroupId": groups[1],
-                       "Network": "none", "S3EndpointId": "vpce-0a1b2c3d", "ExecuteApiEndpointId": "vpce-0e5f6071"}
+        group = ec2.create_security_group(GroupName="any", Description="any", VpcId=vpc)["GroupId"]
+        kinds = {"SubnetIds": ",".join(subnets), "SecurityGroupId": group, "EndpointId": "vpce-0a1b2c3d", "VpcId": vpc}
+        for output in template.document["Outputs"]:
+            self.known[output] = next((value for kind, value in kinds.items() if output.endswith(kind)), "")
+        self.known |= {"Network": "none", "TunnelCredentialsParameter": f"/portcullis/{ENV}/tunnel",
+                       "ImageUri": f"{self.known['ImageRepositoryUri']}@sha256:{'0' * 64}"}
 
     def stack(self, name, lacking=()):
         """Deploys a rendered template, less what MiniStack has no provisioner for, and learns its outputs. `lacking` is what it
