@@ -49,7 +49,7 @@ class Postgres:
     def __init__(self, checkout):
         self.bin = find(checkout)
         # Root's Postgres runs as somebody who may not be able to reach the checkout; and a socket's path is short.
-        self.home = Path(tempfile.mkdtemp(prefix="portcullis-", dir="/tmp"))
+        self.home = Path(tempfile.mkdtemp(prefix="portcullis-cloud-", dir="/tmp"))
         self.home.chmod(0o711)
         self.data, self.sockets = self.home / "data", self.home / "s"
         self.user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
