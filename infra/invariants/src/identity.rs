@@ -290,7 +290,7 @@ pub(crate) fn no_secrets(graph: &Graph, findings: &mut Findings) {
 
 fn secret(name: &str, value: &str) -> Option<String> {
     let upper = name.to_uppercase();
-    let speaking = ["SECRET", "PASSWORD", "PASSWD", "PRIVATE", "CREDENTIAL", "API_KEY", "TOKEN"];
+    let speaking = ["SECRET", "PASSWORD", "PASSWD", "PRIVATE", "CRED", "API_KEY", "TOKEN"];
     if let Some(word) = speaking.iter().find(|word| upper.contains(*word)) {
         return Some(format!("a name with {word} in it"));
     }

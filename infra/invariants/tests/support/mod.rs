@@ -1,11 +1,15 @@
 //! The deployments that the invariants are held against.
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(unused_imports, dead_code, reason = "each test uses its part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     reason = "helpers outside of #[test] functions; a test may fail loudly"
 )]
+
+pub(crate) mod caught;
+pub(crate) mod edit;
+pub(crate) mod mutants;
 
 use std::path::{Path, PathBuf};
 
