@@ -119,13 +119,16 @@ impl Rendered {
             .collect()
     }
 
-    /// As JSON, which is YAML too, and the one that everybody reads alike: to CloudFormation, which reads YAML 1.1, a bare `off`
-    /// is false.
+    /// As YAML that means the same to everybody. CloudFormation reads YAML 1.1, in which a bare `off` is false; what is
+    /// written here is 1.2, in which it is a word.
     ///
     /// # Errors
-    /// What cannot be written.
+    /// What cannot be written as YAML.
     pub fn text(&self) -> Result<String, Vec<String>> {
-        serde_json::to_string_pretty(&self.document).map_err(|error| vec![format!("{}: {error}", self.stack.name)])
+        let fault = |error: serde_yaml_ng::Error| vec![format!("{}: {error}", self.stack.name)];
+        let text: String = serde_yaml_ng::to_string(&self.document).map_err(fault)?.lines().map(quoted).collect();
+        let back: Value = serde_yaml_ng::from_str(&text).map_err(fault)?;
+        if back == self.document { Ok(text) } else { Err(vec![format!("{}: does not survive being written", self.stack.name)]) }
     }
 
     /// Values of the parameters that a part of the template reads, through conditions too.
@@ -201,6 +204,19 @@ pub fn code_key(binary: &str, digest: &str) -> String {
 /// Digests of the programs that are built.
 pub fn programs(artifacts: &[Artifact]) -> BTreeMap<String, String> {
     artifacts.iter().map(|artifact| (artifact.binary.clone(), artifact.digest.clone())).collect()
+}
+
+/// A line of YAML with its scalar in quotes if YAML 1.1 takes it for a truth value or for a number to the base of sixty.
+fn quoted(line: &str) -> String {
+    const WORDS: &[&str] = &["y", "n", "yes", "no", "on", "off"];
+    let ambiguous = |text: &str| {
+        WORDS.contains(&text.to_ascii_lowercase().as_str())
+            || text.contains(':') && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':')
+    };
+    match line.rsplit_once(' ') {
+        Some((before, scalar)) if before.ends_with([':', '-']) && ambiguous(scalar) => format!("{before} '{scalar}'\n"),
+        _ => format!("{line}\n"),
+    }
 }
 
 fn kind(resource: &Value) -> &str {
@@ -335,5 +351,22 @@ fn substituted(text: &str, names: &mut BTreeSet<String>) {
         let Some((name, after)) = after.split_once('}') else { return };
         names.insert(name.split('.').next().unwrap_or(name).to_owned());
         rest = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_word_that_yaml_1_1_takes_for_a_truth_value_is_quoted() {
+        let document = json!({"Parameters": {"Scan": {"AllowedValues": ["off", "No", "guardduty"], "Default": "on"}},
+            "Resources": {"A": {"Window": "22:30", "Text": "a\noff\n", "Null": {"b": "false", "c": false, "d": 1}}}});
+        let text = Rendered { stack: layout::DATA, document }.text().unwrap();
+        for line in ["- 'off'", "- 'No'", "Default: 'on'", "Window: '22:30'", "b: 'false'", "c: false"] {
+            assert!(text.lines().any(|one| one.trim() == line), "{line} in\n{text}");
+        }
     }
 }

@@ -270,7 +270,8 @@ fn code_is_replaced_only_where_a_function_is_and_only_the_code() {
     assert_eq!(checkout.run(&cloud, "code ENV=prod FUNCTION=data-key-encrypt"), Exit::Done, "{}", cloud.text());
     let calls = cloud.calls.borrow().clone();
     let deploy = calls.iter().find(|call| call.contains(&"deploy".to_owned())).unwrap();
-    assert!(deploy[4].ends_with("target/lambda/data-key/bootstrap.zip"), "{deploy:?}");
+    assert!(deploy[3] == "--lambda-dir" && deploy[4].ends_with("target/lambda"), "{deploy:?}");
+    assert_eq!(deploy[5..7], ["--binary-name", "data-key"]);
     assert_eq!(deploy.last().unwrap(), "portcullis-prod-data-key-encrypt");
     for forbidden in ["--alias", "--env-var", "--env-file", "--role", "--subnet-ids", "--security-group-ids", "--memory", "--timeout",
         "--tracing", "--enable-function-url", "--layer", "--merge-env", "--runtime", "--description", "--log-retention", "--tag"] {
