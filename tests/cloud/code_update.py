@@ -24,7 +24,7 @@ def prove(run):
     before, alias_before = configuration(functions, name), live(functions, name)
     report.holds("a program that is not the deployed one", before["CodeSha256"] != archive)
 
-    said = update(run, "token")
+    said = command(run, "code", "token")
     report.row("deploy code ENV=mini FUNCTION=token", 0, said.returncode if said.returncode == 0 else said.stdout + said.stderr)
     after, alias_after = configuration(functions, name), live(functions, name)
     report.row("the function has the new code", archive, after["CodeSha256"])
@@ -35,9 +35,14 @@ def prove(run):
     report.row("and the configuration", settled(before), settled(published), shown=digest(settled(published)))
     report.row("it serves the API", "200", run.gate.call("GET", "/.well-known/jwks.json").outcome())
 
+    said = command(run, "rollback", "token")
+    report.row("deploy rollback ENV=mini FUNCTION=token", 0, said.returncode, shown=said.stdout.splitlines()[0] if said.stdout else None)
+    report.row("the alias is where it was", alias_before, live(functions, name))
+    report.row("on the old code", before["CodeSha256"], configuration(functions, f"{name}:live")["CodeSha256"])
+
     # Where there is no such function, cargo-lambda would make one, and a role for it.
     there = inventory(run)
-    said = update(run, "token", env="elsewhere")
+    said = command(run, "code", "token", env="elsewhere")
     report.row("deploy code ENV=elsewhere, where there is no such function, is refused", (3, True),
                (said.returncode, "there is no function portcullis-elsewhere-token" in said.stdout),
                shown=None if said.returncode == 3 else said.stdout + said.stderr)
@@ -58,14 +63,14 @@ def changed(source, target):
     return base64.b64encode(hashlib.sha256(made.getvalue()).digest()).decode()
 
 
-def update(run, function, env="mini"):
-    """Our command, in a checkout of its own."""
+def command(run, what, function, env="mini"):
+    """One of our commands, in a checkout of its own."""
     home = run.folder / "home"
     home.mkdir(exist_ok=True)
     keys = {name.upper(): value for name, value in run.cloud.keys.items()}
     tools = {"AWS_ENDPOINT_URL": run.cloud.url, "AWS_REGION": REGION, "AWS_CA_BUNDLE": str(run.cloud.ca_file),
              "SSL_CERT_FILE": str(run.cloud.ca_file), "HOME": str(home), "NO_COLOR": "1", "AWS_PAGER": ""}
-    return subprocess.run([run.options.deploy, "code", f"ENV={env}", f"FUNCTION={function}"], cwd=run.staging, text=True,
+    return subprocess.run([run.options.deploy, what, f"ENV={env}", f"FUNCTION={function}"], cwd=run.staging, text=True,
                           env=scrubbed() | keys | tools | toolchain(), capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
                           check=False)
 

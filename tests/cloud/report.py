@@ -42,7 +42,8 @@ class Report:
         """Holds when what was tried failed for the listed reason: `reason` is part of `seen`."""
         self.unable.append(what)
         if reason and reason in seen:
-            print(f"  cannot: {what}\n            {shorten(seen)}", flush=True)
+            line = next(one for one in seen.splitlines() if reason in one)
+            print(f"  cannot: {what}\n            {shorten(line[max(0, line.find(reason) - 120):])}", flush=True)
         else:
             self.failed += 1
             print(f"  FAIL cannot: {what}: expected {reason!r}, saw {shorten(seen)!r}", flush=True)
