@@ -28,21 +28,34 @@ class Cloud:
         self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.tls = ssl.create_default_context(cafile=str(self.ca_file))
-        self.keys = {"aws_access_key_id": "AKIA" + secrets.token_hex(8).upper(),
-                     "aws_secret_access_key": secrets.token_urlsafe(30)}
+        self.keys = {
+            "aws_access_key_id": "AKIA" + secrets.token_hex(8).upper(),
+            "aws_secret_access_key": secrets.token_urlsafe(30),
+        }
         certificate, key = authority.certificate("ministack", ["127.0.0.1", "localhost", "*.execute-api.localhost"])
         home = folder / "ministack"
         home.mkdir()
         # Functions inherit this environment: nothing of the machine's is in it, and what a deployment on loopback needs beyond
         # its template is (the endpoint, which MiniStack hands on by itself, and whom to believe). The templates stay as shipped.
         env = {
-            "PATH": "/usr/bin:/bin", "HOME": str(home), "TMPDIR": str(home), "LANG": "C.UTF-8",
-            "AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(self.port), "MINISTACK_REGION": REGION,
-            "MINISTACK_ACCOUNT_ID": ACCOUNT, "AWS_ACCESS_KEY_ID": self.keys["aws_access_key_id"],
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "LANG": "C.UTF-8",
+            "AUTH": "true",
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(self.port),
+            "MINISTACK_REGION": REGION,
+            "MINISTACK_ACCOUNT_ID": ACCOUNT,
+            "AWS_ACCESS_KEY_ID": self.keys["aws_access_key_id"],
             "AWS_SECRET_ACCESS_KEY": self.keys["aws_secret_access_key"],
-            "USE_SSL": "1", "MINISTACK_SSL_CERT": str(certificate), "MINISTACK_SSL_KEY": str(key),
-            "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0",
-            "AWS_ENDPOINT_URL": self.url, "PORTCULLIS_CA_FILE": str(self.ca_file),
+            "USE_SSL": "1",
+            "MINISTACK_SSL_CERT": str(certificate),
+            "MINISTACK_SSL_KEY": str(key),
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            "AWS_ENDPOINT_URL": self.url,
+            "PORTCULLIS_CA_FILE": str(self.ca_file),
         }
         # With TLS it takes port 443 as well if it can get it: while we hold it, it cannot.
         with socket.socket() as held:
@@ -50,7 +63,9 @@ class Cloud:
                 held.bind(("127.0.0.1", 443))
             except OSError:
                 pass
-            self.program = Program([sys.executable, "-m", "ministack.app"], folder / "ministack.log", env, "TERM", 1, cwd=home)
+            self.program = Program(
+                [sys.executable, "-m", "ministack.app"], folder / "ministack.log", env, "TERM", 1, cwd=home
+            )
             try:
                 self._wait()
             except BaseException:
@@ -79,10 +94,16 @@ class Cloud:
 
     def client_as(self, service, keys):
         """A botocore client with these keys."""
-        config = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=120, proxies={},
-                        s3={"addressing_style": "path"})
+        config = Config(
+            retries={"total_max_attempts": 1},
+            connect_timeout=5,
+            read_timeout=120,
+            proxies={},
+            s3={"addressing_style": "path"},
+        )
         return botocore.session.get_session().create_client(
-            service, region_name=REGION, endpoint_url=self.url, verify=str(self.ca_file), config=config, **keys)
+            service, region_name=REGION, endpoint_url=self.url, verify=str(self.ca_file), config=config, **keys
+        )
 
     def raw(self, method, path, headers=None, body=None, timeout=60):
         """One request as it stands; answers status, header fields and body."""
@@ -119,5 +140,10 @@ def free_port():
 
 def scrubbed():
     """An environment of which nothing is the machine's own settings, for clients that we start."""
-    return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "AWS_CONFIG_FILE": "/dev/null",
-            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_EC2_METADATA_DISABLED": "true"}
+    return {
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }

@@ -13,8 +13,21 @@ from pathlib import Path
 from cloud import REGION, scrubbed
 
 # What a new revision of a function is bound to differ in. Everything else has to be the same, byte for byte.
-REVISION = ["CodeSha256", "CodeSize", "LastModified", "RevisionId", "Version", "FunctionArn", "ResponseMetadata", "State",
-            "StateReason", "StateReasonCode", "LastUpdateStatus", "LastUpdateStatusReason", "LastUpdateStatusReasonCode"]
+REVISION = [
+    "CodeSha256",
+    "CodeSize",
+    "LastModified",
+    "RevisionId",
+    "Version",
+    "FunctionArn",
+    "ResponseMetadata",
+    "State",
+    "StateReason",
+    "StateReasonCode",
+    "LastUpdateStatus",
+    "LastUpdateStatusReason",
+    "LastUpdateStatusReasonCode",
+]
 
 
 def prove(run):
@@ -25,10 +38,14 @@ def prove(run):
     report.holds("a program that is not the deployed one", before["CodeSha256"] != archive)
 
     said = command(run, "code", "token")
-    report.row("deploy code ENV=mini FUNCTION=token", 0, said.returncode if said.returncode == 0 else said.stdout + said.stderr)
+    report.row(
+        "deploy code ENV=mini FUNCTION=token", 0, said.returncode if said.returncode == 0 else said.stdout + said.stderr
+    )
     after, alias_after = configuration(functions, name), live(functions, name)
     report.row("the function has the new code", archive, after["CodeSha256"])
-    report.row("its configuration is what it was, byte for byte", settled(before), settled(after), shown=digest(settled(after)))
+    report.row(
+        "its configuration is what it was, byte for byte", settled(before), settled(after), shown=digest(settled(after))
+    )
     report.holds("the alias moved to the new version", int(alias_after) > int(alias_before), otherwise=alias_after)
     published = configuration(functions, f"{name}:live")
     report.row("which has the new code", archive, published["CodeSha256"])
@@ -36,16 +53,24 @@ def prove(run):
     report.row("it serves the API", "200", run.gate.call("GET", "/.well-known/jwks.json").outcome())
 
     said = command(run, "rollback", "token")
-    report.row("deploy rollback ENV=mini FUNCTION=token", 0, said.returncode, shown=said.stdout.splitlines()[0] if said.stdout else None)
+    report.row(
+        "deploy rollback ENV=mini FUNCTION=token",
+        0,
+        said.returncode,
+        shown=said.stdout.splitlines()[0] if said.stdout else None,
+    )
     report.row("the alias is where it was", alias_before, live(functions, name))
     report.row("on the old code", before["CodeSha256"], configuration(functions, f"{name}:live")["CodeSha256"])
 
     # Where there is no such function, cargo-lambda would make one, and a role for it.
     there = inventory(run)
     said = command(run, "code", "token", env="elsewhere")
-    report.row("deploy code ENV=elsewhere, where there is no such function, is refused", (3, True),
-               (said.returncode, "there is no function portcullis-elsewhere-token" in said.stdout),
-               shown=None if said.returncode == 3 else said.stdout + said.stderr)
+    report.row(
+        "deploy code ENV=elsewhere, where there is no such function, is refused",
+        (3, True),
+        (said.returncode, "there is no function portcullis-elsewhere-token" in said.stdout),
+        shown=None if said.returncode == 3 else said.stdout + said.stderr,
+    )
     report.row("and nothing was made", there, inventory(run), shown=f"{len(there[0])} functions, {len(there[1])} roles")
 
 
@@ -68,19 +93,35 @@ def command(run, what, function, env="mini"):
     home = run.folder / "home"
     home.mkdir(exist_ok=True)
     keys = {name.upper(): value for name, value in run.cloud.keys.items()}
-    tools = {"AWS_ENDPOINT_URL": run.cloud.url, "AWS_REGION": REGION, "AWS_CA_BUNDLE": str(run.cloud.ca_file),
-             "SSL_CERT_FILE": str(run.cloud.ca_file), "HOME": str(home), "NO_COLOR": "1", "AWS_PAGER": ""}
-    return subprocess.run([run.options.deploy, what, f"ENV={env}", f"FUNCTION={function}"], cwd=run.staging, text=True,
-                          env=scrubbed() | keys | tools | toolchain(), capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
-                          check=False)
+    tools = {
+        "AWS_ENDPOINT_URL": run.cloud.url,
+        "AWS_REGION": REGION,
+        "AWS_CA_BUNDLE": str(run.cloud.ca_file),
+        "SSL_CERT_FILE": str(run.cloud.ca_file),
+        "HOME": str(home),
+        "NO_COLOR": "1",
+        "AWS_PAGER": "",
+    }
+    return subprocess.run(
+        [run.options.deploy, what, f"ENV={env}", f"FUNCTION={function}"],
+        cwd=run.staging,
+        text=True,
+        env=scrubbed() | keys | tools | toolchain(),
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+        check=False,
+    )
 
 
 def toolchain():
     """cargo-lambda asks cargo about the workspace."""
     home = Path.home()
-    return {"CARGO_HOME": os.environ.get("CARGO_HOME", str(home / ".cargo")),
-            "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(home / ".rustup")),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return {
+        "CARGO_HOME": os.environ.get("CARGO_HOME", str(home / ".cargo")),
+        "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(home / ".rustup")),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
 
 
 def configuration(functions, name):
@@ -106,7 +147,14 @@ def live(functions, name):
 
 def inventory(run):
     """Names of all functions and roles."""
-    functions = [one["FunctionName"] for page in run.cloud.client("lambda").get_paginator("list_functions").paginate()
-                 for one in page["Functions"]]
-    roles = [one["RoleName"] for page in run.cloud.client("iam").get_paginator("list_roles").paginate() for one in page["Roles"]]
+    functions = [
+        one["FunctionName"]
+        for page in run.cloud.client("lambda").get_paginator("list_functions").paginate()
+        for one in page["Functions"]
+    ]
+    roles = [
+        one["RoleName"]
+        for page in run.cloud.client("iam").get_paginator("list_roles").paginate()
+        for one in page["Roles"]
+    ]
     return sorted(functions), sorted(roles)

@@ -68,13 +68,31 @@ class Postgres:
                 os.chown(folder, NOBODY, NOBODY)
         # Others (the door) reach the socket through the folder.
         self.sockets.chmod(0o711)
-        initdb = [self.bin / "initdb", "-D", self.data, "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+        initdb = [
+            self.bin / "initdb",
+            "-D",
+            self.data,
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        ]
         subprocess.run(initdb, check=True, env=self.env, cwd="/", stdout=subprocess.DEVNULL, **self.user)
         with open(self.data / "postgresql.conf", "a", encoding="utf-8") as conf:
             conf.write(SETTINGS + f"unix_socket_directories = '{self.sockets}'\n")
         (self.data / "pg_hba.conf").write_text("local all all trust\n")
-        self.program = Program([self.bin / "postgres", "-D", self.data], self.home / "postgres.log", self.env, "INT",
-                               10, cwd="/", **self.user)
+        self.program = Program(
+            [self.bin / "postgres", "-D", self.data],
+            self.home / "postgres.log",
+            self.env,
+            "INT",
+            10,
+            cwd="/",
+            **self.user,
+        )
         end = time.monotonic() + 20
         while self._socket_refuses():
             if self.program.ended() or time.monotonic() > end:
@@ -174,7 +192,9 @@ class Door:
                     client.sendall(message(b"E", fields))
                     return
                 with self.postgres.connect() as server:
-                    server.sendall(startup({name.decode(): value.decode() for name, value in parameters.items() if name}))
+                    server.sendall(
+                        startup({name.decode(): value.decode() for name, value in parameters.items() if name})
+                    )
                     carry(client, server)
         except (OSError, struct.error, EOFError):
             plain.close()
@@ -185,7 +205,11 @@ class Door:
         asked = dict(parse_qsl(query))
         if target != f"{self.host}:{self.port}":
             return "for another host"
-        if asked.get("Action") != "connect" or asked.get("DBUser") != login or int(asked.get("X-Amz-Expires", "901")) > 900:
+        if (
+            asked.get("Action") != "connect"
+            or asked.get("DBUser") != login
+            or int(asked.get("X-Amz-Expires", "901")) > 900
+        ):
             return "for something else"
         # An authentic token gets as far as IAM, which has not heard of anything this login may do there and says who asked.
         status, _, body = self.cloud.raw("GET", f"/?{query}", {"Host": target})
@@ -196,7 +220,10 @@ class Door:
             return f"not authentic: {code.group(1) if code else status}"
         resource = f"arn:aws:rds-db:{REGION}:{ACCOUNT}:dbuser:{self.resource_id}/{login}"
         result = self.cloud.client("iam").simulate_principal_policy(
-            PolicySourceArn=f"arn:aws:iam::{ACCOUNT}:role/{who.group(1)}", ActionNames=["rds-db:connect"], ResourceArns=[resource])
+            PolicySourceArn=f"arn:aws:iam::{ACCOUNT}:role/{who.group(1)}",
+            ActionNames=["rds-db:connect"],
+            ResourceArns=[resource],
+        )
         decision = result["EvaluationResults"][0]["EvalDecision"]
         return "allowed" if decision == "allowed" else f"{who.group(1)}: {decision}"
 
@@ -217,7 +244,11 @@ def carry(client, server):
 
 def startup(parameters):
     """The first message of a client."""
-    body = struct.pack("!I", 196608) + b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items()) + b"\0"
+    body = (
+        struct.pack("!I", 196608)
+        + b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items())
+        + b"\0"
+    )
     return struct.pack("!I", len(body) + 4) + body
 
 
@@ -247,9 +278,9 @@ def columns(body):
     """The values of a row."""
     count, at, values = struct.unpack("!H", body[:2])[0], 2, []
     for _ in range(count):
-        length = struct.unpack("!i", body[at:at + 4])[0]
+        length = struct.unpack("!i", body[at : at + 4])[0]
         at += 4
-        values.append(None if length < 0 else body[at:at + length].decode())
+        values.append(None if length < 0 else body[at : at + length].decode())
         at += max(length, 0)
     return values
 

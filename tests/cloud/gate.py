@@ -48,15 +48,37 @@ class Client:
     def registration(self):
         """What an operator tells `admin`."""
         point = self.key.public_key().public_numbers()
-        key = {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.kid,
-               "x": b64url(point.x.to_bytes(32, "big")), "y": b64url(point.y.to_bytes(32, "big"))}
-        return {"tenant": self.tenant, "client_id": self.client_id, "jwks": {"keys": [key]}, "scopes": self.scopes, "dpop": False}
+        key = {
+            "kty": "EC",
+            "crv": "P-256",
+            "alg": "ES256",
+            "use": "sig",
+            "kid": self.kid,
+            "x": b64url(point.x.to_bytes(32, "big")),
+            "y": b64url(point.y.to_bytes(32, "big")),
+        }
+        return {
+            "tenant": self.tenant,
+            "client_id": self.client_id,
+            "jwks": {"keys": [key]},
+            "scopes": self.scopes,
+            "dpop": False,
+        }
 
     def assertion(self):
         """A fresh assertion."""
         now = int(time.time())
-        claims = {"iss": self.client_id, "sub": self.client_id, "aud": ISSUER, "jti": str(uuid.uuid4()), "iat": now, "exp": now + 60}
-        signed = ".".join(b64url(json.dumps(part).encode()) for part in [{"alg": "ES256", "typ": "JWT", "kid": self.kid}, claims])
+        claims = {
+            "iss": self.client_id,
+            "sub": self.client_id,
+            "aud": ISSUER,
+            "jti": str(uuid.uuid4()),
+            "iat": now,
+            "exp": now + 60,
+        }
+        signed = ".".join(
+            b64url(json.dumps(part).encode()) for part in [{"alg": "ES256", "typ": "JWT", "kid": self.kid}, claims]
+        )
         r, s = decode_dss_signature(self.key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
         return f"{signed}.{b64url(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
@@ -81,12 +103,18 @@ class Gate:
     def ask(self, assertion):
         """The token endpoint's answer."""
         form = {"grant_type": "client_credentials", "client_assertion_type": JWT_BEARER, "client_assertion": assertion}
-        return self.send("POST", "/oauth2/token", {"Content-Type": "application/x-www-form-urlencoded"}, urlencode(form).encode())
+        return self.send(
+            "POST", "/oauth2/token", {"Content-Type": "application/x-www-form-urlencoded"}, urlencode(form).encode()
+        )
 
     def about(self, path, client, token):
         """What the token endpoint's siblings answer about a token."""
-        form = {"token": token, "token_type_hint": "access_token", "client_assertion_type": JWT_BEARER,
-                "client_assertion": client.assertion()}
+        form = {
+            "token": token,
+            "token_type_hint": "access_token",
+            "client_assertion_type": JWT_BEARER,
+            "client_assertion": client.assertion(),
+        }
         return self.send("POST", path, {"Content-Type": "application/x-www-form-urlencoded"}, urlencode(form).encode())
 
 

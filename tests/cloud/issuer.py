@@ -16,8 +16,20 @@ class Issuer:
     def __init__(self, authority):
         public = rsa.generate_private_key(65537, 2048).public_key().public_numbers()
         self.kid = "partner-1"
-        keys = json.dumps({"keys": [{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": self.kid,
-                                     "n": b64url(public.n.to_bytes(256, "big")), "e": b64url(public.e.to_bytes(3, "big"))}]}).encode()
+        keys = json.dumps(
+            {
+                "keys": [
+                    {
+                        "kty": "RSA",
+                        "alg": "RS256",
+                        "use": "sig",
+                        "kid": self.kid,
+                        "n": b64url(public.n.to_bytes(256, "big")),
+                        "e": b64url(public.e.to_bytes(3, "big")),
+                    }
+                ]
+            }
+        ).encode()
 
         class Handler(http.server.BaseHTTPRequestHandler):
             """One document."""

@@ -21,8 +21,14 @@ class Program:
         self.log, self.stop_within = log, stop_within
         with open(log, "wb") as out:
             self.shell = subprocess.Popen(
-                ["sh", "-c", WATCH, "watch", *command], stdin=subprocess.PIPE, stdout=out, stderr=out,
-                env={**env, "STOP_BY": stop_by, "STOP_WITHIN": str(stop_within)}, start_new_session=True, **more)
+                ["sh", "-c", WATCH, "watch", *command],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                env={**env, "STOP_BY": stop_by, "STOP_WITHIN": str(stop_within)},
+                start_new_session=True,
+                **more
+            )
 
     def ended(self):
         """Whether it has ended."""

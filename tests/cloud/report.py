@@ -52,14 +52,19 @@ class Report:
         """Every `cannot` of this run stands in README.md, and nothing else does."""
         listed = set(re.findall(r"^\| cannot: (.+?) +\|", README.read_text(), re.MULTILINE))
         seen = set(self.unable)
-        self.row("README.md lists what this run could not do, and nothing else", [],
-                 sorted(f"not listed: {one}" for one in seen - listed)
-                 + sorted(f"listed, not seen: {one}" for one in listed - seen))
+        self.row(
+            "README.md lists what this run could not do, and nothing else",
+            [],
+            sorted(f"not listed: {one}" for one in seen - listed)
+            + sorted(f"listed, not seen: {one}" for one in listed - seen),
+        )
 
     def end(self):
         """Prints the sum and ends the program."""
         seconds = time.monotonic() - self.began
-        print(f"\n{self.passed} passed, {self.failed} failed, {len(self.unable)} cannot, in {seconds:.0f} s", flush=True)
+        print(
+            f"\n{self.passed} passed, {self.failed} failed, {len(self.unable)} cannot, in {seconds:.0f} s", flush=True
+        )
         sys.exit(1 if self.failed or not self.passed else 0)
 
 

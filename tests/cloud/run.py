@@ -2,196 +2,35 @@
 
 usage: run.py --deploy PROGRAM --zips FOLDER [--keep]
 
-PROGRAM is the project's own deployment tool, which renders the templates and replaces code; the zips are FOLDER/<function>/bootstrap.zip.
+PROGRAM is the project's own deployment tool, which renders the templates and replaces code; the zips are
+FOLDER/<function>/bootstrap.zip.
 """
 
 import argparse
-import functools
 import hashlib
 import json
-import platform
-import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from botocore.exceptions import ClientError
 
-from authority import Authority
-from cloud import ACCOUNT, REGION, Cloud, outcome
+from cloud import ACCOUNT, REGION, outcome
 from code_update import prove as prove_code_update
-from database import Door, Postgres
+from deployment import CHECKOUT, ENV, TEMPLATES, Deployment
 from gate import AUDIENCE, ISSUER, Answer, Client, Gate, b64url, new_file, unsealed
-from issuer import Issuer
-from report import Report
-from templates import Template, delete, deploy, unknown_types
+from templates import Template, deploy
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-ENV = "mini"
-TEMPLATES = "templates"
 UNKNOWN_FILE = "/files/0198e1a0-0000-7000-8000-000000000000"
 CONTENT = b"The quick brown fox jumps over the lazy dog.\n" * 100
-PROXY_ID = "prx-0a1b2c3d4e5f60718"
 
 
-class Run:
-    """One deployment and the way through it."""
-
-    def __init__(self, options, folder, closing):
-        self.options, self.folder, self.report = options, folder, Report()
-        authority = Authority(folder)
-        self.cloud = started(closing, Cloud(folder, authority))
-        self.postgres = started(closing, Postgres(CHECKOUT))
-        self.issuer = started(closing, Issuer(authority))
-        self.authority, self.closing = authority, closing
-        self.report.row("MiniStack is up, over TLS, with AUTH=true, on loopback", "1.5.33", version("ministack"))
-        self.report.row("an access key that it never gave is refused", "InvalidClientTokenId", outcome(
-            self.cloud.client_as("sts", {"aws_access_key_id": "AKIAAAAAAAAAAAAAAAAA", "aws_secret_access_key": "x" * 40})
-            .get_caller_identity))
-
-    def function(self, deployment):
-        """The name of a function."""
-        return f"portcullis-{ENV}-{deployment}"
-
-    def invoke(self, deployment, payload=None):
-        """An operator's invocation."""
-        return self.cloud.invoke(self.function(deployment), payload)
-
-    def act(self, operation, **more):
-        """An operator's act; what `admin` answers."""
-        return self.invoke("admin", {"operation": operation, "operator": "system-test"} | more)
-
-    @functools.cache
-    def as_role(self, name):
-        """Session keys of one of the deployed roles. Only a role that Lambda may take on can be taken on like this: MiniStack
-        lets the account's root user stand for a service."""
-        arn = f"arn:aws:iam::{ACCOUNT}:role/portcullis-{ENV}-{name}"
-        given = self.cloud.client("sts").assume_role(RoleArn=arn, RoleSessionName="system-test")["Credentials"]
-        return {"aws_access_key_id": given["AccessKeyId"], "aws_secret_access_key": given["SecretAccessKey"],
-                "aws_session_token": given["SessionToken"]}
-
-    # Deployment
-
-    def deploy(self):
-        """Keys, buckets, functions."""
-        self.report.part("deployment")
-        self.render()
-        self.known = {
-            "Env": ENV, "Issuer": ISSUER, "Audience": AUDIENCE, "Signer": "ssm", "Scan": "off", "SigningAlg": "RS256",
-            "Architecture": "arm64" if platform.machine() == "aarch64" else "x86_64", "CodePrefix": "code/",
-            "S3PrefixListId": "pl-0a1b2c3d", "GitHubRepository": "acme/gate",
-            "GitHubProviderArn": f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com",
-        }
-        # Before there is the code bucket, templates come by a bucket of the operator's.
-        self.cloud.client("s3").create_bucket(Bucket=TEMPLATES, CreateBucketConfiguration={"LocationConstraint": REGION})
-        self.stack("bootstrap")
-        self.upload(self.known["CodeBucket"])
-        self.network()
-        self.stack("data")
-        # Doors of our own in place of the proxy and of the instance, and MiniStack's own endpoint in place of S3's names.
-        self.proxy = started(self.closing, Door(self.cloud, self.postgres, self.authority, PROXY_ID))
-        self.instance = started(self.closing, Door(self.cloud, self.postgres, self.authority, self.known["DbResourceId"]))
-        self.known |= {
-            "DbMode": "proxy", "DbHost": "localhost", "DbPort": str(self.proxy.port), "DbProxyResourceId": PROXY_ID,
-            "DbDirectHost": "localhost", "DbDirectPort": str(self.instance.port), "SigningHost": self.cloud.url,
-        }
-        functions = self.stack("functions")
-        self.configurations(functions)
-
-    def render(self):
-        """Renders the templates as a deployment does, in a checkout of this run's own: links, but for what a run writes."""
-        self.staging = self.folder / "checkout"
-        self.staging.mkdir()
-        for name in ["Cargo.lock", "Cargo.toml", "functions", "infra", "rust-toolchain.toml", "shared", "tests"]:
-            (self.staging / name).symlink_to(CHECKOUT / name)
-        (self.staging / ".local").mkdir()
-        (self.staging / ".local/venv-build").symlink_to(CHECKOUT / ".local/venv-build")
-        for one in self.options.zips.glob("*/bootstrap.zip"):
-            folder = self.staging / "target/lambda" / one.parent.name
-            folder.mkdir(parents=True)
-            (folder / "bootstrap.zip").symlink_to(one)
-        said = subprocess.run([self.options.deploy, "render"], cwd=self.staging, capture_output=True, text=True, check=False)
-        self.report.row("deploy render", 0, said.returncode, shown=said.stdout.strip())
-        if said.returncode != 0:
-            raise RuntimeError(said.stdout + said.stderr)
-        self.rendered = self.staging / "target/infra"
-
-    def upload(self, bucket):
-        """Puts each program where the rendered functions look for it."""
-        functions = Template(self.rendered / "functions.yaml").of("AWS::Lambda::Function").values()
-        keys = {one["Code"]["S3Key"]["Fn::Sub"].replace("${CodePrefix}", "code/") for one in functions}
-        for key in sorted(keys):
-            program = self.options.zips / Path(key).stem / "bootstrap.zip"
-            self.cloud.client("s3").put_object(Bucket=bucket, Key=key, Body=program.read_bytes())
-        self.report.row("every program is in the code bucket, under its digest", [], [key for key in keys if not re.fullmatch(
-            r"code/[0-9a-f]{64}/[a-z-]+\.zip", key)], shown=f"{len(keys)} programs")
-
-    def network(self):
-        """network.yaml stands and falls with types that MiniStack does not know. What the others want of it is made by hand."""
-        template = Template(self.rendered / "network.yaml")
-        refused = self.make(template)
-        for kind in unknown_types(refused):
-            self.report.cannot(f"make {kind} (network.yaml)", kind, refused.reason)
-        ec2 = self.cloud.client("ec2")
-        vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-        subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{index}.0/24", AvailabilityZone=f"{REGION}{zone}")["Subnet"]["SubnetId"]
-                   for index, zone in enumerate("ab")]
-        group = ec2.create_security_group(GroupName="any", Description="any", VpcId=vpc)["GroupId"]
-        kinds = {"SubnetIds": ",".join(subnets), "SecurityGroupId": group, "EndpointId": "vpce-0a1b2c3d", "VpcId": vpc}
-        for output in template.document["Outputs"]:
-            self.known[output] = next((value for kind, value in kinds.items() if output.endswith(kind)), "")
-        self.known |= {"Network": "none", "TunnelCredentialsParameter": f"/portcullis/{ENV}/tunnel",
-                       "ImageUri": f"{self.known['ImageRepositoryUri']}@sha256:{'0' * 64}"}
-
-    def stack(self, name, lacking=()):
-        """Deploys a rendered template, less what MiniStack has no provisioner for, and learns its outputs. `lacking` is what it
-        refuses of types that it knows: what, why, which resources."""
-        template = Template(self.rendered / f"{name}.yaml")
-        made = self.make(template)
-        unknown = unknown_types(made)
-        for kind in unknown:
-            self.report.cannot(f"make {kind} ({name}.yaml)", kind, made.reason)
-        if unknown:
-            template.leave_out(lambda resource: resource["Type"] in unknown)
-            made = self.make(template)
-        for what, reason, which in lacking:
-            self.report.cannot(f"make {what} ({name}.yaml)", reason, made.reason)
-            template.leave_out(which)
-            delete(self.cloud, f"portcullis-{ENV}-{name}")
-            made = self.make(template)
-        self.report.row(f"{name}.yaml: {len(template.document['Resources'])} resources", "CREATE_COMPLETE",
-                        f"{made.status} {made.reason}".strip())
-        if made.status != "CREATE_COMPLETE":
-            raise RuntimeError(f"{name} was not made")
-        self.known |= made.outputs
-        return template
-
-    def make(self, template):
-        """One attempt."""
-        return deploy(self.cloud, f"portcullis-{ENV}-{template.name}", template.document, self.known, TEMPLATES)
-
-    def configurations(self, template):
-        """Each function is configured as its template says, and nothing of this test is in it."""
-        functions = template.of("AWS::Lambda::Function")
-        wrong, foreign, queueless = [], set(), []
-        for properties in functions.values():
-            name = properties["FunctionName"]["Fn::Sub"].replace("${Env}", ENV)
-            found = self.cloud.client("lambda").get_function_configuration(FunctionName=name)
-            wanted = {key: properties[key] for key in ["Runtime", "Handler", "MemorySize", "Timeout", "Description", "TracingConfig"]
-                      if key in properties}
-            wrong += [f"{name} {key}" for key, value in wanted.items() if found[key] != value]
-            wrong += [] if found["LoggingConfig"]["LogFormat"] == "JSON" else [f"{name} LoggingConfig"]
-            queueless += [name] if "DeadLetterConfig" in properties and "DeadLetterConfig" not in found else []
-            foreign |= set(found["Environment"]["Variables"]) - set(properties["Environment"]["Variables"])
-        self.report.row(f"{len(functions)} functions are configured as their templates say", [], wrong)
-        self.report.row("and have no variable that is not in them (no endpoint, no CA)", [], sorted(foreign))
-        self.report.cannot("give a function its dead-letter queue (DeadLetterConfig)", "object-events", f"without one: {queueless}")
+class Run(Deployment):
+    """The way through a deployment."""
 
     # The network that is not here
 
@@ -200,7 +39,9 @@ class Run:
         self.report.part("closed from outside our network, until an operator opens it for the rest of this run")
         said = self.invoke("migrate")
         self.report.row("migrate makes schema, logins and grants", 0, said.get("already", said))
-        self.report.row("it connected as the owner, to the instance", [("portcullis_owner", "allowed")], self.instance.attempts)
+        self.report.row(
+            "it connected as the owner, to the instance", [("portcullis_owner", "allowed")], self.instance.attempts
+        )
         said = self.invoke("trust")
         self.report.holds("trust cannot even list the trust bucket", "FunctionError" in said, otherwise=said)
         reader = self.cloud.client_as("s3", self.as_role("authorizer"))
@@ -209,12 +50,19 @@ class Run:
             reader.get_object(Bucket=self.known["TrustBucket"], Key="trust/keys.json")
         except ClientError as error:
             refused = str(error)
-        self.report.holds("the authorizer's role cannot read it either", "explicit deny in a resource-based policy" in refused,
-                          otherwise=refused)
+        self.report.holds(
+            "the authorizer's role cannot read it either",
+            "explicit deny in a resource-based policy" in refused,
+            otherwise=refused,
+        )
         s3 = self.cloud.client("s3")
         for bucket in ["TrustBucket", "ObjectBucket"]:
             s3.delete_bucket_policy(Bucket=self.known[bucket])
-        self.report.cannot("come through a VPC endpoint (aws:SourceVpce), so bucket and API policies are taken off", "explicit deny", refused)
+        self.report.cannot(
+            "come through a VPC endpoint (aws:SourceVpce), so bucket and API policies are taken off",
+            "explicit deny",
+            refused,
+        )
 
     # The way
 
@@ -225,30 +73,56 @@ class Run:
         self.report.row("the first run makes two signing keys", 2, len(said.get("genesis", [])) or said)
         objects = [f"trust/{name}.json" for name in ["keys", "profiles", "revocations", "signing-state"]]
         self.report.row("and publishes", objects, sorted(said.get("published", [])))
-        names = [one["Name"] for one in self.cloud.client("ssm").describe_parameters()["Parameters"] if one["Type"] == "SecureString"]
-        self.report.holds("the private halves are SecureStrings under the signing path", len(names) == 2 and all(
-            name.startswith(f"/portcullis/signing/{ENV}/") for name in names), otherwise=names)
+        names = [
+            one["Name"]
+            for one in self.cloud.client("ssm").describe_parameters()["Parameters"]
+            if one["Type"] == "SecureString"
+        ]
+        self.report.holds(
+            "the private halves are SecureStrings under the signing path",
+            len(names) == 2 and all(name.startswith(f"/portcullis/signing/{ENV}/") for name in names),
+            otherwise=names,
+        )
         scopes = ["files:read", "files:write", "fields:encrypt:*.*", "fields:decrypt:*.*"]
-        self.backend, self.reader = Client("acme-backend", "acme", scopes), Client("acme-reader", "acme", ["files:read"])
+        self.backend, self.reader = Client("acme-backend", "acme", scopes), Client(
+            "acme-reader", "acme", ["files:read"]
+        )
         self.globex = Client("globex-backend", "globex", scopes)
         for tenant in ["acme", "globex"]:
             self.report.row(f"admin: tenant {tenant}", "created", self.act("tenant.put", tenant=tenant).get("outcome"))
         for client in [self.backend, self.reader, self.globex]:
             said = self.act("client.put", **client.registration())
             self.report.row(f"admin: client {client.client_id}", "created", said.get("outcome", said))
-        said = self.act("issuer.put", id="partner", kind="generic", issuer=self.issuer.url, audience=ISSUER, algorithms=["RS256"],
-                        jwks_url=f"{self.issuer.url}/keys.json")
+        said = self.act(
+            "issuer.put",
+            id="partner",
+            kind="generic",
+            issuer=self.issuer.url,
+            audience=ISSUER,
+            algorithms=["RS256"],
+            jwks_url=f"{self.issuer.url}/keys.json",
+        )
         self.report.row("admin: an issuer, and a nudge for trust", "delivered", said.get("nudge", said))
-        self.report.holds("the nudge's event starts trust, which publishes the issuer", self.until(
-            lambda: self.issuer.url in self.published("profiles")))
+        self.report.holds(
+            "the nudge's event starts trust, which publishes the issuer",
+            self.until(lambda: self.issuer.url in self.published("profiles")),
+        )
         said = self.invoke("issuer-keys")
-        self.report.holds("issuer-keys fetches the issuer's keys over TLS and mirrors them", self.issuer.kid in
-                          self.published("issuers/partner"), otherwise=said)
+        self.report.holds(
+            "issuer-keys fetches the issuer's keys over TLS and mirrors them",
+            self.issuer.kid in self.published("issuers/partner"),
+            otherwise=said,
+        )
 
     def published(self, name):
         """A trust object, as text."""
         try:
-            return self.cloud.client("s3").get_object(Bucket=self.known["TrustBucket"], Key=f"trust/{name}.json")["Body"].read().decode()
+            return (
+                self.cloud.client("s3")
+                .get_object(Bucket=self.known["TrustBucket"], Key=f"trust/{name}.json")["Body"]
+                .read()
+                .decode()
+            )
         except self.cloud.client("s3").exceptions.NoSuchKey:
             return ""
 
@@ -268,13 +142,17 @@ class Run:
         self.stack("api")
         self.gate = Gate(self.cloud, self.known["ApiId"], self.known["StageName"])
         answer = self.gate.ask(self.backend.assertion())
-        self.report.holds("from elsewhere than our endpoint the open routes are denied by the API's policy",
-                          answer.status == 403 and b"explicit deny in a resource-based policy" in answer.body, otherwise=answer.outcome())
+        self.report.holds(
+            "from elsewhere than our endpoint the open routes are denied by the API's policy",
+            answer.status == 403 and b"explicit deny in a resource-based policy" in answer.body,
+            otherwise=answer.outcome(),
+        )
         answer = self.gate.call("GET", UNKNOWN_FILE, "x")
         self.report.cannot("apply an API's policy before a Lambda authorizer", "401", answer.outcome())
         # An operator opens it, so that the rest can be seen.
-        self.cloud.client("apigateway").update_rest_api(restApiId=self.known["ApiId"], patchOperations=[
-            {"op": "replace", "path": "/policy", "value": ""}])
+        self.cloud.client("apigateway").update_rest_api(
+            restApiId=self.known["ApiId"], patchOperations=[{"op": "replace", "path": "/policy", "value": ""}]
+        )
 
         answer = self.gate.call("GET", "/health")
         self.report.row("a route without a function answers", 200, answer.status)
@@ -289,20 +167,31 @@ class Run:
         self.report.row("acme-backend proves itself with its key and gets a token", "200", answer.outcome())
         self.token = answer.json()["access_token"]
         claims = unsealed(self.token)
-        self.report.row("for five minutes, this tenant and this API", (300, "acme", AUDIENCE),
-                        (claims["exp"] - claims["iat"], claims["tenant"], claims["aud"]))
+        self.report.row(
+            "for five minutes, this tenant and this API",
+            (300, "acme", AUDIENCE),
+            (claims["exp"] - claims["iat"], claims["tenant"], claims["aud"]),
+        )
         assertion = self.backend.assertion()
         self.report.row("an assertion used once", "200", self.gate.ask(assertion).outcome())
         self.report.row("and used twice", "401 invalid_client", self.gate.ask(assertion).outcome())
-        self.report.row("the authorizer lets the token through, and the function finds no such file", "404 not_found",
-                        self.gate.call("GET", UNKNOWN_FILE, self.token).outcome())
+        self.report.row(
+            "the authorizer lets the token through, and the function finds no such file",
+            "404 not_found",
+            self.gate.call("GET", UNKNOWN_FILE, self.token).outcome(),
+        )
         head, body, signature = self.token.split(".")
         other = json.dumps({**claims, "tenant": "globex"}).encode()
-        for what, token in [("no token", None), ("something that is no token", "x"),
-                            ("another tenant written into it", f"{head}.{b64url(other)}.{signature}")]:
+        for what, token in [
+            ("no token", None),
+            ("something that is no token", "x"),
+            ("another tenant written into it", f"{head}.{b64url(other)}.{signature}"),
+        ]:
             answer = self.gate.call("GET", UNKNOWN_FILE, token)
             self.report.row(f"{what} is turned away", 401, answer.status)
-        self.report.cannot("answer with the gateway responses of the body", '{"message":"Unauthorized"}', answer.body.decode())
+        self.report.cannot(
+            "answer with the gateway responses of the body", '{"message":"Unauthorized"}', answer.body.decode()
+        )
         reader = self.gate.ask(self.reader.assertion()).json()["access_token"]
         answer = self.gate.call("POST", "/files", reader, new_file(CONTENT))
         self.report.row("a token without files:write creates no file", 403, answer.status)
@@ -313,76 +202,152 @@ class Run:
         plan = self.gate.call("POST", "/files", self.token, new_file(CONTENT))
         self.report.row("a pending file and one exact signed PUT", "201", plan.outcome())
         file, upload = plan.json()["id"], plan.json()["upload"]
-        self.report.row("before the upload nobody reads it", "409 file_not_ready",
-                        self.gate.call("GET", f"/files/{file}/content", self.token).outcome())
+        self.report.row(
+            "before the upload nobody reads it",
+            "409 file_not_ready",
+            self.gate.call("GET", f"/files/{file}/content", self.token).outcome(),
+        )
         address = urlsplit(upload["url"])
         bucket, key = unquote(address.path).lstrip("/").split("/", 1)
-        self.report.row("the URL is for this bucket and tenant", (self.known["ObjectBucket"], f"t/acme/{file}"), (bucket, key))
+        self.report.row(
+            "the URL is for this bucket and tenant", (self.known["ObjectBucket"], f"t/acme/{file}"), (bucket, key)
+        )
         target = f"{address.path}?{address.query}"
         answer = Answer(*self.cloud.raw("PUT", target, upload["headers"], CONTENT))
         signer = f"assumed-role/portcullis-{ENV}-upload-signer/"
-        self.report.cannot("let a signed URL in (s3:authType, s3:signatureAge, s3:if-none-match)",
-                           f"{signer}u-acme is not authorized to perform: s3:PutObject", answer.body.decode())
+        self.report.cannot(
+            "let a signed URL in (s3:authType, s3:signatureAge, s3:if-none-match)",
+            f"{signer}u-acme is not authorized to perform: s3:PutObject",
+            answer.body.decode(),
+        )
 
         # The operator puts the object that the client would have put, with the headers that were signed.
         s3, headers = self.cloud.client("s3"), upload["headers"]
-        put = s3.put_object(Bucket=bucket, Key=key, Body=CONTENT, ContentType=headers["content-type"], IfNoneMatch="*",
-                            ChecksumSHA256=headers["x-amz-checksum-sha256"], ServerSideEncryption="aws:kms",
-                            SSEKMSKeyId=headers["x-amz-server-side-encryption-aws-kms-key-id"])
+        put = s3.put_object(
+            Bucket=bucket,
+            Key=key,
+            Body=CONTENT,
+            ContentType=headers["content-type"],
+            IfNoneMatch="*",
+            ChecksumSHA256=headers["x-amz-checksum-sha256"],
+            ServerSideEncryption="aws:kms",
+            SSEKMSKeyId=headers["x-amz-server-side-encryption-aws-kms-key-id"],
+        )
         logs = self.until(lambda: "object:created" in self.log("object-events"))
         self.report.holds("the object-created event starts object-events", logs)
-        self.report.cannot("name the version in an object-created event", "not a valid version id", self.log("object-events"))
+        self.report.cannot(
+            "name the version in an object-created event", "not a valid version id", self.log("object-events")
+        )
         event = {
-            "version": "0", "id": "17793124-05d4-b198-2fde-7ededc63b103", "detail-type": "Object Created", "source": "aws.s3",
-            "account": ACCOUNT, "time": "2026-01-01T00:00:00Z", "region": REGION, "resources": [f"arn:aws:s3:::{bucket}"],
-            "detail": {"version": "0", "bucket": {"name": bucket}, "object": {
-                "key": key, "size": len(CONTENT), "etag": put["ETag"].strip('"'), "version-id": put["VersionId"], "sequencer": "0A"},
-                "request-id": "N4N7GDK58NMKJ12R", "requester": ACCOUNT, "source-ip-address": "127.0.0.1", "reason": "PutObject"},
+            "version": "0",
+            "id": "17793124-05d4-b198-2fde-7ededc63b103",
+            "detail-type": "Object Created",
+            "source": "aws.s3",
+            "account": ACCOUNT,
+            "time": "2026-01-01T00:00:00Z",
+            "region": REGION,
+            "resources": [f"arn:aws:s3:::{bucket}"],
+            "detail": {
+                "version": "0",
+                "bucket": {"name": bucket},
+                "object": {
+                    "key": key,
+                    "size": len(CONTENT),
+                    "etag": put["ETag"].strip('"'),
+                    "version-id": put["VersionId"],
+                    "sequencer": "0A",
+                },
+                "request-id": "N4N7GDK58NMKJ12R",
+                "requester": ACCOUNT,
+                "source-ip-address": "127.0.0.1",
+                "reason": "PutObject",
+            },
         }
         said = self.invoke("object-events", event)
-        self.report.holds("with the version in it, as S3 sends it, object-events takes the event",
-                          not (isinstance(said, dict) and "FunctionError" in said), otherwise=said)
+        self.report.holds(
+            "with the version in it, as S3 sends it, object-events takes the event",
+            not (isinstance(said, dict) and "FunctionError" in said),
+            otherwise=said,
+        )
         known = self.gate.call("GET", f"/files/{file}", self.token).json()
-        self.report.row("it compared the object with what was declared, and the file is clean", "clean", known.get("status"))
+        self.report.row(
+            "it compared the object with what was declared, and the file is clean", "clean", known.get("status")
+        )
 
         answer = self.gate.call("GET", f"/files/{file}/content", self.token)
-        self.report.row("content answers with a redirect nobody may keep", "302 no-store",
-                        f"{answer.status} {answer.headers.get('cache-control')}")
+        self.report.row(
+            "content answers with a redirect nobody may keep",
+            "302 no-store",
+            f"{answer.status} {answer.headers.get('cache-control')}",
+        )
         address = urlsplit(answer.headers.get("location", ""))
         answer = Answer(*self.cloud.raw("GET", f"{address.path}?{address.query}"))
-        self.report.cannot("let a signed download in (s3:authType, s3:signatureAge)", "download-signer/", answer.body.decode())
+        self.report.cannot(
+            "let a signed download in (s3:authType, s3:signatureAge)", "download-signer/", answer.body.decode()
+        )
         versions = [pair.split("=", 1)[1] for pair in address.query.split("&") if pair.startswith("versionId=")]
         self.report.row("the URL names the version that was inspected", [put["VersionId"]], versions)
         stored = s3.get_object(Bucket=bucket, Key=key, VersionId=put["VersionId"])["Body"].read()
-        self.report.holds("which is the upload, byte for byte", hashlib.sha256(stored).digest() == hashlib.sha256(CONTENT).digest())
+        self.report.holds(
+            "which is the upload, byte for byte", hashlib.sha256(stored).digest() == hashlib.sha256(CONTENT).digest()
+        )
 
         globex = self.gate.ask(self.globex.assertion()).json()["access_token"]
-        self.report.row("another tenant asks for the file", "404 not_found", self.gate.call("GET", f"/files/{file}", globex).outcome())
+        self.report.row(
+            "another tenant asks for the file",
+            "404 not_found",
+            self.gate.call("GET", f"/files/{file}", globex).outcome(),
+        )
         self.report.row("its owner ends it", "204", self.gate.call("DELETE", f"/files/{file}", self.token).outcome())
-        self.report.row("and it is gone", "410 file_unavailable", self.gate.call("GET", f"/files/{file}/content", self.token).outcome())
-
-    def log(self, deployment, env=ENV):
-        """What a function has logged."""
-        events = self.cloud.client("logs").filter_log_events(logGroupName=f"portcullis-{env}-{deployment}")["events"]
-        return "\n".join(event["message"] for event in events)
+        self.report.row(
+            "and it is gone",
+            "410 file_unavailable",
+            self.gate.call("GET", f"/files/{file}/content", self.token).outcome(),
+        )
 
     def watch(self):
         """Alarms and the dashboard."""
         self.report.part("tunnel and alarms")
-        self.stack("edge", [("AWS::ECS::Service, whose count of tasks is a parameter and so a text", "unsupported operand type",
-                             lambda resource: resource["Type"] == "AWS::ECS::Service")])
-        self.stack("watch", [("an alarm over several metrics", "(metric math) is not supported",
-                              lambda resource: "Metrics" in resource.get("Properties", {}))])
+        self.stack(
+            "edge",
+            [
+                (
+                    "AWS::ECS::Service, whose count of tasks is a parameter and so a text",
+                    "unsupported operand type",
+                    lambda resource: resource["Type"] == "AWS::ECS::Service",
+                )
+            ],
+        )
+        self.stack(
+            "watch",
+            [
+                (
+                    "an alarm over several metrics",
+                    "(metric math) is not supported",
+                    lambda resource: "Metrics" in resource.get("Properties", {}),
+                )
+            ],
+        )
 
     def fields(self):
         """As far as MiniStack's IAM lets."""
         self.report.part("fields")
-        items = {"items": [{"ref": "1", "table": "users", "column": "email", "row": "42", "plaintext": b64url(b"ada@example.com")}]}
+        items = {
+            "items": [
+                {"ref": "1", "table": "users", "column": "email", "row": "42", "plaintext": b64url(b"ada@example.com")}
+            ]
+        }
         answer = self.gate.call("POST", "/fields/encrypt", self.token, items)
-        self.report.row("the request reaches data-key, which tells its caller no more than this", "kms_denied",
-                        answer.json().get("items", [{}])[0].get("error", {}).get("code", answer.outcome()))
-        self.report.cannot("let data-key make a data key (kms:EncryptionContext:*)", "GenerateDataKey: denied: 403 AccessDeniedException",
-                           self.log("data-key-encrypt"))
+        self.report.row(
+            "the request reaches data-key, which tells its caller no more than this",
+            "kms_denied",
+            answer.json().get("items", [{}])[0].get("error", {}).get("code", answer.outcome()),
+        )
+        self.report.cannot(
+            "let data-key make a data key (kms:EncryptionContext:*)",
+            "GenerateDataKey: denied: 403 AccessDeniedException",
+            self.log("data-key-encrypt"),
+        )
 
     def roles(self):
         """Deployed roles, judged by an evaluator that is not ours."""
@@ -401,7 +366,12 @@ class Run:
             ("issuer-keys", "writes an issuer's keys", "allowed", write("trust/issuers/x.json")),
             ("issuer-keys", "writes trust/keys.json", "AccessDenied", write("trust/keys.json")),
             ("upload", "writes a file itself, without its signer", "AccessDenied", write("t/acme/x", objects)),
-            ("download", "reads a file itself, without its signer", "AccessDenied", lambda s3: s3.get_object(Bucket=objects, Key="t/acme/x")),
+            (
+                "download",
+                "reads a file itself, without its signer",
+                "AccessDenied",
+                lambda s3: s3.get_object(Bucket=objects, Key="t/acme/x"),
+            ),
             ("admin", "reads trust/keys.json", "AccessDenied", read("trust/keys.json")),
             ("data-key-decrypt", "writes trust/keys.json", "AccessDenied", write("trust/keys.json")),
         ]:
@@ -409,18 +379,30 @@ class Run:
             self.report.row(f"{role} {what}", want, outcome(lambda s3=s3, act=act: act(s3)))
         parameters = self.cloud.client_as("ssm", self.as_role("trust"))
         seal = {"Type": "SecureString", "KeyId": self.known["SigningKeyArn"], "Value": "x"}
-        put = lambda name, **more: outcome(lambda: parameters.put_parameter(Name=f"/portcullis/signing/{name}", **seal, **more))
+        put = lambda name, **more: outcome(
+            lambda: parameters.put_parameter(Name=f"/portcullis/signing/{name}", **seal, **more)
+        )
         self.report.row("trust keeps a key under the signing path", "allowed", put(f"{ENV}/x"))
         self.report.row("trust keeps a key of another deployment", "AccessDeniedException", put("other/x"))
-        self.report.cannot("refuse to overwrite a signing key (ssm:Overwrite)", "allowed", put(f"{ENV}/x", Overwrite=True))
-        for role, signer, want in [("upload", "upload-signer", "allowed"), ("upload", "download-signer", "AccessDenied"),
-                                   ("download", "upload-signer", "AccessDenied"), ("token", "upload-signer", "AccessDenied")]:
+        self.report.cannot(
+            "refuse to overwrite a signing key (ssm:Overwrite)", "allowed", put(f"{ENV}/x", Overwrite=True)
+        )
+        for role, signer, want in [
+            ("upload", "upload-signer", "allowed"),
+            ("upload", "download-signer", "AccessDenied"),
+            ("download", "upload-signer", "AccessDenied"),
+            ("token", "upload-signer", "AccessDenied"),
+        ]:
             sts = self.cloud.client_as("sts", self.as_role(role))
             arn = f"arn:aws:iam::{ACCOUNT}:role/portcullis-{ENV}-{signer}"
-            self.report.row(f"{role} becomes {signer}", want, outcome(
-                lambda sts=sts, arn=arn: sts.assume_role(RoleArn=arn, RoleSessionName="system-test")))
+            self.report.row(
+                f"{role} becomes {signer}",
+                want,
+                outcome(lambda sts=sts, arn=arn: sts.assume_role(RoleArn=arn, RoleSessionName="system-test")),
+            )
         for role, login, door, want in [
-            ("upload", "upload", self.proxy, "allowed"), ("upload", "admin", self.proxy, "portcullis-mini-upload: implicitDeny"),
+            ("upload", "upload", self.proxy, "allowed"),
+            ("upload", "admin", self.proxy, "portcullis-mini-upload: implicitDeny"),
             ("token", "portcullis_owner", self.instance, "portcullis-mini-token: implicitDeny"),
             ("migrate", "portcullis_owner", self.proxy, "portcullis-mini-migrate: implicitDeny"),
             ("issuer-keys", "token", self.proxy, "portcullis-mini-issuer-keys: implicitDeny"),
@@ -430,26 +412,49 @@ class Run:
             self.report.row(f"{role} connects to the {name} as {login}", want, door.judge(token, login))
         token = self.database_token("upload", "upload", self.proxy)
         altered = token[:-1] + ("0" if token[-1] != "0" else "1")
-        self.report.row("a database token with one digit changed", "not authentic: SignatureDoesNotMatch", self.proxy.judge(altered, "upload"))
-        self.report.row("a database token for the instance, at the proxy", "for another host", self.proxy.judge(
-            self.database_token("upload", "upload", self.instance), "upload"))
+        self.report.row(
+            "a database token with one digit changed",
+            "not authentic: SignatureDoesNotMatch",
+            self.proxy.judge(altered, "upload"),
+        )
+        self.report.row(
+            "a database token for the instance, at the proxy",
+            "for another host",
+            self.proxy.judge(self.database_token("upload", "upload", self.instance), "upload"),
+        )
         refused = {verdict for door in [self.proxy, self.instance] for _, verdict in door.attempts} - {"allowed"}
         self.report.row("of the functions' own connections none was refused", set(), refused)
         logins = {login for login, _ in self.proxy.attempts}
-        self.report.row("they came as", ["admin", "data_key_encrypt", "download", "object_events", "token", "trust", "upload"], sorted(logins))
+        self.report.row(
+            "they came as",
+            ["admin", "data_key_encrypt", "download", "object_events", "token", "trust", "upload"],
+            sorted(logins),
+        )
 
     def database_token(self, role, login, door):
         """A database token that a role asks for, as botocore makes it."""
-        return self.cloud.client_as("rds", self.as_role(role)).generate_db_auth_token(door.host, door.port, login, REGION)
+        return self.cloud.client_as("rds", self.as_role(role)).generate_db_auth_token(
+            door.host, door.port, login, REGION
+        )
 
     def permissions(self):
         """Whether anybody asks what a function's own policy says."""
         functions, name = self.cloud.client("lambda"), self.function("token")
         policy = json.loads(functions.get_policy(FunctionName=name, Qualifier="live")["Policy"])
-        routes = sorted(statement["Condition"]["ArnLike"]["AWS:SourceArn"].split("/", 2)[2] for statement in policy["Statement"])
-        self.report.row("the API may invoke token for its routes", [
-            "GET/.well-known/jwks.json", "GET/.well-known/oauth-authorization-server", "POST/oauth2/introspect", "POST/oauth2/revoke",
-            "POST/oauth2/token"], routes)
+        routes = sorted(
+            statement["Condition"]["ArnLike"]["AWS:SourceArn"].split("/", 2)[2] for statement in policy["Statement"]
+        )
+        self.report.row(
+            "the API may invoke token for its routes",
+            [
+                "GET/.well-known/jwks.json",
+                "GET/.well-known/oauth-authorization-server",
+                "POST/oauth2/introspect",
+                "POST/oauth2/revoke",
+                "POST/oauth2/token",
+            ],
+            routes,
+        )
         for statement in policy["Statement"]:
             functions.remove_permission(FunctionName=name, Qualifier="live", StatementId=statement["Sid"])
         answer = self.gate.call("GET", "/.well-known/jwks.json")
@@ -465,16 +470,23 @@ class Run:
         self.report.row("functions.yaml with Signer=kms", "CREATE_COMPLETE", f"{made.status} {made.reason}".strip())
         said = self.cloud.invoke("portcullis-kms-trust")
         self.report.holds("its first trust run makes no key", "FunctionError" in said, otherwise=said)
-        self.report.cannot("let trust make a signing key (kms:KeySpec, kms:KeyUsage)", "CreateKey: denied: 403 AccessDeniedException",
-                           self.log("trust", "kms"))
+        self.report.cannot(
+            "let trust make a signing key (kms:KeySpec, kms:KeyUsage)",
+            "CreateKey: denied: 403 AccessDeniedException",
+            self.log("trust", "kms"),
+        )
 
     def revocation(self):
         """A revoked token."""
         self.report.part("revocation")
         self.report.row("the token is good", "404 not_found", self.gate.call("GET", UNKNOWN_FILE, self.token).outcome())
-        self.report.row("its client ends it", "200", self.gate.about("/oauth2/revoke", self.backend, self.token).outcome())
-        self.report.holds("within seconds nobody takes it any more: nudge, event, trust, authorizer", self.until(
-            lambda: self.gate.call("GET", UNKNOWN_FILE, self.token).status == 401))
+        self.report.row(
+            "its client ends it", "200", self.gate.about("/oauth2/revoke", self.backend, self.token).outcome()
+        )
+        self.report.holds(
+            "within seconds nobody takes it any more: nudge, event, trust, authorizer",
+            self.until(lambda: self.gate.call("GET", UNKNOWN_FILE, self.token).status == 401),
+        )
 
     def travel(self):
         """All of it."""
@@ -495,12 +507,6 @@ class Run:
         prove_code_update(self)
         self.report.part("what is said of it")
         self.report.listed()
-
-
-def started(closing, one):
-    """Remembers that it has to be stopped."""
-    closing.append(one)
-    return one
 
 
 def main():

@@ -15,8 +15,10 @@ class Loader(yaml.SafeLoader):
     """YAML as CloudFormation reads it: 2012-10-17 is a text, not a day."""
 
 
-Loader.yaml_implicit_resolvers = {first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-                                  for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 class Template:
@@ -37,19 +39,25 @@ class Template:
 
     def of(self, kind):
         """Logical id → properties of the resources of a type."""
-        return {name: resource.get("Properties", {}) for name, resource in self.document["Resources"].items()
-                if resource["Type"] == kind}
+        return {
+            name: resource.get("Properties", {})
+            for name, resource in self.document["Resources"].items()
+            if resource["Type"] == kind
+        }
 
     def leave_out(self, which):
         """Takes out the resources for which `which` holds, and the outputs and orders that speak of them. What else speaks of them
         is a fault: the test must then say what stands in. Answers how many."""
         gone = {name for name, resource in self.document["Resources"].items() if which(resource)}
         resources = self.document["Resources"] = {
-            name: resource for name, resource in self.document["Resources"].items() if name not in gone}
+            name: resource for name, resource in self.document["Resources"].items() if name not in gone
+        }
         for resource in resources.values():
             if "DependsOn" in resource:
                 order = resource["DependsOn"]
-                resource["DependsOn"] = [one for one in ([order] if isinstance(order, str) else order) if one not in gone]
+                resource["DependsOn"] = [
+                    one for one in ([order] if isinstance(order, str) else order) if one not in gone
+                ]
         outputs = self.document.get("Outputs", {})
         self.document["Outputs"] = {name: output for name, output in outputs.items() if not mentions(output, gone)}
         for name, resource in resources.items():
@@ -84,8 +92,12 @@ def deploy(cloud, stack, document, parameters, bucket):
     missing = [name for name, about in declared.items() if "Default" not in about and name not in parameters]
     if missing:
         raise RuntimeError(f"{stack}: no value for {', '.join(missing)}")
-    arguments = {"StackName": stack, "Parameters": given, "Capabilities": ["CAPABILITY_NAMED_IAM"],
-                 "TemplateURL": f"{cloud.url}/{bucket}/{key}"}
+    arguments = {
+        "StackName": stack,
+        "Parameters": given,
+        "Capabilities": ["CAPABILITY_NAMED_IAM"],
+        "TemplateURL": f"{cloud.url}/{bucket}/{key}",
+    }
     try:
         formation.create_stack(**arguments)
     except formation.exceptions.AlreadyExistsException:
@@ -111,8 +123,11 @@ def settled(cloud, stack):
         if not found["StackStatus"].endswith("_IN_PROGRESS"):
             pages = formation.get_paginator("describe_stack_events").paginate(StackName=stack)
             events = [event for page in pages for event in page["StackEvents"]]
-            reasons = [f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}" for event in events
-                       if event["ResourceStatus"].endswith("_FAILED")]
+            reasons = [
+                f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}"
+                for event in events
+                if event["ResourceStatus"].endswith("_FAILED")
+            ]
             outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
             return Outcome(found["StackStatus"], "; ".join(reversed(reasons)), outputs)
         time.sleep(0.05)
@@ -121,5 +136,7 @@ def settled(cloud, stack):
 
 def unknown_types(outcome):
     """The resource types that MiniStack refused a template for."""
-    found = re.search(r"Unrecognized resource types: \[(.*?)\]", outcome.reason) if outcome.status == "REFUSED" else None
+    found = (
+        re.search(r"Unrecognized resource types: \[(.*?)\]", outcome.reason) if outcome.status == "REFUSED" else None
+    )
     return sorted(re.split(r",\s*", found.group(1))) if found else []
