@@ -10,8 +10,11 @@ use crate::cost::asked;
 use crate::settings::load_profile;
 use crate::world::World;
 
+/// A name, a profile, and parameters besides.
+type Variant = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 /// What a deployment may be, each of which changes policies.
-const VARIANTS: &[(&str, &str, &[(&str, &str)])] = &[
+const VARIANTS: &[Variant] = &[
     ("recommended", "recommended", &[]),
     ("lean", "lean", &[]),
     ("ssm", "recommended", &[("Signer", "ssm"), ("SsmEndpoint", "on")]),
@@ -50,7 +53,9 @@ pub fn write(world: World<'_>) -> Result<usize, Vec<String>> {
 fn texts(value: &Value) -> Value {
     match value {
         Value::Array(items) => items.iter().map(texts).collect(),
-        Value::Object(fields) => Value::Object(fields.iter().map(|(name, field)| (name.clone(), texts(field))).collect()),
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(name, field)| (name.clone(), texts(field))).collect())
+        }
         other => template::scalar(other).map_or(Value::Null, Value::String),
     }
 }
@@ -66,9 +71,11 @@ pub fn of(graph: &Graph) -> Vec<(String, Value)> {
             }
         }
         let places: &[&str] = match resource.kind.as_str() {
-            "AWS::IAM::ManagedPolicy" | "AWS::S3::BucketPolicy" | "AWS::EC2::VPCEndpoint" | "AWS::SQS::QueuePolicy" | "AWS::SNS::TopicPolicy" => {
-                &["/PolicyDocument"]
-            }
+            "AWS::IAM::ManagedPolicy"
+            | "AWS::S3::BucketPolicy"
+            | "AWS::EC2::VPCEndpoint"
+            | "AWS::SQS::QueuePolicy"
+            | "AWS::SNS::TopicPolicy" => &["/PolicyDocument"],
             "AWS::KMS::Key" => &["/KeyPolicy"],
             _ => &[],
         };

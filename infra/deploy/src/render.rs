@@ -58,7 +58,9 @@ impl Rendered {
                     if resource.get("DeletionPolicy").and_then(Value::as_str) != Some("Retain") {
                         faults.push(format!("{id}: without DeletionPolicy Retain there is no version to roll back to"));
                     }
-                    let Some(program) = binary(properties).and_then(|binary| of.programs.get(&binary)) else { continue };
+                    let Some(program) = binary(properties).and_then(|binary| of.programs.get(&binary)) else {
+                        continue;
+                    };
                     let held = format!("{function}\n{program}\n{properties}\n{}", self.values(properties, of));
                     names.insert(id.clone(), suffixed(id, &held));
                 }
@@ -119,16 +121,22 @@ impl Rendered {
             .collect()
     }
 
-    /// As YAML that means the same to everybody. CloudFormation reads YAML 1.1, in which a bare `off` is false; what is
-    /// written here is 1.2, in which it is a word.
+    /// As JSON, which is YAML too, and the one that everybody reads alike: to CloudFormation, which reads YAML 1.1, a bare `off`
+    /// is false.
     ///
     /// # Errors
-    /// What cannot be written as YAML.
+    /// What cannot be written.
     pub fn text(&self) -> Result<String, Vec<String>> {
-        let fault = |error: serde_yaml_ng::Error| vec![format!("{}: {error}", self.stack.name)];
-        let text: String = serde_yaml_ng::to_string(&self.document).map_err(fault)?.lines().map(quoted).collect();
-        let back: Value = serde_yaml_ng::from_str(&text).map_err(fault)?;
-        if back == self.document { Ok(text) } else { Err(vec![format!("{}: does not survive being written", self.stack.name)]) }
+        serde_json::to_string_pretty(&self.document).map_err(|error| vec![format!("{}: {error}", self.stack.name)])
+    }
+
+    /// As [`Rendered::text`] without blanks: what CloudFormation takes in a request is limited, and the first stack has no
+    /// bucket to lie in.
+    ///
+    /// # Errors
+    /// What cannot be written.
+    pub fn compact(&self) -> Result<String, Vec<String>> {
+        serde_json::to_string(&self.document).map_err(|error| vec![format!("{}: {error}", self.stack.name)])
     }
 
     /// Values of the parameters that a part of the template reads, through conditions too.
@@ -206,19 +214,6 @@ pub fn programs(artifacts: &[Artifact]) -> BTreeMap<String, String> {
     artifacts.iter().map(|artifact| (artifact.binary.clone(), artifact.digest.clone())).collect()
 }
 
-/// A line of YAML with its scalar in quotes if YAML 1.1 takes it for a truth value or for a number to the base of sixty.
-fn quoted(line: &str) -> String {
-    const WORDS: &[&str] = &["y", "n", "yes", "no", "on", "off"];
-    let ambiguous = |text: &str| {
-        WORDS.contains(&text.to_ascii_lowercase().as_str())
-            || text.contains(':') && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':')
-    };
-    match line.rsplit_once(' ') {
-        Some((before, scalar)) if before.ends_with([':', '-']) && ambiguous(scalar) => format!("{before} '{scalar}'\n"),
-        _ => format!("{line}\n"),
-    }
-}
-
 fn kind(resource: &Value) -> &str {
     resource.get("Type").and_then(Value::as_str).unwrap_or_default()
 }
@@ -227,7 +222,10 @@ fn kind(resource: &Value) -> &str {
 fn is_held(kind: &str) -> bool {
     let rest = kind.strip_prefix("AWS::ApiGateway::");
     rest.is_some_and(|rest| {
-        matches!(rest, "RestApi" | "Authorizer" | "GatewayResponse" | "Method" | "Model" | "RequestValidator" | "Resource")
+        matches!(
+            rest,
+            "RestApi" | "Authorizer" | "GatewayResponse" | "Method" | "Model" | "RequestValidator" | "Resource"
+        )
     })
 }
 
@@ -315,7 +313,8 @@ fn renamed(value: &Value, names: &BTreeMap<String, String>) -> Value {
 
 fn renamed_text(text: &str, names: &BTreeMap<String, String>) -> String {
     names.iter().fold(text.to_owned(), |text, (old, new)| {
-        text.replace(&format!("${{{old}}}"), &format!("${{{new}}}")).replace(&format!("${{{old}."), &format!("${{{new}."))
+        text.replace(&format!("${{{old}}}"), &format!("${{{new}}}"))
+            .replace(&format!("${{{old}."), &format!("${{{new}."))
     })
 }
 
@@ -351,22 +350,5 @@ fn substituted(text: &str, names: &mut BTreeSet<String>) {
         let Some((name, after)) = after.split_once('}') else { return };
         names.insert(name.split('.').next().unwrap_or(name).to_owned());
         rest = after;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_word_that_yaml_1_1_takes_for_a_truth_value_is_quoted() {
-        let document = json!({"Parameters": {"Scan": {"AllowedValues": ["off", "No", "guardduty"], "Default": "on"}},
-            "Resources": {"A": {"Window": "22:30", "Text": "a\noff\n", "Null": {"b": "false", "c": false, "d": 1}}}});
-        let text = Rendered { stack: layout::DATA, document }.text().unwrap();
-        for line in ["- 'off'", "- 'No'", "Default: 'on'", "Window: '22:30'", "b: 'false'", "c: false"] {
-            assert!(text.lines().any(|one| one.trim() == line), "{line} in\n{text}");
-        }
     }
 }

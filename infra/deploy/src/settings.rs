@@ -29,8 +29,14 @@ pub const NAMES: &[(&str, &str)] = &[
 ];
 
 /// Settings that set a template parameter.
-const PARAMETERS: &[(&str, &str)] =
-    &[("ENV", "Env"), ("ISSUER", "Issuer"), ("AUDIENCE", "Audience"), ("TEAM", "AccessTeam"), ("IMAGE", "ImageUri"), ("ARCH", "Architecture")];
+const PARAMETERS: &[(&str, &str)] = &[
+    ("ENV", "Env"),
+    ("ISSUER", "Issuer"),
+    ("AUDIENCE", "Audience"),
+    ("TEAM", "AccessTeam"),
+    ("IMAGE", "ImageUri"),
+    ("ARCH", "Architecture"),
+];
 
 /// What was decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

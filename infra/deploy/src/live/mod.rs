@@ -81,11 +81,19 @@ pub fn run(world: World<'_>, settings: &Settings, region: Option<String>) -> Res
         INVARIANTS.iter().filter(|one| !one.needs_only_the_graph()).map(|one| one.number.to_string()).collect();
     world.say(format!("invariants {} need the repository and are checked by make test", repository.join(", ")));
     if broken + drifted.len() == 0 {
-        world.say(if live.unasked.len() + undetected.len() == 0 { "everything holds" } else { "everything that was asked holds" });
+        world.say(if live.unasked.len() + undetected.len() == 0 {
+            "everything holds"
+        } else {
+            "everything that was asked holds"
+        });
         Ok(())
     } else {
         let remedy = "make deploy puts back what a template says; look at CloudTrail for who changed it".to_owned();
-        Err(Failure { what: vec![format!("{broken} things do not hold, {} drifted", drifted.len())], remedy, refused: false })
+        Err(Failure {
+            what: vec![format!("{broken} things do not hold, {} drifted", drifted.len())],
+            remedy,
+            refused: false,
+        })
     }
 }
 
@@ -109,9 +117,8 @@ impl<'w> Live<'w> {
             let name = layout::name(&stacks.env, stack.name);
             let answer = stacks.aws.ask(&["cloudformation", "get-template", "--stack-name", &name])?;
             let document = match answer.get("TemplateBody") {
-                Some(Value::String(text)) => {
-                    template::yaml(text).map_err(|faults| Failure::new(faults.join("; "), "deploy it again with make deploy"))?
-                }
+                Some(Value::String(text)) => template::yaml(text)
+                    .map_err(|faults| Failure::new(faults.join("; "), "deploy it again with make deploy"))?,
                 Some(document) => document.clone(),
                 None => Value::Null,
             };
@@ -123,8 +130,11 @@ impl<'w> Live<'w> {
         if standing.is_empty() {
             return Err(Failure::new(format!("there is no deployment {}", stacks.env), "make deploy"));
         }
-        let (graph, faults) = assemble(&standing, place, &stacks.env)
-            .map_err(|faults| Failure { what: faults, remedy: "deploy it again with make deploy".to_owned(), refused: false })?;
+        let (graph, faults) = assemble(&standing, place, &stacks.env).map_err(|faults| Failure {
+            what: faults,
+            remedy: "deploy it again with make deploy".to_owned(),
+            refused: false,
+        })?;
         let mut live = Self {
             aws: stacks.aws.clone(),
             names: Vec::new(),
@@ -134,7 +144,10 @@ impl<'w> Live<'w> {
             asked: BTreeSet::new(),
             physical,
         };
-        for (name, _) in layout::all().map(|stack| (stack.name, ())).filter(|(name, ())| !standing.iter().any(|(one, ..)| one == name)) {
+        for (name, _) in layout::all()
+            .map(|stack| (stack.name, ()))
+            .filter(|(name, ())| !standing.iter().any(|(one, ..)| one == name))
+        {
             if layout::optional(name).is_none() {
                 live.unasked.push(format!("the stack {name} is not there"));
             }
@@ -172,11 +185,9 @@ impl<'w> Live<'w> {
     /// A value of the account in the words of the graph.
     fn named(&self, value: &Value) -> Value {
         match value {
-            Value::String(text) => Value::String(
-                self.names.iter().fold(text.clone(), |text, (real, symbol)| {
-                    if text.contains(real.as_str()) { text.replace(real.as_str(), symbol) } else { text }
-                }),
-            ),
+            Value::String(text) => Value::String(self.names.iter().fold(text.clone(), |text, (real, symbol)| {
+                if text.contains(real.as_str()) { text.replace(real.as_str(), symbol) } else { text }
+            })),
             Value::Array(items) => items.iter().map(|item| self.named(item)).collect(),
             Value::Object(fields) => {
                 let named = |(name, field): (&String, &Value)| {
@@ -274,7 +285,9 @@ fn assemble(
                 let mut value = value;
                 if let Some((from, output)) = real.get(name).filter(|(from, _)| from != stack) {
                     if *output != value {
-                        notes.insert(format!("{stack}: the parameter {name} is `{value}`, the output of {from} is `{output}`"));
+                        notes.insert(format!(
+                            "{stack}: the parameter {name} is `{value}`, the output of {from} is `{output}`"
+                        ));
                     } else if let Some(symbol) = symbols.get(name) {
                         value = symbol;
                     }
@@ -321,8 +334,12 @@ fn drift_of(stacks: &Stacks<'_>, stack: &str) -> Result<Vec<String>, AwsError> {
     let detection = stacks.aws.ask(&["cloudformation", "detect-stack-drift", "--stack-name", &name])?;
     let id = detection.get("StackDriftDetectionId").and_then(Value::as_str).unwrap_or_default();
     loop {
-        let status =
-            stacks.aws.ask(&["cloudformation", "describe-stack-drift-detection-status", "--stack-drift-detection-id", id])?;
+        let status = stacks.aws.ask(&[
+            "cloudformation",
+            "describe-stack-drift-detection-status",
+            "--stack-drift-detection-id",
+            id,
+        ])?;
         match status.get("DetectionStatus").and_then(Value::as_str) {
             Some("DETECTION_IN_PROGRESS") if clock.now().saturating_sub(started) < PATIENCE => clock.wait(PAUSE),
             Some("DETECTION_COMPLETE") => break,
@@ -342,12 +359,22 @@ fn drift_of(stacks: &Stacks<'_>, stack: &str) -> Result<Vec<String>, AwsError> {
     let told = |drift: &Value| {
         let text = |name: &str| drift.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let differences = drift.get("PropertyDifferences").and_then(Value::as_array);
-        let paths: Vec<&str> =
-            differences.into_iter().flatten().filter_map(|one| one.get("PropertyPath").and_then(Value::as_str)).collect();
+        let paths: Vec<&str> = differences
+            .into_iter()
+            .flatten()
+            .filter_map(|one| one.get("PropertyPath").and_then(Value::as_str))
+            .collect();
         let kind = text("ResourceType");
         // Code-only updates and roll backs move aliases on purpose; make deploy puts them back.
         let meant = kind == "AWS::Lambda::Alias" && paths == ["/FunctionVersion"];
-        (!meant).then(|| format!("{stack}/{} ({kind}) {} {}", text("LogicalResourceId"), text("StackResourceDriftStatus"), paths.join(" ")))
+        (!meant).then(|| {
+            format!(
+                "{stack}/{} ({kind}) {} {}",
+                text("LogicalResourceId"),
+                text("StackResourceDriftStatus"),
+                paths.join(" ")
+            )
+        })
     };
     Ok(drifts.into_iter().flatten().filter_map(told).collect())
 }

@@ -75,7 +75,10 @@ impl Live<'_> {
                 let id = text(subnet, "SubnetId");
                 let fields = vec![
                     ("MapPublicIpOnLaunch", subnet.get("MapPublicIpOnLaunch").cloned().unwrap_or_default()),
-                    ("Ipv6Native", subnet.get("Ipv6Native").filter(|native| **native == json!(true)).cloned().unwrap_or_default()),
+                    (
+                        "Ipv6Native",
+                        subnet.get("Ipv6Native").filter(|native| **native == json!(true)).cloned().unwrap_or_default(),
+                    ),
                 ];
                 match known.iter().find(|(_, real)| *real == id) {
                     Some((at, _)) => self.put(*at, fields),
@@ -89,7 +92,16 @@ impl Live<'_> {
                 let (id, shaped) = (text(endpoint, "VpcEndpointId"), shape::endpoint(endpoint));
                 match known.iter().find(|(_, real)| *real == id) {
                     Some((at, _)) => {
-                        let fields = ["VpcEndpointType", "PolicyDocument", "SubnetIds", "SecurityGroupIds", "RouteTableIds", "PrivateDnsEnabled", "IpAddressType", "DnsOptions"];
+                        let fields = [
+                            "VpcEndpointType",
+                            "PolicyDocument",
+                            "SubnetIds",
+                            "SecurityGroupIds",
+                            "RouteTableIds",
+                            "PrivateDnsEnabled",
+                            "IpAddressType",
+                            "DnsOptions",
+                        ];
                         let fields = fields.map(|name| (name, shaped.get(name).cloned().unwrap_or_default()));
                         self.put(*at, fields.to_vec());
                     }
@@ -154,7 +166,9 @@ impl Live<'_> {
         self.forget(|one| matches!(one.kind.as_str(), "AWS::EC2::Route" | "AWS::EC2::SubnetRouteTableAssociation"));
         for table in items(answer, "RouteTables") {
             let id = text(table, "RouteTableId");
-            for (number, route) in items(table, "Routes").iter().filter_map(|route| shape::route(&id, route)).enumerate() {
+            for (number, route) in
+                items(table, "Routes").iter().filter_map(|route| shape::route(&id, route)).enumerate()
+            {
                 self.add("network", &format!("{id}/{number}"), "AWS::EC2::Route", &route);
             }
             for association in items(table, "Associations") {
@@ -185,7 +199,12 @@ impl Live<'_> {
             }
             if let Some(answer) = self.ask(&name, &["lambda", "list-function-url-configs", "--function-name", &name]) {
                 for url in items(&answer, "FunctionUrlConfigs") {
-                    self.add("functions", &text(url, "FunctionUrl"), "AWS::Lambda::Url", &json!({"TargetFunctionArn": name}));
+                    self.add(
+                        "functions",
+                        &text(url, "FunctionUrl"),
+                        "AWS::Lambda::Url",
+                        &json!({"TargetFunctionArn": name}),
+                    );
                 }
             }
         }
@@ -193,7 +212,11 @@ impl Live<'_> {
         if !permissions.is_empty() {
             self.forget(|one| one.kind == "AWS::Lambda::Permission");
             for (id, permission) in permissions {
-                let stack = if permission.get("Principal") == Some(&json!("apigateway.amazonaws.com")) { "api" } else { "functions" };
+                let stack = if permission.get("Principal") == Some(&json!("apigateway.amazonaws.com")) {
+                    "api"
+                } else {
+                    "functions"
+                };
                 self.add(stack, &id, "AWS::Lambda::Permission", &permission);
             }
         }
@@ -214,10 +237,13 @@ impl Live<'_> {
                     policies.push(json!({"PolicyName": policy, "PolicyDocument": document}));
                 }
             }
-            let managed: Vec<Value> =
-                items(&attached, "AttachedPolicies").into_iter().filter_map(|one| one.get("PolicyArn").cloned()).collect();
+            let managed: Vec<Value> = items(&attached, "AttachedPolicies")
+                .into_iter()
+                .filter_map(|one| one.get("PolicyArn").cloned())
+                .collect();
             let list = |items: Vec<Value>| if items.is_empty() { Value::Null } else { Value::Array(items) };
-            let boundary = role.pointer("/Role/PermissionsBoundary/PermissionsBoundaryArn").cloned().unwrap_or_default();
+            let boundary =
+                role.pointer("/Role/PermissionsBoundary/PermissionsBoundaryArn").cloned().unwrap_or_default();
             self.put(
                 at,
                 vec![
@@ -239,12 +265,16 @@ impl Live<'_> {
             {
                 self.faults.push(format!("the key {id} is {state}"));
             }
-            let policy = self.ask(&id, &[&["kms", "get-key-policy"][..], &of_key, &["--policy-name", "default"]].concat());
+            let policy =
+                self.ask(&id, &[&["kms", "get-key-policy"][..], &of_key, &["--policy-name", "default"]].concat());
             if let Some(policy) = policy {
                 self.put(at, vec![("KeyPolicy", shape::policy(policy.get("Policy")))]);
             }
             if let Some(answer) = self.ask(&id, &[&["kms", "get-key-rotation-status"][..], &of_key].concat()) {
-                self.put(at, vec![("EnableKeyRotation", answer.get("KeyRotationEnabled").cloned().unwrap_or_default())]);
+                self.put(
+                    at,
+                    vec![("EnableKeyRotation", answer.get("KeyRotationEnabled").cloned().unwrap_or_default())],
+                );
             }
         }
     }
@@ -254,29 +284,39 @@ impl Live<'_> {
             let of_bucket = ["--bucket", name.as_str()];
             let asked = |live: &mut Self, what: &str| live.ask(&name, &[&["s3api", what][..], &of_bucket].concat());
             let before = self.unasked.len();
-            let block = asked(self, "get-public-access-block").and_then(|one| one.get("PublicAccessBlockConfiguration").cloned());
-            let owners = asked(self, "get-bucket-ownership-controls").and_then(|one| one.pointer("/OwnershipControls/Rules").cloned());
+            let block = asked(self, "get-public-access-block")
+                .and_then(|one| one.get("PublicAccessBlockConfiguration").cloned());
+            let owners = asked(self, "get-bucket-ownership-controls")
+                .and_then(|one| one.pointer("/OwnershipControls/Rules").cloned());
             let sealed = asked(self, "get-bucket-encryption");
             let sealed = sealed.and_then(|one| one.pointer("/ServerSideEncryptionConfiguration/Rules").cloned());
             let versions = asked(self, "get-bucket-versioning").and_then(|one| one.get("Status").cloned());
             if self.unasked.len() == before {
-                let sealed = sealed.map(|rules| json!({"ServerSideEncryptionConfiguration": bucket_encryption(&rules)}));
+                let sealed =
+                    sealed.map(|rules| json!({"ServerSideEncryptionConfiguration": bucket_encryption(&rules)}));
                 self.put(
                     at,
                     vec![
                         ("PublicAccessBlockConfiguration", block.unwrap_or_default()),
                         ("OwnershipControls", owners.map(|rules| json!({"Rules": rules})).unwrap_or_default()),
                         ("BucketEncryption", sealed.unwrap_or_default()),
-                        ("VersioningConfiguration", versions.map(|status| json!({"Status": status})).unwrap_or_default()),
+                        (
+                            "VersioningConfiguration",
+                            versions.map(|status| json!({"Status": status})).unwrap_or_default(),
+                        ),
                     ],
                 );
             }
             let policy = asked(self, "get-bucket-policy");
             let bucket = self.name_of(&name);
-            let of_ours = |one: &template::Resource| one.kind == "AWS::S3::BucketPolicy" && one.text("/Bucket").as_deref() == Some(&bucket);
+            let of_ours = |one: &template::Resource| {
+                one.kind == "AWS::S3::BucketPolicy" && one.text("/Bucket").as_deref() == Some(&bucket)
+            };
             let place = self.graph.resources.iter().position(of_ours);
             match (place, policy, self.unasked.len() == before) {
-                (Some(place), Some(policy), _) => self.put(place, vec![("PolicyDocument", shape::policy(policy.get("Policy")))]),
+                (Some(place), Some(policy), _) => {
+                    self.put(place, vec![("PolicyDocument", shape::policy(policy.get("Policy")))])
+                }
                 // No policy at all: whatever the template says is not there.
                 (Some(place), None, true) => self.put(place, vec![("PolicyDocument", json!({"Statement": []}))]),
                 _ => {}
@@ -316,12 +356,15 @@ impl Live<'_> {
             return;
         }
         let path = file.display().to_string();
-        let kind = ["--export-type", "oas30", "--accepts", "application/json", "--parameters", "extensions=integrations,authorizers", &path];
+        // JSON, because the CLI's short form makes a list of two words with a comma.
+        let extensions = r#"{"extensions":"integrations,authorizers"}"#;
+        let kind = ["--export-type", "oas30", "--accepts", "application/json", "--parameters", extensions, &path];
         if self.ask("the routes", &[&["apigateway", "get-export"][..], &of_stage, &kind].concat()).is_some() {
             let exported = fs::read_to_string(&file).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
             match exported {
                 Some(exported) => {
-                    let body = self.graph.resources.get(at).and_then(|api| api.get("/Body")).cloned().unwrap_or_default();
+                    let body =
+                        self.graph.resources.get(at).and_then(|api| api.get("/Body")).cloned().unwrap_or_default();
                     let named = self.named(&exported);
                     self.put(at, vec![("Body", shape::document(&body, &named))]);
                 }
@@ -332,11 +375,16 @@ impl Live<'_> {
 
     fn databases(&mut self) {
         for (at, name) in self.known("AWS::RDS::DBInstance") {
-            let Some(answer) = self.ask(&name, &["rds", "describe-db-instances", "--db-instance-identifier", &name]) else { continue };
+            let Some(answer) = self.ask(&name, &["rds", "describe-db-instances", "--db-instance-identifier", &name])
+            else {
+                continue;
+            };
             let Some(database) = answer.pointer("/DBInstances/0") else { continue };
             let own = |name: &str| database.get(name).cloned().unwrap_or_default();
-            let groups: Vec<Value> =
-                items(database, "VpcSecurityGroups").into_iter().filter_map(|one| one.get("VpcSecurityGroupId").cloned()).collect();
+            let groups: Vec<Value> = items(database, "VpcSecurityGroups")
+                .into_iter()
+                .filter_map(|one| one.get("VpcSecurityGroupId").cloned())
+                .collect();
             self.put(
                 at,
                 vec![
@@ -350,7 +398,9 @@ impl Live<'_> {
             );
         }
         for (at, name) in self.known("AWS::RDS::DBProxy") {
-            let Some(answer) = self.ask(&name, &["rds", "describe-db-proxies", "--db-proxy-name", &name]) else { continue };
+            let Some(answer) = self.ask(&name, &["rds", "describe-db-proxies", "--db-proxy-name", &name]) else {
+                continue;
+            };
             let Some(proxy) = answer.pointer("/DBProxies/0") else { continue };
             let own = |name: &str| proxy.get(name).cloned().unwrap_or_default();
             let auth = if items(proxy, "Auth").is_empty() { Value::Null } else { own("Auth") };
@@ -386,7 +436,10 @@ impl Live<'_> {
                     ("NetworkConfiguration", own("networkConfiguration")),
                 ],
             );
-            let Some(answer) = self.ask("the tunnel", &["ecs", "describe-task-definition", "--task-definition", &task]) else { continue };
+            let Some(answer) = self.ask("the tunnel", &["ecs", "describe-task-definition", "--task-definition", &task])
+            else {
+                continue;
+            };
             let definition = shape::capital(answer.get("taskDefinition").unwrap_or(&Value::Null));
             if let Some((at, _)) = self.known("AWS::ECS::TaskDefinition").into_iter().next() {
                 let own = |name: &str| definition.get(name).cloned().unwrap_or_default();

@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 /// A policy that AWS answers as text; API Gateway escapes its quotes once more.
 pub(super) fn policy(answer: Option<&Value>) -> Value {
     let Some(text) = answer.and_then(Value::as_str) else { return answer.cloned().unwrap_or_default() };
-    serde_json::from_str(text).or_else(|_| serde_json::from_str(&text.replace("\\\"", "\"").replace("\\/", "/"))).unwrap_or_default()
+    serde_json::from_str(text)
+        .or_else(|_| serde_json::from_str(&text.replace("\\\"", "\"").replace("\\/", "/")))
+        .unwrap_or_default()
 }
 
 /// Names of fields with a capital first letter, as CloudFormation has them and ECS and API Gateway do not. The names inside of
@@ -74,7 +76,8 @@ pub(super) fn route(table: &str, route: &Value) -> Option<Value> {
 
 /// An endpoint.
 pub(super) fn endpoint(answer: &Value) -> Value {
-    let groups: Vec<Value> = items(answer, "Groups").into_iter().filter_map(|group| group.get("GroupId").cloned()).collect();
+    let groups: Vec<Value> =
+        items(answer, "Groups").into_iter().filter_map(|group| group.get("GroupId").cloned()).collect();
     let mut properties = Map::new();
     for name in ["VpcEndpointType", "ServiceName", "VpcId", "PrivateDnsEnabled", "IpAddressType", "DnsOptions"] {
         if let Some(value) = answer.get(name) {
@@ -107,7 +110,10 @@ pub(super) fn permission(statement: &Value) -> Value {
     properties.insert("FunctionName".to_owned(), statement.get("Resource").cloned().unwrap_or_default());
     properties.insert("Action".to_owned(), statement.get("Action").cloned().unwrap_or_default());
     properties.insert("Principal".to_owned(), principal);
-    for (name, found) in [("SourceArn", condition(["AWS:SourceArn", "aws:SourceArn"])), ("SourceAccount", condition(["AWS:SourceAccount", "aws:SourceAccount"]))] {
+    for (name, found) in [
+        ("SourceArn", condition(["AWS:SourceArn", "aws:SourceArn"])),
+        ("SourceAccount", condition(["AWS:SourceAccount", "aws:SourceAccount"])),
+    ] {
         if let Some(value) = found {
             properties.insert(name.to_owned(), value);
         }
@@ -133,7 +139,8 @@ pub(super) fn function(answer: &Value) -> Vec<(&'static str, Value)> {
         }
         false => Value::Null,
     };
-    let layers: Vec<Value> = items(answer, "Layers").into_iter().filter_map(|layer| layer.get("Arn").cloned()).collect();
+    let layers: Vec<Value> =
+        items(answer, "Layers").into_iter().filter_map(|layer| layer.get("Arn").cloned()).collect();
     let variables = answer.pointer("/Environment/Variables").cloned();
     vec![
         ("Runtime", own("Runtime")),
@@ -187,7 +194,8 @@ pub(super) fn document(template: &Value, exported: &Value) -> Value {
                     }
                 }
                 // An export leaves out an empty `security`.
-                let open = declared.is_some_and(|one| one.get("security").and_then(Value::as_array).is_some_and(Vec::is_empty));
+                let open = declared
+                    .is_some_and(|one| one.get("security").and_then(Value::as_array).is_some_and(Vec::is_empty));
                 if open && !fields.contains_key("security") {
                     fields.insert("security".to_owned(), json!([]));
                 }
@@ -240,17 +248,24 @@ mod tests {
 
     #[test]
     fn routes_of_the_network_itself_and_of_endpoints_are_no_ways_out() {
-        assert_eq!(route("rtb-1", &json!({"DestinationCidrBlock": "10.80.0.0/20", "GatewayId": "local", "State": "active"})), None);
+        assert_eq!(
+            route("rtb-1", &json!({"DestinationCidrBlock": "10.80.0.0/20", "GatewayId": "local", "State": "active"})),
+            None
+        );
         assert_eq!(route("rtb-1", &json!({"DestinationPrefixListId": "pl-1", "GatewayId": "vpce-1"})), None);
         assert_eq!(
-            route("rtb-1", &json!({"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1", "Origin": "CreateRoute", "State": "active"})),
+            route(
+                "rtb-1",
+                &json!({"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1", "Origin": "CreateRoute", "State": "active"})
+            ),
             Some(json!({"RouteTableId": "rtb-1", "DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1"}))
         );
     }
 
     #[test]
     fn a_route_that_only_the_account_has_stands_in_the_document() {
-        let template = json!({"paths": {"/a": {"get": {"security": [], "x-portcullis-open": "why"}}}, "components": {"x": 1}});
+        let template =
+            json!({"paths": {"/a": {"get": {"security": [], "x-portcullis-open": "why"}}}, "components": {"x": 1}});
         let exported = json!({"paths": {"/a": {"get": {"responses": {}}}, "/b": {"post": {}}}});
         let document = document(&template, &exported);
         assert_eq!(document["paths"]["/a"]["get"]["x-portcullis-open"], "why");
