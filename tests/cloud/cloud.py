@@ -18,6 +18,8 @@ from processes import Program
 
 REGION = "eu-central-1"
 ACCOUNT = "111122223333"
+# One, because it keeps the descriptions of services, which are large.
+SESSION = botocore.session.get_session()
 
 
 class Cloud:
@@ -101,7 +103,7 @@ class Cloud:
             proxies={},
             s3={"addressing_style": "path"},
         )
-        return botocore.session.get_session().create_client(
+        return SESSION.create_client(
             service, region_name=REGION, endpoint_url=self.url, verify=str(self.ca_file), config=config, **keys
         )
 
