@@ -2,13 +2,12 @@
 
 import subprocess
 
-# The shell outlives us just long enough to see the pipe end: it asks the program to stop, gives it time, and ends what is left of
-# the process group, itself included. Killed or not, we leave nothing behind.
+# The shell outlives us just long enough to see the pipe end: it asks the program to stop, gives it time, and ends what is left
+# of the process group, itself included. Killed or not, we leave nothing behind. A program that ends by itself ends it too.
 WATCH = """
-"$@" </dev/null & c=$!
-cat >/dev/null
-kill -"$STOP_BY" $c
-(sleep "$STOP_WITHIN"; kill -KILL 0) &
+exec 3<&0
+"$@" </dev/null 3<&- & c=$!
+(cat <&3 >/dev/null; kill -"$STOP_BY" $c; sleep "$STOP_WITHIN"; kill -KILL 0) &
 wait $c
 kill -KILL 0
 """

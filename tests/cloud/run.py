@@ -517,7 +517,8 @@ def main():
     parser.add_argument("--keep", action="store_true", help="keep the logs also when all went well")
     options = parser.parse_args()
     # So that `finally` runs when somebody ends us.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for ending in [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]:
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     root = CHECKOUT / ".local/cloud"
     root.mkdir(parents=True, exist_ok=True)
     folder, closing, run = Path(tempfile.mkdtemp(prefix="run-", dir=root)), [], None
