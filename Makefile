@@ -19,7 +19,7 @@ DEPLOY := target/debug/deploy
 SAID = $(foreach name,$(NAMES),$(if $($(name)),'$(name)=$($(name))'))
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
-.PHONY: help demo dev test test-clients test-faults check build bench fmt lint clean need
+.PHONY: help demo dev test test-clients test-faults test-system check build bench fmt lint clean need
 .PHONY: render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -50,6 +50,10 @@ test-clients: need ## programs nobody here wrote (PyJWT, boto3, the AWS CLI, psq
 test-faults: need ## every call under every fault of its surroundings, against tests/system/faults.txt: four minutes
 	@$(BUILD)
 	@$(CARGO) test --workspace --test fault_table --locked
+
+test-system: need ## the rendered templates, the functions and cargo lambda deploy on a cloud nobody here wrote (MiniStack)
+	@$(BUILD)
+	@scripts/test-system
 
 check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, templates, demo
 	@scripts/check-infra
