@@ -12,10 +12,18 @@ PARAMETERS ?=
 ARCH ?=
 BENCH ?=
 
+# Arguments of the targets for AWS: make deploy ENV=prod PROFILE=lean ISSUER=https://api.example.com AUDIENCE=… TEAM=…
+# What is not given there may stand in infra/aws/deploy.env.
+NAMES := ENV PROFILE REGION ISSUER AUDIENCE TEAM IMAGE WITH ARCH PARAMETERS SETTINGS DRY_RUN ALLOW_REPLACE FUNCTION VERSION SINCE FOLLOW
+DEPLOY := target/debug/deploy
+SAID = $(foreach name,$(NAMES),$(if $($(name)),'$(name)=$($(name))'))
+TOOL := $(CARGO) build --quiet --package deploy --locked
+
 .PHONY: help demo dev test test-clients test-faults check build bench fmt lint clean need
+.PHONY: render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 need: ## install what the local stack needs (Postgres 15 or later), as root or not
 	@scripts/need-postgres
@@ -43,7 +51,8 @@ test-faults: need ## every call under every fault of its surroundings, against t
 	@$(BUILD)
 	@$(CARGO) test --workspace --test fault_table --locked
 
-check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, demo
+check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, templates, demo
+	@scripts/check-infra
 	@$(STACK) demo
 
 fmt: ## check the format
@@ -59,6 +68,59 @@ bench: need ## what the release binaries cost, in ratios to an empty handler (BE
 	@echo "building with the release profile (minutes: every program is optimised as a whole) ..."
 	@$(BUILD) --release
 	@target/release/bench $(BENCH)
+
+##@ On AWS (make deploy ENV=prod PROFILE=lean ISSUER=https://… AUDIENCE=… TEAM=…; docs/deploy/README.md):
+
+preflight: ## name everything that a deployment lacks, at once
+	@$(TOOL)
+	@$(DEPLOY) preflight $(SAID)
+
+plan: ## the ordered steps with their parameters; with credentials, what CloudFormation would change. Changes nothing
+	@$(TOOL)
+	@$(DEPLOY) plan $(SAID)
+
+deploy: ## the one command: preflight, then every step; may be repeated (DRY_RUN=1: plan)
+	@$(TOOL)
+	@$(DEPLOY) deploy $(SAID)
+
+deploy-code: ## replace the code of one function (FUNCTION=token) by cargo lambda deploy, nothing else, and move its alias
+	@$(TOOL)
+	@$(DEPLOY) code $(SAID)
+
+rollback: ## move the alias of one function (FUNCTION=token) to the version before, or to VERSION=…
+	@$(TOOL)
+	@$(DEPLOY) rollback $(SAID)
+
+logs: ## the log of one function (FUNCTION=token), of the last SINCE=10 minutes; FOLLOW=1 goes on
+	@$(TOOL)
+	@$(DEPLOY) logs $(SAID)
+
+verify-live: ## ask a deployed account, reading only, whether the invariants of the templates hold there
+	@$(TOOL)
+	@$(DEPLOY) verify-live $(SAID)
+
+destroy: ## delete the stacks that hold no data, after the deployment's name was typed; names what stays
+	@$(TOOL)
+	@$(DEPLOY) destroy $(SAID)
+
+##@ Templates:
+
+render: ## write the templates as they are deployed to target/infra
+	@$(TOOL)
+	@$(DEPLOY) render
+
+check-infra: ## cfn-lint, parliament and the cost page on the rendered templates (the invariants run in make test)
+	@$(TOOL)
+	@scripts/check-infra
+
+cost: ## write docs/cost.md: what each profile costs a month, counted from the templates
+	@$(TOOL)
+	@$(DEPLOY) cost
+
+scan: render ## a general scanner (checkov) over the rendered templates; optional, its silence proves nothing
+	@scripts/scan
+
+##@ And:
 
 clean: ## remove what the local stack keeps
 	@rm -rf .local

@@ -5,22 +5,30 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+const ANY: &str = "x-amazon-apigateway-any-method";
 const METHODS: [&str; 7] = ["get", "put", "post", "delete", "patch", "head", "options"];
 const KNOWN: [&str; 5] =
     ["x-portcullis-open", "x-portcullis-action", "x-portcullis-scopes", "x-portcullis-access", "x-portcullis-function"];
 
-/// The guarded operations as the text of a Rust slice.
-pub(crate) fn table(document: &Value) -> Result<String, String> {
-    let paths = document.get("paths").and_then(Value::as_object).ok_or("the document has no paths")?;
+/// The guarded operations of all documents as the text of a Rust slice.
+pub(crate) fn table(documents: &[Value]) -> Result<String, String> {
     let mut routes = BTreeMap::new();
-    for (path, item) in paths {
-        let item = item.as_object().ok_or_else(|| format!("{path} is no object"))?;
-        for (method, operation) in item.iter().filter(|(name, _)| name.as_str() != "parameters") {
-            if !METHODS.contains(&method.as_str()) {
-                return Err(format!("{path}: {method} is not a method that routes may use"));
-            }
-            if let Some(route) = route(path, method, operation).map_err(|e| format!("{method} {path}: {e}"))? {
-                routes.insert((path.clone(), method.clone()), route);
+    for document in documents {
+        let paths = document.get("paths").and_then(Value::as_object).ok_or("the document has no paths")?;
+        for (path, item) in paths {
+            let item = wanted(item).as_object().ok_or_else(|| format!("{path} is no object"))?;
+            for (method, operation) in item.iter().filter(|(name, _)| name.as_str() != "parameters") {
+                let method = match method.as_str() {
+                    // Every method at once suits only what hands all of them on.
+                    ANY if path.ends_with("+}") => "any",
+                    known if METHODS.contains(&known) => known,
+                    _ => return Err(format!("{path}: {method} is not a method that routes may use")),
+                };
+                if let Some(route) = route(path, method, operation).map_err(|e| format!("{method} {path}: {e}"))?
+                    && routes.insert((path.clone(), method.to_owned()), route).is_some()
+                {
+                    return Err(format!("{method} {path} stands in two documents"));
+                }
             }
         }
     }
@@ -30,6 +38,14 @@ pub(crate) fn table(document: &Value) -> Result<String, String> {
     }
     table.push(']');
     Ok(table)
+}
+
+/// The path item itself, where it is there only under a condition.
+fn wanted(item: &Value) -> &Value {
+    match item.get("Fn::If").and_then(Value::as_array).map(Vec::as_slice) {
+        Some([_, wanted, _]) => wanted,
+        _ => item,
+    }
 }
 
 /// One guarded operation as a Rust expression; `None` for an open one.

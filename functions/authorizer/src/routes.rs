@@ -14,7 +14,7 @@ pub enum Access {
 /// One guarded operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
-    /// The method, in capitals.
+    /// The method, in capitals; `ANY` is every one.
     pub method: &'static str,
     /// The path template.
     pub template: &'static str,
@@ -32,14 +32,22 @@ pub const ROUTES: &[Route] = include!(concat!(env!("OUT_DIR"), "/routes.rs"));
 impl Route {
     /// The route of this method and template.
     pub fn find(method: &str, template: &str) -> Option<&'static Route> {
-        ROUTES.iter().find(|route| route.method == method && route.template == template)
+        ROUTES.iter().find(|route| route.takes(method) && route.template == template)
     }
 
     /// The route of this method whose template the path fills. Where several do, the one with the fewest parameters, as the gateway
     /// itself chooses.
     pub fn of_path(method: &str, path: &str) -> Option<&'static Route> {
         let parameters = |route: &&Route| route.template.matches('{').count();
-        ROUTES.iter().filter(|route| route.method == method && route.fill(path).is_some()).min_by_key(parameters)
+        ROUTES.iter().filter(|route| route.takes(method) && route.fill(path).is_some()).min_by_key(parameters)
+    }
+
+    /// Whether this is a route for the method. What is none in form is for no route, `ANY` neither.
+    fn takes(&self, method: &str) -> bool {
+        match self.method {
+            "ANY" => method != "ANY" && !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase()),
+            own => own == method,
+        }
     }
 
     /// Whether a token with these scopes may use the route at all.
@@ -51,12 +59,20 @@ impl Route {
     }
 
     /// The path of the template with the parameters that `path` has in their place, if `path` is of this template and
-    /// holds nothing that a policy reads as a wildcard or variable.
+    /// holds nothing that a policy reads as a wildcard or variable. A last parameter `{name+}` takes one segment or more,
+    /// and a slash at the end.
     pub fn fill(&self, path: &str) -> Option<String> {
         let mut filled = String::new();
         let mut given = path.strip_prefix('/')?.split('/');
         for segment in self.template.strip_prefix('/')?.split('/') {
             let value = given.next()?;
+            if segment.ends_with("+}") {
+                let rest: Vec<&str> = given.collect();
+                let (last, between) = rest.split_last().map_or((None, [].as_slice()), |(last, all)| (Some(*last), all));
+                let ends = last.is_none_or(|last| last.is_empty() || is_plain(last));
+                let plain = is_plain(value) && between.iter().all(|one| is_plain(one)) && ends;
+                return plain.then(|| format!("{filled}/{}", [&[value], rest.as_slice()].concat().join("/")));
+            }
             let is_parameter = segment.starts_with('{');
             if is_parameter && !is_plain(value) || !is_parameter && value != segment {
                 return None;
@@ -107,6 +123,20 @@ mod tests {
     }
 
     #[test]
+    fn a_greedy_parameter_takes_what_is_left_if_all_of_it_is_plain() {
+        let route = Route { method: "ANY", template: "/app/{proxy+}", action: "", scopes: &[], access: Access::ByToken };
+        for path in ["/app/users", "/app/users/7/orders.json", "/app/users/", "/app/~a/b-c/d_e"] {
+            assert_eq!(route.fill(path).as_deref(), Some(path));
+        }
+        for path in ["/app", "/app/", "/app//", "/app//a", "/app/a//b", "/app/a//", "/app/../files", "/app/a/..", "/app/%2e%2e/a", "/app/*", "/app/a/*", "/apps/a", "/app/a?b"] {
+            assert_eq!(route.fill(path), None, "{path}");
+        }
+        for (method, takes) in [("GET", true), ("PURGE", true), ("ANY", false), ("get", false), ("*", false), ("", false)] {
+            assert_eq!(route.takes(method), takes, "{method}");
+        }
+    }
+
+    #[test]
     fn a_path_finds_the_route_whose_template_it_fills() {
         for (method, path, template) in [
             ("GET", "/files/0198-a", Some("/files/{id}")),
@@ -119,6 +149,8 @@ mod tests {
             ("GET", "/", None),
             ("GET", "", None),
             ("POST", "/oauth2/token", None),
+            ("PATCH", "/app/users/7", Some("/app/{proxy+}")),
+            ("GET", "/app", None),
         ] {
             assert_eq!(Route::of_path(method, path).map(|route| route.template), template, "{method} {path}");
         }

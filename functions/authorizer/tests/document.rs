@@ -18,7 +18,7 @@ fn with(member: &str, value: Value) -> Value {
 }
 
 fn of(method: &str, operation: Value) -> Result<String, String> {
-    document::table(&json!({"paths": {"/files/{id}": {"parameters": [], method: operation}}}))
+    document::table(&[json!({"paths": {"/files/{id}": {"parameters": [], method: operation}}})])
 }
 
 #[test]
@@ -51,6 +51,20 @@ fn a_document_that_leaves_a_route_unguarded_does_not_build() {
         assert!(of(method, operation).is_err(), "{what}");
     }
     for document in [json!({}), json!({"paths": []}), json!({"paths": {"/files": []}}), json!(null)] {
-        assert!(document::table(&document).is_err(), "{document}");
+        assert!(document::table(std::slice::from_ref(&document)).is_err(), "{document}");
     }
+}
+
+#[test]
+fn an_application_behind_the_gate_is_one_route_for_all_methods_and_paths() {
+    let item = json!({"x-amazon-apigateway-any-method": guarded()});
+    let conditional = json!({"Fn::If": ["HasApp", item, {"Ref": "AWS::NoValue"}]});
+    for item in [&item, &conditional] {
+        let table = document::table(&[json!({"paths": {"/app/{proxy+}": item}})]).unwrap();
+        assert!(table.contains(r#"method: "ANY", template: "/app/{proxy+}""#), "{table}");
+    }
+    let twice = json!({"paths": {"/app/{proxy+}": item}});
+    assert!(document::table(&[twice.clone(), twice]).is_err());
+    let greedy_but_open = json!({"paths": {"/app/{proxy+}": {"x-amazon-apigateway-any-method": {}}}});
+    assert!(document::table(&[greedy_but_open]).is_err());
 }

@@ -71,7 +71,7 @@ pub type Invoked<'a> = Pin<Box<dyn Future<Output = Result<InvokeOutcome, InvokeE
 
 /// Whoever runs functions: [`Lambda`], or a scripted stand-in in tests of the gateway and of event delivery.
 pub trait Invoke: Send + Sync + 'static {
-    /// Runs `function` with `payload`.
+    /// Runs `function` (`NAME` or `NAME:ALIAS`) with `payload`.
     fn invoke<'a>(&'a self, function: &'a str, payload: Bytes, kind: Kind) -> Invoked<'a>;
     /// Waits until no asynchronous event is queued or running.
     fn idle(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
@@ -215,7 +215,7 @@ impl Lambda {
         surroundings.extra.insert(name.to_owned(), value.to_owned());
     }
 
-    /// Runs `function` with `payload`; an `Event` is only queued.
+    /// Runs `function` (`NAME` or `NAME:ALIAS`) with `payload`; an `Event` is only queued.
     ///
     /// # Errors
     /// [`InvokeError`] when no process saw the event.
@@ -230,7 +230,9 @@ impl Lambda {
         kind: Kind,
         client_context: Option<String>,
     ) -> Result<InvokeOutcome, InvokeError> {
-        let pool = Arc::clone(self.pools.get(function).ok_or(InvokeError::NotFound)?);
+        let (name, qualifier) = function.split_once(':').map_or((function, None), |(name, rest)| (name, Some(rest)));
+        let pool = self.pools.get(name).filter(|pool| pool.plan().spec.answers_to(qualifier));
+        let pool = Arc::clone(pool.ok_or(InvokeError::NotFound)?);
         let limit = if kind == Kind::Event { EVENT_LIMIT } else { REQUEST_LIMIT };
         if payload.len() > limit {
             return Err(InvokeError::TooLarge(limit));
@@ -238,7 +240,8 @@ impl Lambda {
         if serde_json::from_slice::<serde::de::IgnoredAny>(&payload).is_err() {
             return Err(InvokeError::NotJson);
         }
-        let event = Event { request_id: request_id::fresh(), payload, client_context };
+        let qualifier = qualifier.map(str::to_owned);
+        let event = Event { request_id: request_id::fresh(), payload, client_context, qualifier };
         let accepted = InvokeOutcome {
             payload: Bytes::new(),
             function_error: None,
@@ -389,9 +392,10 @@ impl Lambda {
         let query = request.uri.query().unwrap_or_default();
         let asked = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "Qualifier");
         let qualifier = asked.map(|(_, value)| value.into_owned()).or(qualifier);
-        if qualifier.is_some_and(|qualifier| qualifier != "$LATEST") {
-            return Err(not_found(&arn));
-        }
+        let function = match qualifier {
+            Some(qualifier) => format!("{function}:{qualifier}"),
+            None => function,
+        };
         let kind = match field(request, "x-amz-invocation-type")? {
             None | Some("RequestResponse") => Kind::RequestResponse,
             Some("Event") => Kind::Event,

@@ -33,10 +33,6 @@ use crate::ssm::Ssm;
 use crate::sts::Sts;
 use crate::template::Template;
 
-/// The deployed template and API document, compiled in so that a stack cannot run with others than it was built with.
-const TEMPLATE: &str = include_str!("../../aws/functions.yaml");
-const DOCUMENT: &str = include_str!("../../aws/openapi.yaml");
-
 /// The name of the local deployment.
 pub const ENV: &str = "local";
 /// The API's identifier in access tokens.
@@ -223,16 +219,23 @@ impl Stack {
             ("SigningKeyArn", &signing_key),
             ("Architecture", if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }),
             ("CodeBucket", "local"),
-            ("ApiId", API),
+            ("WorkSubnetIds", "subnet-local-work"),
+            ("FetchSubnetIds", "subnet-local-fetch"),
+            ("S3EndpointId", "vpce-local-s3"),
+            ("KmsEndpointId", "vpce-local-kms"),
+            ("StsEndpointId", "vpce-local-sts"),
+            ("SsmEndpointId", "vpce-local-ssm"),
+            ("ExecuteApiEndpointId", "vpce-local-api"),
+            ("Stage", ENV),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
         parameters.extend(options.parameters.clone());
-        let template = Template::open(TEMPLATE, &parameters, ACCOUNT, REGION).map_err(all)?;
+        let template = Template::deployed(&parameters, ACCOUNT, REGION, API).map_err(all)?;
         let deployment = template.deployment();
         let iam = Iam::new(ACCOUNT, REGION, options.clock.clone(), &deployment.roles).map_err(all)?;
-        let account = Arc::new(Account::new(iam));
+        let account = Arc::new(Account::new(iam.in_network(deployment.network.clone())));
         let operator = account.credentials.issue(account.operator(), None);
 
         let kms = Kms::load(Arc::clone(&account), &draft.save());
@@ -259,8 +262,7 @@ impl Stack {
         let runner: Arc<dyn lambda::Invoke> = lambda.clone();
         let events = Arc::new(Events::new(Arc::clone(&account), deployment, runner.clone()).map_err(all)?);
         let settings = gateway::Settings::new(API, deployment);
-        let resolve = |document: &Value| template.resolve(document);
-        let api = Gateway::new(DOCUMENT, resolve, settings, Arc::clone(&account), runner).map_err(all)?;
+        let api = Gateway::new(template.document(), settings, Arc::clone(&account), runner).map_err(all)?;
 
         let dispatcher = Arc::clone(&events);
         let pump = Pump(tokio::spawn(async move {

@@ -10,12 +10,11 @@ use local::{
     kms::{KeySpec, KeyUsage, Kms, KmsError},
     policy::{Context, Iam},
     ssm::Ssm,
-    template,
+    template::Template,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-const TEMPLATE: &str = include_str!("../../aws/functions.yaml");
 const ACCOUNT: &str = "123456789012";
 const REGION: &str = "us-east-1";
 const THROUGH_S3: &str = "s3.us-east-1.amazonaws.com";
@@ -56,13 +55,18 @@ impl Stack {
                 ("SigningKeyArn", &signing),
                 ("SigningAlg", algorithm),
                 ("CodeBucket", "code"),
-                ("ApiId", "api1"),
+                ("S3EndpointId", "vpce-s3"),
+                ("KmsEndpointId", "vpce-kms"),
+                ("SsmEndpointId", "vpce-ssm"),
+                ("StsEndpointId", "vpce-sts"),
+                ("ExecuteApiEndpointId", "vpce-api"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
-        let deployment = template::load(TEMPLATE, &parameters, ACCOUNT, REGION).unwrap();
+        let template = Template::deployed(&parameters, ACCOUNT, REGION, "api1").unwrap();
+        let deployment = template.deployment();
         let iam = Iam::new(ACCOUNT, REGION, Clock::system(), &deployment.roles).unwrap();
-        let account = Arc::new(Account::new(iam));
+        let account = Arc::new(Account::new(iam.in_network(deployment.network.clone())));
         let kms = Kms::new(Arc::clone(&account));
         assert_eq!(kms.create_key_with_id(data_id, KeySpec::SymmetricDefault, &[]).unwrap(), data);
         assert_eq!(kms.create_key_with_id(bucket_id, KeySpec::SymmetricDefault, &[]).unwrap(), bucket);

@@ -28,7 +28,7 @@ use local::{
     http::{Request, bind, send},
     lambda::{Invoke, InvokeError, InvokeOutcome, Invoked, Kind},
     policy::Iam,
-    template::{Deployment, PermissionSpec, Template},
+    template::{Deployment, PermissionSpec, Template, yaml},
 };
 use serde_json::{Value, json};
 
@@ -184,9 +184,9 @@ fn settings() -> Settings {
     settings
 }
 
-/// Replaces `{"Fn::Sub": "${EchoFunction.Arn}"}` by the integration URI of `echo`.
-fn resolve(document: &Value) -> Result<Value, Vec<String>> {
-    let mut text = document.to_string();
+/// Reads a document and replaces `{"Fn::Sub": "${EchoFunction.Arn}"}` in it by the integration URI of `echo`.
+fn read(document: &str) -> Result<Value, Vec<String>> {
+    let mut text = yaml(document)?.to_string();
     for (logical, name) in [("EchoFunction", "echo"), ("GateFunction", "gate")] {
         let arn = format!("arn:aws:lambda:us-east-1:111122223333:function:{name}");
         let uri = format!("\"arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/{arn}/invocations\"");
@@ -219,7 +219,7 @@ impl Api {
         ]);
         let script = Arc::new(Script { answers: Mutex::new(answers), seen: Mutex::default() });
         let lambda: Arc<dyn Invoke> = Arc::<Script>::clone(&script);
-        let gateway = Gateway::new(DOCUMENT, resolve, settings(), account, lambda).unwrap();
+        let gateway = Gateway::new(&read(DOCUMENT).unwrap(), settings(), account, lambda).unwrap();
         Self { gateway, script }
     }
 
@@ -659,20 +659,19 @@ fn the_projects_own_document_is_served_with_the_projects_own_template() {
         ("DbDirectHost", "127.0.0.1"),
         ("Scan", "off"),
         ("CodeBucket", "code"),
-        ("ApiId", "api1234567"),
+        ("ExecuteApiEndpointId", "vpce-api"),
+        ("Stage", "local"),
     ];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let template = include_str!("../../aws/functions.yaml");
-    let template = Template::open(template, &parameters, "111122223333", "us-east-1").unwrap();
-    let document = include_str!("../../aws/openapi.yaml");
+    let template = Template::deployed(&parameters, "111122223333", "us-east-1", "api1234567").unwrap();
     let settings = |api_id| Settings::new(api_id, template.deployment());
     let script = || Arc::new(Script { answers: Mutex::default(), seen: Mutex::default() });
-    let resolve = |document: &Value| template.resolve(document);
-    if let Err(faults) = Gateway::new(document, resolve, settings("api1234567"), account(), script()) {
+    let document = template.document();
+    if let Err(faults) = Gateway::new(document, settings("api1234567"), account(), script()) {
         panic!("{faults:#?}");
     }
     // Permissions are for that API only.
-    let faults = Gateway::new(document, resolve, settings("other"), account(), script()).err().unwrap();
+    let faults = Gateway::new(document, settings("other"), account(), script()).err().unwrap();
     assert!(faults.iter().all(|fault| fault.contains("no permission lets")), "{faults:#?}");
     if let Err(faults) = Events::new(account(), template.deployment(), script()) {
         panic!("{faults:#?}");
@@ -717,7 +716,8 @@ fn a_document_that_is_not_understood_is_refused_with_every_reason() {
         assert!(DOCUMENT.contains(from), "{from}");
         let document = DOCUMENT.replace(from, to);
         let script = Arc::new(Script { answers: Mutex::default(), seen: Mutex::default() });
-        let Err(faults) = Gateway::new(&document, resolve, settings(), Arc::clone(&account), script) else {
+        let gateway = |document: Value| Gateway::new(&document, settings(), Arc::clone(&account), script);
+        let Err(faults) = read(&document).and_then(gateway) else {
             panic!("accepted: {to}");
         };
         assert!(faults.iter().any(|fault| fault.contains(wanted)), "{to}: {faults:?}");

@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers beside the tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use local::account::{Account, Principal, PrincipalKind};
 use local::clock::Clock;
 use local::policy::{Context, Decision, Iam, Policy, Verdict, check_session_policy};
-use local::template::{self, RoleSpec};
+use local::template::{RoleSpec, Template};
 use serde_json::{Value, json};
 
 const KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/data";
@@ -570,7 +570,7 @@ fn sessions_older_than_a_moment_can_be_cut_off_by_their_issue_time() {
 
 // ---- the deployed roles ------------------------------------------------------------------------------------------
 
-fn deployed() -> Account {
+fn template() -> Template {
     let parameters = [
         ("Env", "test"),
         ("Issuer", "https://localhost:1"),
@@ -586,12 +586,18 @@ fn deployed() -> Account {
         ("DbDirectHost", "127.0.0.1"),
         ("Scan", "off"),
         ("CodeBucket", "code"),
-        ("ApiId", "api123"),
+        ("S3EndpointId", "vpce-s3"),
+        ("KmsEndpointId", "vpce-kms"),
+        ("StsEndpointId", "vpce-sts"),
+        ("ExecuteApiEndpointId", "vpce-api"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
-    let text = include_str!("../../aws/functions.yaml");
-    account(&template::load(text, &parameters, "111122223333", "us-east-1").unwrap().roles)
+    Template::deployed(&parameters, "111122223333", "us-east-1", "api123").unwrap()
+}
+
+fn deployed() -> Account {
+    account(&template().deployment().roles)
 }
 
 const BUCKET_KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/bucket";
@@ -830,17 +836,122 @@ fn every_allow_statement_of_the_template_is_needed_by_the_matrix_but_logs_and_da
         .unused()
         .into_iter()
         .filter(|label| {
-            !label.ends_with("/WriteLogs") && !label.ends_with("/ConnectDatabase") && !label.ends_with("/ReadTrust")
+            let of_aws = ["JoinNetwork", "KeepWhatFailed", "WriteLogs", "WriteTraces"];
+            let everywhere = ["ConnectDatabase", "ReadTrust"];
+            !of_aws.iter().chain(&everywhere).any(|sid| label.ends_with(&format!("/{sid}")))
         })
         .collect();
     assert!(unused.is_empty(), "{unused:?}");
 }
 
+/// What only AWS itself asks on `*` (network interfaces, traces), and keys that have no ARN before they exist.
 #[test]
-fn no_deployed_role_holds_a_right_on_everything_except_to_create_signing_keys() {
-    let text = include_str!("../../aws/functions.yaml");
-    let wild: Vec<&str> =
-        text.lines().filter(|line| line.contains("Resource: '*'") || line.contains("Action: '*'")).collect();
-    assert_eq!(wild.len(), 1, "{wild:?}");
-    assert!(!text.contains(":*'") && !text.contains("Action: s3:*") && !text.contains("kms:*\n"));
+fn no_deployed_role_holds_a_right_on_everything_but_where_aws_knows_no_resource() {
+    let template = template();
+    let mut wild = BTreeSet::new();
+    for (role, statement) in statements(&template) {
+        let at = format!("{role}/{}", statement["Sid"]);
+        let actions = listed(&statement["Action"]);
+        assert!(!actions.is_empty() && actions.iter().all(|action| !action.contains('*')), "{at}");
+        assert!(statement.get("NotAction").is_none() && statement.get("NotResource").is_none(), "{at}");
+        if statement["Effect"] == "Allow" && listed(&statement["Resource"]).iter().any(|one| one == "*") {
+            wild.insert(statement["Sid"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(wild, ["CreateSigningKeys", "JoinNetwork", "WriteTraces"].map(str::to_owned).into());
+}
+
+/// Actions that code sends nowhere (a database token is signed, never sent), or that AWS sends with the function's role.
+const NOT_SENT_BY_CODE: [&str; 4] = ["ec2:", "logs:", "rds-db:", "xray:"];
+
+/// A new right is one statement, and its action one line in the role's OnlyThroughEndpoints: this names what is missing.
+#[test]
+fn whatever_a_functions_code_asks_of_aws_it_may_ask_through_our_endpoints_only() {
+    let template = template();
+    for function in &template.deployment().functions {
+        let mut sent = BTreeSet::new();
+        let (mut bound, mut joins, mut kept) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (_, statement) in statements(&template).into_iter().filter(|(role, _)| *role == function.role_name) {
+            let actions = listed(&statement["Action"]);
+            match statement["Sid"].as_str().unwrap() {
+                "OnlyThroughEndpoints" => {
+                    assert_eq!(statement["Effect"], "Deny");
+                    assert_eq!(statement["Condition"]["Null"]["lambda:SourceFunctionArn"], "false");
+                    let endpoints = listed(&statement["Condition"]["StringNotEquals"]["aws:SourceVpce"]);
+                    assert!(endpoints.iter().all(|one| one.starts_with("vpce-")), "{}: {endpoints:?}", function.role_name);
+                    bound.extend(actions);
+                }
+                "JoinNetwork" => joins.extend(actions),
+                "NoInterfacesByCode" => {
+                    assert_eq!(statement["Effect"], "Deny");
+                    assert_eq!(statement["Condition"], json!({"Null": {"lambda:SourceFunctionArn": "false"}}));
+                    kept.extend(actions);
+                }
+                "KeepWhatFailed" => assert_eq!(actions, ["sqs:SendMessage"]),
+                // S3 and SSM use these keys in the function's name: no endpoint of ours sees that.
+                _ if statement["Condition"]["StringEquals"].get("kms:ViaService").is_some() => {}
+                _ => sent.extend(actions.into_iter().filter(|one| !NOT_SENT_BY_CODE.iter().any(|not| one.starts_with(not)))),
+            }
+        }
+        assert_eq!(bound.iter().filter(|one| !one.starts_with("ssm:")).collect::<Vec<_>>(), sent.iter().collect::<Vec<_>>(), "{}", function.role_name);
+        assert_eq!(joins, kept, "{}", function.role_name);
+        assert_eq!(joins.len(), 6, "{}", function.role_name);
+    }
+}
+
+#[test]
+fn a_session_of_a_function_is_worth_nothing_outside_our_network() {
+    let template = template();
+    let roles = &template.deployment().roles;
+    let iam = || Iam::new("111122223333", "us-east-1", Clock::system(), roles).unwrap();
+    let inside = Account::new(iam().in_network(template.deployment().network.clone()));
+    let outside = Account::new(iam());
+    for (role, action, resource, pairs) in [
+        ("token", "kms:Sign", SIGNING_KEY, SIGN),
+        ("token", "s3:PutObject", "arn:aws:s3:::trust/trust-inbox/token/1", &[]),
+        ("authorizer", "s3:GetObject", "arn:aws:s3:::trust/trust/keys.json", &[]),
+        ("upload", "sts:AssumeRole", "arn:aws:iam::111122223333:role/portcullis-test-upload-signer", &[]),
+        ("data-key-decrypt", "kms:Decrypt", KEY, FIELD),
+        ("object-events", "s3:DeleteObjectVersion", OBJECT, &[]),
+        ("issuer-keys", "s3:PutObject", "arn:aws:s3:::trust/trust/issuers/x.json", &[]),
+    ] {
+        let name = format!("portcullis-test-{role}");
+        let may = |account: &Account, arn: Option<String>, more: Pairs| {
+            let known = more.iter().fold(context(pairs), |known, (key, value)| known.with(key, *value));
+            account.iam.authorize(&account.session(&name, "s", arn), action, resource, &known).allowed()
+        };
+        let arn = Some(inside.function_arn(&name));
+        assert!(may(&inside, arn.clone(), &[]), "{role} {action}");
+        assert!(!may(&outside, arn.clone(), &[]), "{role} {action} from the internet");
+        assert!(!may(&outside, arn, &[("aws:SourceVpce", "vpce-of-somebody-else")]), "{role} {action} from elsewhere");
+    }
+    // What S3 does with a key in the function's name comes through no endpoint, and is allowed all the same.
+    let name = "portcullis-test-object-events";
+    let session = inside.session(name, "s", Some(inside.function_arn(name)));
+    assert!(inside.iam.authorize(&session, "kms:Decrypt", BUCKET_KEY, &context(VIA_S3)).allowed());
+    // Lambda itself, with the same role, may attach the function; its code may not.
+    for (arn, expected) in [(None, true), (Some(inside.function_arn(name)), false)] {
+        let session = inside.session(name, "s", arn);
+        let decision = inside.iam.authorize(&session, "ec2:CreateNetworkInterface", "*", &context(&[]));
+        assert_eq!(decision.allowed(), expected);
+    }
+}
+
+/// All statements of all roles, each with its role's name.
+fn statements(template: &Template) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for role in &template.deployment().roles {
+        for statement in role.policies.iter().flat_map(|policy| policy["Statement"].as_array().unwrap()) {
+            found.push((role.name.clone(), statement.clone()));
+        }
+    }
+    found
+}
+
+fn listed(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(items) => items.iter().map(|one| one.as_str().unwrap().to_owned()).collect(),
+        Value::String(one) => vec![one.clone()],
+        _ => Vec::new(),
+    }
 }

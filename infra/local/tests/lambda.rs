@@ -33,7 +33,7 @@ use local::{
     lambda::{InvokeError, InvokeOutcome, Kind, Lambda, Settings},
     policy::Iam,
     sigv4,
-    template::{Deployment, FunctionSpec, PermissionSpec, RoleSpec, RuleSpec},
+    template::{Deployment, FunctionSpec, PermissionSpec, RoleSpec, RuleSpec, yaml},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -97,6 +97,8 @@ fn spec(name: &str, change: impl FnOnce(&mut FunctionSpec)) -> FunctionSpec {
         timeout: 20,
         memory: 256,
         reserved_concurrency: None,
+        aliases: vec!["live".to_owned()],
+        keeps_failures: true,
     };
     change(&mut spec);
     spec
@@ -299,7 +301,7 @@ async fn a_request_goes_through_the_gateway_to_a_real_process() {
     let settings = local::gateway::Settings::new("api", &deployment);
     let lambda: Arc<dyn local::lambda::Invoke> = Arc::<Lambda>::clone(&stack.lambda);
     let account = Arc::clone(&stack.account);
-    let gateway = Gateway::new(DOCUMENT, |document| Ok(document.clone()), settings, account, lambda).unwrap();
+    let gateway = Gateway::new(&yaml(DOCUMENT).unwrap(), settings, account, lambda).unwrap();
     let ca = Ca::generate().unwrap();
     let tls = ca.server_config(&["localhost", "127.0.0.1"]).unwrap();
     let server = gateway.serve(bind().await.unwrap(), Some(tls)).await.unwrap();

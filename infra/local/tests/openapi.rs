@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use local::template::{self, Template};
 use serde_json::{Map, Value};
 
-const TEMPLATE: &str = include_str!("../../aws/functions.yaml");
 const DOCUMENT: &str = include_str!("../../aws/openapi.yaml");
 
 /// Method, path, deployment or `mock`, open or the scopes of which one is needed.
@@ -50,13 +49,13 @@ fn opened() -> Template {
     ];
     let mut parameters: BTreeMap<String, String> =
         names.iter().map(|name| ((*name).to_owned(), format!("arn:aws:s3:::{name}"))).collect();
-    for (name, value) in [("Env", "test"), ("Scan", "off"), ("ApiId", "api123")] {
+    for (name, value) in [("Env", "test"), ("Scan", "off"), ("ExecuteApiEndpointId", "vpce-api")] {
         parameters.insert(name.to_owned(), value.to_owned());
     }
     for (name, key) in [("DataKeyArn", "data"), ("BucketKeyArn", "bucket")] {
         parameters.insert(name.to_owned(), format!("arn:aws:kms:us-east-1:111122223333:key/{key}"));
     }
-    Template::open(TEMPLATE, &parameters, "111122223333", "us-east-1").unwrap()
+    Template::deployed(&parameters, "111122223333", "us-east-1", "api123").unwrap()
 }
 
 fn operations(document: &Value) -> Vec<(String, String, Map<String, Value>)> {
@@ -120,38 +119,71 @@ fn every_operation_is_either_open_with_a_reason_or_guarded_and_described() {
 #[test]
 fn every_integration_is_the_function_it_names_and_the_gateway_may_invoke_it_there_only() {
     let template = opened();
-    let document = template.resolve(&document()).unwrap();
-    let function_at = |uri: &Value| {
-        let arn =
-            uri.as_str().unwrap().split_once("functions/").unwrap().1.strip_suffix("/invocations").unwrap().to_owned();
-        template.deployment().functions.iter().find(|function| function.arn == arn).unwrap()
+    let document = template.document();
+    let called = |uri: &Value| {
+        let arn = uri.as_str().unwrap().split_once("functions/").unwrap().1.strip_suffix("/invocations").unwrap();
+        arn.split_once(":function:").unwrap().1.to_owned()
     };
-    let may = |function: &str, source: &str| {
+    let function = |called: &str| {
+        let (name, alias) = called.split_once(':').unwrap();
+        assert_eq!(alias, "live");
+        template.deployment().functions.iter().find(|function| function.function_name == name).unwrap()
+    };
+    let may = |called: &str, source: &str| {
         let source = format!("arn:aws:execute-api:us-east-1:111122223333:api123/{source}");
         let permissions = &template.deployment().permissions;
-        permissions.iter().any(|one| one.covers(function, "apigateway.amazonaws.com", &source))
+        permissions.iter().any(|one| one.covers(called, "apigateway.amazonaws.com", &source))
     };
-    for (method, path, operation) in operations(&document) {
+    for (method, path, operation) in operations(document) {
         let integration = &operation["x-amazon-apigateway-integration"];
         if integration["type"] == "mock" {
             continue;
         }
-        let function = function_at(&integration["uri"]);
+        let name = called(&integration["uri"]);
+        let function = function(&name);
         assert_eq!(operation["x-portcullis-function"], function.deployment.as_str());
         let source = format!("v1/{}{}", method.to_uppercase(), path.replace("{id}", "0198"));
         for other in &template.deployment().functions {
-            assert_eq!(may(&other.function_name, &source), other.deployment == function.deployment, "{source}");
+            let alias = format!("{}:live", other.function_name);
+            assert_eq!(may(&alias, &source), other.deployment == function.deployment, "{source}");
+            assert!(!may(&other.function_name, &source), "{source}: around the alias");
         }
+        assert!(!may(&name, &source.replacen("v1/", "test-invoke-stage/", 1)), "{source}: from another stage");
         // The gateway gives up after the function would have, never before.
         let patience = integration["timeoutInMillis"].as_u64().unwrap();
         assert!(patience > u64::from(function.timeout) * 1_000 && patience <= 29_000, "{source}");
     }
     let authorizer = &document["components"]["securitySchemes"]["gate"]["x-amazon-apigateway-authorizer"];
-    let function = function_at(&authorizer["authorizerUri"]);
-    assert_eq!(function.deployment, "authorizer");
-    assert!(may(&function.function_name, "authorizers/abc"));
+    let name = called(&authorizer["authorizerUri"]);
+    assert_eq!(function(&name).deployment, "authorizer");
+    assert!(may(&name, "authorizers/abc"));
     assert_eq!(authorizer["authorizerResultTtlInSeconds"], 0);
     assert_eq!(authorizer["identitySource"], "method.request.header.Authorization");
+}
+
+/// A new route is one operation in openapi.yaml and one permission in api.yaml, called by the operation's name. This
+/// names what is missing or left over.
+#[test]
+fn every_route_of_a_function_has_one_permission_and_every_permission_a_route() {
+    let api = template::api().unwrap();
+    let mut expected = BTreeMap::from([("AuthorizerPermission".to_owned(), "authorizers/*".to_owned())]);
+    for (method, path, operation) in operations(&document()) {
+        if operation["x-amazon-apigateway-integration"]["type"] != "mock" {
+            let (first, rest) = operation["operationId"].as_str().unwrap().split_at(1);
+            let path: Vec<&str> = path.split('/').map(|part| if part.starts_with('{') { "*" } else { part }).collect();
+            let source = format!("${{Stage}}/{}{}", method.to_uppercase(), path.join("/"));
+            expected.insert(format!("{}{rest}Permission", first.to_uppercase()), source);
+        }
+    }
+    let resources = api["Resources"].as_object().unwrap();
+    let permissions = resources.iter().filter(|(_, resource)| resource["Type"] == "AWS::Lambda::Permission");
+    let found: BTreeMap<String, String> = permissions
+        .map(|(id, resource)| {
+            let source = resource["Properties"]["SourceArn"]["Fn::Sub"].as_str().unwrap();
+            (id.clone(), source.split_once("${Api}/").unwrap().1.to_owned())
+        })
+        .collect();
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -31,7 +31,7 @@ use local::http::{Server, bind, send};
 use local::policy::Iam;
 use local::s3::{ObjectCreated, S3};
 use local::sigv4;
-use local::template::RoleSpec;
+use local::template::{RoleSpec, Template};
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -42,7 +42,6 @@ const KEY_ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd
 const OTHER_KEY_ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/ffffffff-12ab-34cd-56ef-1234567890ab";
 const BODY: &[u8] = b"hello world";
 const BODY_SHA256: &str = "uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=";
-const TEMPLATE: &str = include_str!("../../aws/functions.yaml");
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
 struct Stage {
@@ -70,10 +69,10 @@ fn deployed_roles() -> Vec<RoleSpec> {
         ("DbDirectHost", "127.0.0.1"),
         ("Scan", "off"),
         ("CodeBucket", "code"),
-        ("ApiId", "api123"),
+        ("ExecuteApiEndpointId", "vpce-api"),
     ];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    local::template::load(TEMPLATE, &parameters, ACCOUNT, REGION).unwrap().roles
+    Template::deployed(&parameters, ACCOUNT, REGION, "api123").unwrap().deployment().roles.clone()
 }
 
 /// The roles of the tests: two signers, one with rights on objects but on no key, a writer and reader of another bucket,

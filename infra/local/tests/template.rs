@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 
 use local::clock::Clock;
 use local::policy::Iam;
-use local::template::{self, Deployment, Template};
+use local::template::{self, Deployment, NetworkSpec, Template};
 use serde_json::json;
 
-const TEMPLATE: &str = include_str!("../../aws/functions.yaml");
 const ACCOUNT: &str = "111122223333";
 const REGION: &str = "us-east-1";
 
@@ -31,7 +30,9 @@ fn parameters(changes: &[(&str, &str)]) -> BTreeMap<String, String> {
         ("DbDirectPort", "4"),
         ("Scan", "off"),
         ("CodeBucket", "code"),
-        ("ApiId", "api123"),
+        ("S3EndpointId", "vpce-s3"),
+        ("KmsEndpointId", "vpce-kms"),
+        ("ExecuteApiEndpointId", "vpce-api"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
@@ -40,7 +41,7 @@ fn parameters(changes: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn load(changes: &[(&str, &str)]) -> Deployment {
-    template::load(TEMPLATE, &parameters(changes), ACCOUNT, REGION).unwrap()
+    Template::deployed(&parameters(changes), ACCOUNT, REGION, "api123").unwrap().deployment().clone()
 }
 
 #[test]
@@ -148,11 +149,11 @@ fn events_and_the_schedule_start_only_what_they_should() {
     assert_eq!(
         rules,
         [
-            ("portcullis-test-file-sweep", vec!["portcullis-test-object-events".to_owned()], true),
-            ("portcullis-test-issuer-keys-schedule", vec!["portcullis-test-issuer-keys".to_owned()], true),
-            ("portcullis-test-object-created", vec!["portcullis-test-object-events".to_owned()], false),
-            ("portcullis-test-trust-inbox", vec!["portcullis-test-trust".to_owned()], false),
-            ("portcullis-test-trust-schedule", vec!["portcullis-test-trust".to_owned()], true),
+            ("portcullis-test-file-sweep", vec!["portcullis-test-object-events:live".to_owned()], true),
+            ("portcullis-test-issuer-keys-schedule", vec!["portcullis-test-issuer-keys:live".to_owned()], true),
+            ("portcullis-test-object-created", vec!["portcullis-test-object-events:live".to_owned()], false),
+            ("portcullis-test-trust-inbox", vec!["portcullis-test-trust:live".to_owned()], false),
+            ("portcullis-test-trust-schedule", vec!["portcullis-test-trust:live".to_owned()], true),
         ]
     );
     let created = deployment.rules.iter().find(|rule| rule.name.ends_with("object-created")).unwrap();
@@ -168,7 +169,7 @@ fn the_gateway_may_invoke_only_the_functions_of_its_routes() {
     let deployment = load(&[]);
     let api = |rest: &str| format!("arn:aws:execute-api:us-east-1:111122223333:api123/{rest}");
     let allowed = |function: &str, source: &str| {
-        let name = format!("portcullis-test-{function}");
+        let name = format!("portcullis-test-{function}:live");
         deployment.permissions.iter().any(|one| one.covers(&name, "apigateway.amazonaws.com", source))
     };
     for (function, source, expected) in [
@@ -323,19 +324,135 @@ fn all_faults_are_told_at_once() {
 
 #[test]
 fn a_rule_without_permission_on_its_target_is_refused() {
-    let text = TEMPLATE.replace("Fn::GetAtt: [TrustInboxRule, Arn]", "Fn::GetAtt: [TrustScheduleRule, Arn]");
-    let faults = template::load(&text, &parameters(&[]), ACCOUNT, REGION).unwrap_err();
-    assert_eq!(faults, ["portcullis-test-trust-inbox: may not invoke `portcullis-test-trust`"]);
+    let refused = |from: &str, to: &str| {
+        let text = template::functions().unwrap().to_string();
+        assert_eq!(text.matches(from).count(), 1, "{from}");
+        let mut parameters = parameters(&[]);
+        parameters.remove("ExecuteApiEndpointId");
+        template::load(&text.replace(from, to), &parameters, ACCOUNT, REGION).unwrap_err()
+    };
+    assert_eq!(
+        refused(
+            r#""SourceArn":{"Fn::GetAtt":["TrustInboxRule","Arn"]}"#,
+            r#""SourceArn":{"Fn::GetAtt":["TrustScheduleRule","Arn"]}"#
+        ),
+        ["portcullis-test-trust-inbox: may not invoke `portcullis-test-trust:live`"]
+    );
+    // The function is not its alias.
+    assert_eq!(
+        refused(
+            r#""Arn":{"Ref":"IssuerKeysAlias"}"#,
+            r#""Arn":{"Fn::GetAtt":["IssuerKeysFunction","Arn"]}"#
+        ),
+        ["portcullis-test-issuer-keys-schedule: may not invoke `portcullis-test-issuer-keys`"]
+    );
+    let faults = refused(r#""DeadLetterConfig":{"TargetArn":{"Fn::GetAtt":["IssuerKeysDeadLetters","Arn"]}},"#, "");
+    assert_eq!(
+        faults,
+        ["portcullis-test-issuer-keys-schedule: `portcullis-test-issuer-keys:live` has no DeadLetterConfig for events that fail"]
+    );
 }
 
 #[test]
-fn another_document_is_resolved_against_the_template() {
-    let template = Template::open(TEMPLATE, &parameters(&[]), ACCOUNT, REGION).unwrap();
-    let document = json!({"uri": {"Fn::Sub": "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${TokenFunction.Arn}/invocations"}});
-    let resolved = template.resolve(&document).unwrap();
+fn the_api_names_its_functions_by_alias_before_they_exist() {
+    let template = Template::deployed(&parameters(&[]), ACCOUNT, REGION, "api123").unwrap();
     assert_eq!(
-        resolved["uri"],
-        "arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/arn:aws:lambda:us-east-1:111122223333:function:portcullis-test-token/invocations"
+        template.document()["paths"]["/oauth2/token"]["post"]["x-amazon-apigateway-integration"]["uri"],
+        "arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/arn:aws:lambda:us-east-1:111122223333:function:portcullis-test-token:live/invocations"
     );
-    assert!(template.resolve(&json!({"uri": {"Fn::Sub": "${NoFunction.Arn}"}})).is_err());
+    assert!(template.deployment().functions.iter().all(|function| function.aliases == ["live"]));
+}
+
+#[test]
+fn every_function_is_in_the_network_except_where_a_parameter_says_otherwise() {
+    let everywhere = load(&[]);
+    assert_eq!(everywhere.network.functions.len(), everywhere.functions.len());
+    let endpoints = [("kms", "vpce-kms"), ("s3", "vpce-s3")].map(|(name, id)| (name.to_owned(), id.to_owned()));
+    assert_eq!(everywhere.network.endpoints, endpoints.into());
+    let mirror_outside = load(&[("IssuerKeysNetwork", "lambda-managed")]);
+    let outside: Vec<&str> = mirror_outside
+        .functions
+        .iter()
+        .filter(|function| !mirror_outside.network.functions.contains(&function.arn))
+        .map(|function| function.deployment.as_str())
+        .collect();
+    assert_eq!(outside, ["issuer-keys"]);
+    for deployment in [load(&[("Network", "none")]), mirror_outside] {
+        for function in deployment.functions.iter().filter(|one| !deployment.network.functions.contains(&one.arn)) {
+            let role = deployment.roles.iter().find(|role| role.name == function.role_name).unwrap();
+            let policy = role.policies[0].to_string();
+            for absent in ["ec2:", "SourceVpce"] {
+                assert!(!policy.contains(absent), "{}: {absent}", role.name);
+            }
+        }
+    }
+    assert_eq!(load(&[("Network", "none")]).network, NetworkSpec { functions: [].into(), ..everywhere.network });
+}
+
+#[test]
+fn functions_with_a_database_connection_are_bounded_where_asked() {
+    let bounded = load(&[("ApiConcurrency", "8")]);
+    let bounded: Vec<&str> = bounded
+        .functions
+        .iter()
+        .filter(|function| function.reserved_concurrency == Some(8))
+        .map(|function| function.deployment.as_str())
+        .collect();
+    assert_eq!(bounded, ["data-key-decrypt", "data-key-encrypt", "download", "token", "upload"]);
+}
+
+/// A new function is one file, one parameter and one output. This names what is missing of them.
+#[test]
+fn a_function_is_one_file_that_holds_all_of_it() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../aws/functions");
+    let read = |name: &str| template::yaml(&std::fs::read_to_string(folder.join(name)).unwrap()).unwrap();
+    let stack = read("_stack.yaml");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "_stack.yaml")
+        .collect();
+    names.sort();
+    let (mut outputs, mut groups) = (Vec::new(), Vec::new());
+    for name in &names {
+        let deployment = name.strip_suffix(".yaml").unwrap();
+        let pascal: String = deployment
+            .split('-')
+            .map(|word| word[..1].to_uppercase() + &word[1..])
+            .collect();
+        let part = read(name);
+        let resources = part["Resources"].as_object().unwrap();
+        let text = part.to_string();
+        for (suffix, kind) in [
+            ("Function", "AWS::Lambda::Function"),
+            ("Role", "AWS::IAM::Role"),
+            ("Logs", "AWS::Logs::LogGroup"),
+            ("Version", "AWS::Lambda::Version"),
+            ("Alias", "AWS::Lambda::Alias"),
+        ] {
+            assert_eq!(resources[&format!("{pascal}{suffix}")]["Type"], kind, "{name}: {pascal}{suffix}");
+        }
+        let own = format!("portcullis-${{Env}}-{deployment}");
+        let function = &resources[&format!("{pascal}Function")]["Properties"];
+        assert_eq!(function["FunctionName"]["Fn::Sub"], own.as_str());
+        assert_eq!(function["TracingConfig"]["Mode"], "Active", "{name}");
+        assert_eq!(resources[&format!("{pascal}Role")]["Properties"]["RoleName"]["Fn::Sub"], own.as_str());
+        let logs = format!("log-group:{own}:*");
+        assert!(text.contains(&logs), "{name}: its log group only");
+        assert_eq!(text.matches(":log-group:").count(), 1, "{name}: its log group only");
+        let group = format!("{pascal}SecurityGroupId");
+        assert_eq!(text.matches("SecurityGroupId\"").count(), 1, "{name}: its own security group only");
+        assert!(text.contains(&format!(r#"{{"Ref":"{group}"}}"#)), "{name}: its own security group");
+        assert_eq!(stack["Outputs"][&format!("{pascal}FunctionArn")]["Value"]["Ref"], format!("{pascal}Alias"));
+        groups.push(group);
+        outputs.push(format!("{pascal}FunctionArn"));
+    }
+    let keys = |section: &str| -> Vec<String> { stack[section].as_object().unwrap().keys().cloned().collect() };
+    let sorted = |mut list: Vec<String>| {
+        list.sort();
+        list
+    };
+    assert_eq!(sorted(keys("Outputs")), sorted(outputs));
+    let declared = keys("Parameters").into_iter().filter(|name| name.ends_with("SecurityGroupId")).collect();
+    assert_eq!(sorted(declared), sorted(groups));
 }

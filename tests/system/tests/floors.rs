@@ -35,7 +35,10 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("admin", &["aws", "rds", "s3", "shared"]),
     ("migrate", &["aws", "rds", "shared"]),
     ("testkit", &["shared"]),
+    ("template", &[]),
+    ("deploy", &["invariants", "template"]),
     ("local", &[]),
+    ("tunnel", &[]),
     ("system", &[]),
     ("bench", &["local", "shared"]),
 ];

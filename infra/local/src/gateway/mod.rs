@@ -32,7 +32,7 @@ use crate::{
     http::{Request, Response, answer as respond},
     lambda::{Invoke, InvokeError, Kind as Invocation},
     request_id,
-    template::{Deployment, PermissionSpec, yaml},
+    template::{Deployment, PermissionSpec},
 };
 
 /// Largest request body, in bytes.
@@ -49,7 +49,8 @@ pub struct Settings {
     pub api_id: String,
     /// Name of the stage in ARNs and in `requestContext`; the local paths do without it.
     pub stage: String,
-    /// Function name → deployment (`token`, `data-key-encrypt`, …), to compare with `x-portcullis-function`.
+    /// Function by name, and by name and alias → deployment (`token`, `data-key-encrypt`, …), to compare with
+    /// `x-portcullis-function`.
     pub deployments: BTreeMap<String, String>,
     /// Who may invoke which function.
     pub permissions: Vec<PermissionSpec>,
@@ -65,12 +66,17 @@ impl Settings {
     /// The settings for one deployed template.
     #[must_use]
     pub fn new(api_id: &str, deployment: &Deployment) -> Self {
-        let deployments =
-            deployment.functions.iter().map(|function| (function.function_name.clone(), function.deployment.clone()));
+        let mut deployments = BTreeMap::new();
+        for function in &deployment.functions {
+            let aliases = function.aliases.iter().map(|alias| format!("{}:{alias}", function.function_name));
+            for name in aliases.chain([function.function_name.clone()]) {
+                deployments.insert(name, function.deployment.clone());
+            }
+        }
         Self {
             api_id: api_id.to_owned(),
             stage: "local".to_owned(),
-            deployments: deployments.collect(),
+            deployments,
             permissions: deployment.permissions.clone(),
             authorizer_limit: Duration::from_secs(29),
             connecting_ip: Some("127.0.0.1".to_owned()),
@@ -91,18 +97,17 @@ struct Inner {
 }
 
 impl Gateway {
-    /// Reads the document, a YAML text whose intrinsics `resolve` replaces ([`crate::template::Template::resolve`]).
+    /// Reads the document, with its intrinsics resolved ([`crate::template::Template::document`]).
     ///
     /// # Errors
     /// Everything in the document that this gateway does not know or that contradicts itself.
     pub fn new(
-        document: &str,
-        resolve: impl FnOnce(&Value) -> Result<Value, Vec<String>>,
+        document: &Value,
         settings: Settings,
         account: Arc<Account>,
         lambda: Arc<dyn Invoke>,
     ) -> Result<Self, Vec<String>> {
-        let document = Document::read(&resolve(&yaml(document)?)?, &settings, &account)?;
+        let document = Document::read(document, &settings, &account)?;
         Ok(Self(Arc::new(Inner { document, settings, account, lambda })))
     }
 

@@ -22,7 +22,7 @@ pub use self::document::{Effect, Policy, Verdict};
 use crate::account::{Principal, PrincipalKind};
 use crate::clock::Clock;
 use crate::sigv4::Authenticated;
-use crate::template::RoleSpec;
+use crate::template::{NetworkSpec, RoleSpec};
 
 /// What IAM says about one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +105,7 @@ pub struct Iam {
     region: String,
     clock: Clock,
     roles: BTreeMap<String, Role>,
+    network: NetworkSpec,
     trail: Mutex<Vec<TrailEntry>>,
 }
 
@@ -141,7 +142,14 @@ impl Iam {
             return Err(faults);
         }
         let (account, region) = (account.to_owned(), region.to_owned());
-        Ok(Iam { account, region, clock, roles: known, trail: Mutex::default() })
+        let network = NetworkSpec::default();
+        Ok(Iam { account, region, clock, roles: known, network, trail: Mutex::default() })
+    }
+
+    /// The same with a network: what its functions call, they call through its endpoints (`aws:SourceVpce`).
+    #[must_use]
+    pub fn in_network(self, network: NetworkSpec) -> Iam {
+        Iam { network, ..self }
     }
 
     /// The account id.
@@ -169,7 +177,7 @@ impl Iam {
     /// The global keys (`aws:PrincipalArn`, `aws:SourceIp`, …) are supplied here unless `context` holds them.
     pub fn authorize(&self, caller: &impl Caller, action: &str, resource: &str, context: &Context) -> Decision {
         let principal = caller.principal();
-        let context = self.complete(caller, context);
+        let context = self.complete(caller, action, context);
         let (allowed, statement, reason) = self.decide(principal, action, resource, &context);
         self.record(principal, action, resource, &context, (allowed, statement), &reason);
         if allowed { Decision::Allow } else { Decision::Deny { reason } }
@@ -179,7 +187,7 @@ impl Iam {
     pub fn assume(&self, caller: &impl Caller, role_arn: &str, context: &Context) -> Decision {
         const ACTION: &str = "sts:AssumeRole";
         let principal = caller.principal();
-        let context = self.complete(caller, context);
+        let context = self.complete(caller, ACTION, context);
         let (allowed, statement, reason) = match principal.kind {
             PrincipalKind::Operator => (true, None, "the operator may do everything".to_owned()),
             PrincipalKind::Role { .. }
@@ -279,7 +287,7 @@ impl Iam {
             .is_some_and(|role| matches!(role.trust.trusts(by, action, context), Verdict::Allow(_)))
     }
 
-    fn complete(&self, caller: &impl Caller, context: &Context) -> Context {
+    fn complete(&self, caller: &impl Caller, action: &str, context: &Context) -> Context {
         let principal = caller.principal();
         let now = self.clock.now();
         let mut full = Context::new()
@@ -295,6 +303,12 @@ impl Iam {
         }
         if let PrincipalKind::Role { function_arn: Some(function), .. } = &principal.kind {
             full = full.with("lambda:SourceFunctionArn", function);
+            // A service that acts in the caller's name comes through no endpoint of ours.
+            let service = action.split(':').next().unwrap_or_default();
+            let through = self.network.endpoints.get(service).filter(|_| self.network.functions.contains(function));
+            if let Some(endpoint) = through.filter(|_| context.values("kms:ViaService").is_none()) {
+                full = full.with("aws:SourceVpce", endpoint);
+            }
         }
         full.overlaid(context)
     }

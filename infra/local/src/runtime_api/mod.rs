@@ -35,4 +35,6 @@ pub(crate) struct Event {
     pub(crate) request_id: String,
     pub(crate) payload: Bytes,
     pub(crate) client_context: Option<String>,
+    /// The alias or version it was sent to.
+    pub(crate) qualifier: Option<String>,
 }

@@ -111,6 +111,10 @@ impl Pool {
             sleep(Duration::from_millis(delay)).await;
         }
         let limit = Duration::from_secs(u64::from(self.plan.spec.timeout));
+        let invoked = match &event.qualifier {
+            Some(qualifier) => format!("{}:{qualifier}", self.plan.arn),
+            None => self.plan.arn.clone(),
+        };
         let mut closed = self.closed.subscribe();
         loop {
             let mut sandbox = match self.take_idle().await {
@@ -119,7 +123,7 @@ impl Pool {
             };
             let trace = trace_id(self.started());
             let (outcome, fate) = tokio::select! {
-                ended = sandbox.run(event, &self.plan.arn, trace, limit) => ended,
+                ended = sandbox.run(event, &invoked, trace, limit) => ended,
                 () = async { drop(closed.wait_for(|closed| *closed).await) } => {
                     sandbox.kill().await;
                     return Err(Refused::NotStarted(io::Error::other("the stack is shutting down")));

@@ -1,19 +1,25 @@
-//! The deployed CloudFormation template, read into what the local stack needs of it.
+//! The deployed CloudFormation templates, read into what the local stack needs of them.
 //!
 //! Plain templates only: whatever is not understood (section, type, property, intrinsic, reference) is a fault, and all
-//! faults are told at once.
-
-mod intrinsic;
-mod parameter;
+//! faults are told at once. Parameters and intrinsics are resolved by the package `template`, as for the deployment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
+use template::{Place, Resource, scalar};
 
-use self::intrinsic::Scope;
 use crate::policy::{Policy, TrustedBy, Verdict};
 
-/// What a template deploys.
+pub use template::yaml;
+
+/// The project's own templates by path below `infra/aws`, as this program was built with them.
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/templates.rs"));
+
+/// The endpoints by the service that is called through them, and the parameter that names each.
+const ENDPOINTS: [(&str, &str); 4] =
+    [("kms", "KmsEndpointId"), ("s3", "S3EndpointId"), ("ssm", "SsmEndpointId"), ("sts", "StsEndpointId")];
+
+/// What the templates deploy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Deployment {
     /// Lambda functions.
@@ -24,6 +30,8 @@ pub struct Deployment {
     pub rules: Vec<RuleSpec>,
     /// Who may invoke which function from within AWS.
     pub permissions: Vec<PermissionSpec>,
+    /// The way from the functions to AWS.
+    pub network: NetworkSpec,
 }
 
 /// A Lambda function as the template defines it.
@@ -49,6 +57,17 @@ pub struct FunctionSpec {
     pub memory: u32,
     /// Concurrent executions set aside for it, which is also the most it may have.
     pub reserved_concurrency: Option<u32>,
+    /// Its aliases.
+    pub aliases: Vec<String>,
+    /// Whether failed events that nobody waits for are kept.
+    pub keeps_failures: bool,
+}
+
+impl FunctionSpec {
+    /// Whether there is something to invoke under this alias or version; under none there always is.
+    pub fn answers_to(&self, qualifier: Option<&str>) -> bool {
+        qualifier.is_none_or(|name| name == "$LATEST" || self.aliases.iter().any(|alias| alias == name))
+    }
 }
 
 /// A role as the template defines it.
@@ -75,7 +94,7 @@ pub struct RuleSpec {
     pub pattern: Option<Value>,
     /// `rate(1 minute)`, for rules on time.
     pub schedule: Option<String>,
-    /// The names of the functions it invokes.
+    /// The functions it invokes, each as `NAME` or `NAME:ALIAS`.
     pub targets: Vec<String>,
     /// The event handed over instead of the matched one.
     pub input: Option<Value>,
@@ -84,7 +103,7 @@ pub struct RuleSpec {
 /// A permission on a function, as its resource policy would state it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PermissionSpec {
-    /// The function.
+    /// The function as it must be called, `NAME` or `NAME:ALIAS`.
     pub function_name: String,
     /// The calling service, e.g. `apigateway.amazonaws.com`.
     pub principal: String,
@@ -93,7 +112,8 @@ pub struct PermissionSpec {
 }
 
 impl PermissionSpec {
-    /// Whether this permission lets `principal`, on behalf of `source`, invoke `function_name`.
+    /// Whether this permission lets `principal`, on behalf of `source`, invoke `function_name`. A permission on a function
+    /// does not reach its aliases, nor the other way round.
     pub fn covers(&self, function_name: &str, principal: &str, source: &str) -> bool {
         self.function_name == function_name
             && self.principal == principal
@@ -101,14 +121,23 @@ impl PermissionSpec {
     }
 }
 
-/// A template whose parameters and references are resolved.
-#[derive(Clone, Debug)]
-pub struct Template {
-    scope: Scope,
-    deployment: Deployment,
+/// The functions that are attached to the network, and its endpoints.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetworkSpec {
+    /// Service (`s3`) → id of the endpoint through which it is called.
+    pub endpoints: BTreeMap<String, String>,
+    /// The ARNs of the attached functions.
+    pub functions: BTreeSet<String>,
 }
 
-/// Reads a template into its deployment.
+/// The project's own templates, resolved.
+#[derive(Clone, Debug)]
+pub struct Template {
+    deployment: Deployment,
+    document: Value,
+}
+
+/// Reads one template of the stack `functions` into its deployment.
 ///
 /// # Errors
 /// All faults of the template and of the parameters.
@@ -118,147 +147,162 @@ pub fn load(
     account: &str,
     region: &str,
 ) -> Result<Deployment, Vec<String>> {
-    Template::open(template, parameters, account, region).map(|template| template.deployment)
+    let place = Place::new(account, region);
+    read(&[&template::Template::open("functions", &yaml(template)?, parameters, &place)?], account)
 }
 
 impl Template {
-    /// Reads a template and keeps it, so that other documents can be resolved against it.
+    /// Reads the project's own templates, functions and API. `api_id` is the id that the API would get.
     ///
     /// # Errors
-    /// All faults of the template and of the parameters.
-    pub fn open(
-        template: &str,
+    /// All faults of the templates and of the parameters.
+    pub fn deployed(
         parameters: &BTreeMap<String, String>,
         account: &str,
         region: &str,
+        api_id: &str,
     ) -> Result<Template, Vec<String>> {
-        const SECTIONS: [&str; 5] =
-            ["AWSTemplateFormatVersion", "Description", "Parameters", "Conditions", "Resources"];
-        let document = yaml(template)?;
-        let mut faults = Vec::new();
-        let empty = Map::new();
-        let sections = document.as_object().unwrap_or(&empty);
-        for name in sections.keys().filter(|name| !SECTIONS.contains(&name.as_str())) {
-            faults.push(format!("unknown section `{name}`"));
+        let mut place = Place::new(account, region);
+        place.physical.insert(("api".to_owned(), "Api".to_owned()), api_id.to_owned());
+        let (functions, api) = (functions()?, api()?);
+        let (mut to_functions, mut to_api) = (BTreeMap::new(), BTreeMap::new());
+        for (name, value) in parameters {
+            let [in_functions, in_api] = [&functions, &api].map(|one| one["Parameters"].get(name).is_some());
+            if in_api {
+                to_api.insert(name.clone(), value.clone());
+            }
+            if in_functions || !in_api {
+                to_functions.insert(name.clone(), value.clone());
+            }
         }
-        let section = |name: &str| sections.get(name).and_then(Value::as_object).unwrap_or(&empty);
-        let values = parameter::values(section("Parameters"), parameters, &mut faults);
-        let resources = section("Resources");
-        if resources.is_empty() {
-            faults.push("no Resources".to_owned());
-        }
-        let scope = Scope::new(values, section("Conditions"), resources, account, region, &mut faults);
-        let deployment = Reader { scope: &scope, faults: &mut faults }.read(resources);
-        if faults.is_empty() { Ok(Template { scope, deployment }) } else { Err(faults) }
+        let functions = template::Template::open("functions", &functions, &to_functions, &place);
+        let api = template::Template::open("api", &api, &to_api, &place);
+        let (functions, api) = match (functions, api) {
+            (Ok(functions), Ok(api)) => (functions, api),
+            (functions, api) => return Err([functions.err(), api.err()].into_iter().flatten().flatten().collect()),
+        };
+        let document = api.resources().get("Api").and_then(|api| api.get("/Body")).cloned();
+        let document = document.ok_or_else(|| vec!["the API has no body".to_owned()])?;
+        Ok(Template { deployment: read(&[&functions, &api], account)?, document })
     }
 
-    /// What the template deploys.
+    /// What the templates deploy.
     pub fn deployment(&self) -> &Deployment {
         &self.deployment
     }
 
-    /// Resolves the intrinsics of another document (the API's) against this template's parameters and resources.
-    ///
-    /// # Errors
-    /// All faults found.
-    pub fn resolve(&self, document: &Value) -> Result<Value, Vec<String>> {
-        let mut faults = Vec::new();
-        let resolved = self.scope.resolve(document, "document", &mut faults);
-        match (resolved, faults.is_empty()) {
-            (Some(resolved), true) => Ok(resolved),
-            (None, true) => Err(vec!["document: resolves to nothing".to_owned()]),
-            (_, false) => Err(faults),
-        }
+    /// The API document as it is deployed.
+    pub fn document(&self) -> &Value {
+        &self.document
     }
 }
 
-/// Reads YAML (or JSON) into a JSON value. Tags, the short form of intrinsics among them, are faults; so are duplicate
-/// keys and keys that are no text.
+/// The functions' template as it is merged for deployment, unresolved.
 ///
 /// # Errors
 /// All faults found.
-pub fn yaml(text: &str) -> Result<Value, Vec<String>> {
-    let document: serde_yaml_ng::Value =
-        serde_yaml_ng::from_str(text).map_err(|error| vec![format!("not YAML: {error}")])?;
-    let mut faults = Vec::new();
-    let value = plain(document, "", &mut faults);
-    if faults.is_empty() { Ok(value) } else { Err(faults) }
-}
-
-fn plain(value: serde_yaml_ng::Value, at: &str, faults: &mut Vec<String>) -> Value {
-    use serde_yaml_ng::Value as Yaml;
-    match value {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(flag) => Value::Bool(flag),
-        Yaml::String(text) => Value::String(text),
-        Yaml::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => Value::from(whole),
-            (None, Some(float)) => Value::from(float),
-            (None, None) => Value::Null,
-        },
-        Yaml::Sequence(items) => Value::Array(
-            items.into_iter().enumerate().map(|(i, item)| plain(item, &format!("{at}/{i}"), faults)).collect(),
-        ),
-        Yaml::Mapping(fields) => {
-            let mut object = Map::new();
-            for (name, field) in fields {
-                // A status code as a key (`200:`) is what people write in an API document.
-                let name = match name {
-                    Yaml::String(name) => name,
-                    Yaml::Number(number) => number.to_string(),
-                    _ => {
-                        faults.push(format!("{at}: a key that is no text"));
-                        continue;
-                    }
-                };
-                let field = plain(field, &format!("{at}/{name}"), faults);
-                object.insert(name, field);
+pub fn functions() -> Result<Value, Vec<String>> {
+    let (mut header, mut parts) = (Value::Null, BTreeMap::new());
+    for (path, text) in FILES {
+        match path.strip_prefix("functions/") {
+            Some("_stack.yaml") => header = yaml(text)?,
+            Some(part) => {
+                parts.insert(part.to_owned(), yaml(text)?);
             }
-            Value::Object(object)
-        }
-        Yaml::Tagged(tagged) => {
-            faults.push(format!("{at}: `{}`: long-form intrinsics only", tagged.tag));
-            Value::Null
+            None => {}
         }
     }
+    template::merge(&header, &parts)
 }
 
-struct Reader<'a> {
-    scope: &'a Scope,
-    faults: &'a mut Vec<String>,
-}
-
-impl Reader<'_> {
-    fn read(&mut self, resources: &Map<String, Value>) -> Deployment {
-        let mut deployment = Deployment::default();
-        for id in resources.keys() {
-            let Some((kind, properties)) = self.properties(id) else { continue };
-            match kind.as_str() {
-                "AWS::Lambda::Function" => deployment.functions.extend(self.function(id, &properties)),
-                "AWS::IAM::Role" => deployment.roles.extend(self.role(id, &properties)),
-                "AWS::Events::Rule" => deployment.rules.extend(self.rule(id, &properties)),
-                "AWS::Lambda::Permission" => deployment.permissions.extend(self.permission(id, &properties)),
-                "AWS::Logs::LogGroup" => self.log_group(id, &properties),
-                other => self.fault(id, format!("unknown type `{other}`")),
+/// The API's template with its body inlined, unresolved.
+///
+/// # Errors
+/// All faults found.
+pub fn api() -> Result<Value, Vec<String>> {
+    let (mut api, mut documents) = (Value::Null, BTreeMap::new());
+    for (path, text) in FILES.iter().filter(|(path, _)| !path.contains('/')) {
+        match *path {
+            "api.yaml" => api = yaml(text)?,
+            other => {
+                documents.insert(other.to_owned(), yaml(text)?);
             }
         }
-        if self.faults.is_empty() {
-            self.check(&mut deployment);
+    }
+    template::inline(&mut api, &documents)?;
+    Ok(api)
+}
+
+fn read(templates: &[&template::Template], account: &str) -> Result<Deployment, Vec<String>> {
+    let mut reader = Reader { faults: Vec::new(), account: account.to_owned(), environment: String::new() };
+    let mut deployment = Deployment::default();
+    let mut aliases = Vec::new();
+    for template in templates {
+        reader.environment = template.parameter("Env").unwrap_or_default();
+        for (service, parameter) in ENDPOINTS {
+            let id = template.parameter(parameter).filter(|id| !id.is_empty());
+            deployment.network.endpoints.extend(id.map(|id| (service.to_owned(), id)));
         }
-        deployment
+        for resource in template.resources().values() {
+            reader.resource(resource, &mut deployment, &mut aliases);
+        }
+    }
+    for (function, alias) in aliases {
+        match deployment.functions.iter_mut().find(|one| one.function_name == function) {
+            Some(function) => function.aliases.push(alias),
+            None => reader.fault(&alias, format!("an alias of `{function}`, which is no function of this template")),
+        }
+    }
+    if reader.faults.is_empty() {
+        reader.check(&mut deployment);
+    }
+    if reader.faults.is_empty() { Ok(deployment) } else { Err(reader.faults) }
+}
+
+struct Reader {
+    faults: Vec<String>,
+    account: String,
+    environment: String,
+}
+
+impl Reader {
+    fn resource(&mut self, resource: &Resource, deployment: &mut Deployment, aliases: &mut Vec<(String, String)>) {
+        let empty = Map::new();
+        let (id, properties) = (resource.id.as_str(), resource.properties.as_object().unwrap_or(&empty));
+        match resource.kind.as_str() {
+            "AWS::Lambda::Function" => {
+                let function = self.function(resource, properties);
+                let attached = function.as_ref().filter(|_| properties.contains_key("VpcConfig"));
+                deployment.network.functions.extend(attached.map(|function| function.arn.clone()));
+                deployment.functions.extend(function);
+            }
+            "AWS::Lambda::Alias" => {
+                self.only(id, properties, &["FunctionName", "FunctionVersion", "Name", "Description"]);
+                self.text(id, properties, "FunctionVersion");
+                let names = (self.text(id, properties, "FunctionName"), self.text(id, properties, "Name"));
+                aliases.extend(names.0.zip(names.1));
+            }
+            "AWS::Lambda::Version" => self.only(id, properties, &["FunctionName", "Description"]),
+            "AWS::IAM::Role" => deployment.roles.extend(self.role(resource, properties)),
+            "AWS::Events::Rule" => deployment.rules.extend(self.rule(resource, properties)),
+            "AWS::Lambda::Permission" => deployment.permissions.extend(self.permission(id, properties)),
+            "AWS::Logs::LogGroup" => {
+                self.only(id, properties, &["LogGroupName", "RetentionInDays"]);
+                self.text(id, properties, "LogGroupName");
+            }
+            // Stood in for by what Lambda counts as undelivered.
+            "AWS::SQS::Queue" | "AWS::SQS::QueuePolicy" => {}
+            // The gateway reads the body and has the stage in its settings.
+            "AWS::ApiGateway::RestApi"
+            | "AWS::ApiGateway::Deployment"
+            | "AWS::ApiGateway::Stage"
+            | "AWS::ApiGateway::Account" => {}
+            other => self.fault(id, format!("unknown type `{other}`")),
+        }
     }
 
-    fn properties(&mut self, id: &str) -> Option<(String, Map<String, Value>)> {
-        let resource = self.scope.resource(id)?;
-        let resolved = self.scope.resolve(resource.properties(), id, self.faults)?;
-        let Value::Object(properties) = resolved else {
-            self.fault(id, "Properties is no object");
-            return None;
-        };
-        Some((resource.kind().to_owned(), properties))
-    }
-
-    fn function(&mut self, id: &str, properties: &Map<String, Value>) -> Option<FunctionSpec> {
+    fn function(&mut self, resource: &Resource, properties: &Map<String, Value>) -> Option<FunctionSpec> {
+        let id = resource.id.as_str();
         self.only(
             id,
             properties,
@@ -273,6 +317,9 @@ impl Reader<'_> {
                 "MemorySize",
                 "Timeout",
                 "ReservedConcurrentExecutions",
+                "TracingConfig",
+                "DeadLetterConfig",
+                "VpcConfig",
                 "LoggingConfig",
                 "Environment",
             ],
@@ -281,19 +328,18 @@ impl Reader<'_> {
             self.fault(id, "Runtime must be provided.al2023");
         }
         let function_name = self.text(id, properties, "FunctionName")?;
-        let prefix = format!("portcullis-{}-", self.scope.parameter("Env").unwrap_or_default());
+        let prefix = format!("portcullis-{}-", self.environment);
         let Some(deployment) = function_name.strip_prefix(&prefix).map(str::to_owned) else {
             self.fault(id, format!("FunctionName must start with `{prefix}`"));
             return None;
         };
-        let key = properties.get("Code").and_then(|code| code.get("S3Key")).and_then(Value::as_str).unwrap_or_default();
+        let key = resource.text("/Code/S3Key").unwrap_or_default();
         let binary = key.rsplit('/').next().and_then(|file| file.strip_suffix(".zip")).unwrap_or_default().to_owned();
         if binary.is_empty() {
             self.fault(id, "Code.S3Key must name a zip");
         }
         let mut environment = BTreeMap::new();
-        let variables = properties.get("Environment").and_then(|environment| environment.get("Variables"));
-        for (name, value) in variables.and_then(Value::as_object).into_iter().flatten() {
+        for (name, value) in resource.get("/Environment/Variables").and_then(Value::as_object).into_iter().flatten() {
             match scalar(value) {
                 Some(text) => {
                     environment.insert(name.clone(), text);
@@ -309,7 +355,7 @@ impl Reader<'_> {
         };
         Some(FunctionSpec {
             logical_id: id.to_owned(),
-            arn: self.scope.arn("lambda", &format!("function:{function_name}")),
+            arn: resource.arn().unwrap_or_default().to_owned(),
             function_name,
             deployment,
             binary,
@@ -319,10 +365,13 @@ impl Reader<'_> {
             timeout: timeout?,
             memory: memory?,
             reserved_concurrency,
+            aliases: Vec::new(),
+            keeps_failures: resource.text("/DeadLetterConfig/TargetArn").is_some(),
         })
     }
 
-    fn role(&mut self, id: &str, properties: &Map<String, Value>) -> Option<RoleSpec> {
+    fn role(&mut self, resource: &Resource, properties: &Map<String, Value>) -> Option<RoleSpec> {
+        let id = resource.id.as_str();
         self.only(
             id,
             properties,
@@ -334,7 +383,7 @@ impl Reader<'_> {
             faults.into_iter().for_each(|fault| self.fault(id, format!("AssumeRolePolicyDocument: {fault}")));
         }
         let mut policies = Vec::new();
-        for policy in properties.get("Policies").and_then(Value::as_array).into_iter().flatten() {
+        for policy in resource.list("/Policies") {
             let name = policy.get("PolicyName").and_then(Value::as_str).unwrap_or_default().to_owned();
             let document = policy.get("PolicyDocument").cloned().unwrap_or_default();
             if let Err(faults) = Policy::identity(&document) {
@@ -342,10 +391,11 @@ impl Reader<'_> {
             }
             policies.push(document);
         }
-        Some(RoleSpec { arn: self.scope.role_arn(&name), name, policies, trust })
+        Some(RoleSpec { arn: resource.arn().unwrap_or_default().to_owned(), name, policies, trust })
     }
 
-    fn rule(&mut self, id: &str, properties: &Map<String, Value>) -> Option<RuleSpec> {
+    fn rule(&mut self, resource: &Resource, properties: &Map<String, Value>) -> Option<RuleSpec> {
+        let id = resource.id.as_str();
         self.only(id, properties, &["Name", "Description", "State", "EventPattern", "ScheduleExpression", "Targets"]);
         let name = self.text(id, properties, "Name")?;
         if properties.get("State").and_then(Value::as_str) != Some("ENABLED") {
@@ -357,10 +407,13 @@ impl Reader<'_> {
             self.fault(id, "needs either EventPattern or ScheduleExpression");
         }
         let (mut targets, mut input) = (Vec::new(), None);
-        for target in properties.get("Targets").and_then(Value::as_array).into_iter().flatten() {
+        for target in resource.list("/Targets") {
             let Some(target) = target.as_object() else { continue };
-            self.only(id, target, &["Id", "Arn", "Input"]);
-            targets.extend(self.text(id, target, "Arn"));
+            self.only(id, target, &["Id", "Arn", "Input", "DeadLetterConfig"]);
+            targets.extend(self.text(id, target, "Arn").map(|arn| called(&arn)));
+            if !target.contains_key("DeadLetterConfig") {
+                self.fault(id, "a target without DeadLetterConfig loses what cannot be delivered");
+            }
             if let Some(text) = target.get("Input").and_then(Value::as_str) {
                 match serde_json::from_str(text) {
                     Ok(event) => input = Some(event),
@@ -371,25 +424,22 @@ impl Reader<'_> {
         if targets.is_empty() {
             self.fault(id, "no Targets");
         }
-        let arn = self.scope.arn("events", &format!("rule/{name}"));
-        Some(RuleSpec { name, arn, pattern, schedule, targets, input })
+        Some(RuleSpec { name, arn: resource.arn().unwrap_or_default().to_owned(), pattern, schedule, targets, input })
     }
 
     fn permission(&mut self, id: &str, properties: &Map<String, Value>) -> Option<PermissionSpec> {
-        self.only(id, properties, &["FunctionName", "Action", "Principal", "SourceArn"]);
+        self.only(id, properties, &["FunctionName", "Action", "Principal", "SourceAccount", "SourceArn"]);
         if properties.get("Action").and_then(Value::as_str) != Some("lambda:InvokeFunction") {
             self.fault(id, "Action must be lambda:InvokeFunction");
         }
+        if properties.get("SourceAccount").and_then(Value::as_str) != Some(self.account.as_str()) {
+            self.fault(id, "SourceAccount must be our own");
+        }
         Some(PermissionSpec {
-            function_name: self.text(id, properties, "FunctionName")?,
+            function_name: called(&self.text(id, properties, "FunctionName")?),
             principal: self.text(id, properties, "Principal")?,
             source_arn: self.text(id, properties, "SourceArn")?,
         })
-    }
-
-    fn log_group(&mut self, id: &str, properties: &Map<String, Value>) {
-        self.only(id, properties, &["LogGroupName", "RetentionInDays"]);
-        self.text(id, properties, "LogGroupName");
     }
 
     /// What one resource says about another.
@@ -409,11 +459,19 @@ impl Reader<'_> {
                 }
             }
         }
-        for rule in &mut deployment.rules {
-            for target in &mut rule.targets {
-                match deployment.functions.iter().find(|function| function.arn == *target) {
+        let find = |called: &str| {
+            let (name, qualifier) = called.split_once(':').map_or((called, None), |(name, rest)| (name, Some(rest)));
+            let found = deployment.functions.iter().find(|function| function.function_name == name);
+            found.filter(|function| function.answers_to(qualifier))
+        };
+        for rule in &deployment.rules {
+            for target in &rule.targets {
+                match find(target) {
                     None => self.fault(&rule.name, format!("target `{target}` is no function of this template")),
-                    Some(function) => target.clone_from(&function.function_name),
+                    Some(function) if !function.keeps_failures => {
+                        self.fault(&rule.name, format!("`{target}` has no DeadLetterConfig for events that fail"));
+                    }
+                    Some(_) => {}
                 }
                 // EventBridge drops what it may not deliver without telling anybody.
                 let allowed = |one: &PermissionSpec| one.covers(target, "events.amazonaws.com", &rule.arn);
@@ -422,10 +480,8 @@ impl Reader<'_> {
                 }
             }
         }
-        for permission in &deployment.permissions {
-            if !names.contains(&permission.function_name) {
-                self.fault("permission", format!("`{}` is no function of this template", permission.function_name));
-            }
+        for permission in deployment.permissions.iter().filter(|one| find(&one.function_name).is_none()) {
+            self.fault("permission", format!("`{}` is no function of this template", permission.function_name));
         }
     }
 
@@ -458,18 +514,14 @@ impl Reader<'_> {
     }
 }
 
+/// `NAME` or `NAME:ALIAS` of what is named so or by its ARN.
+fn called(function: &str) -> String {
+    function.split_once(":function:").map_or(function, |(_, name)| name).to_owned()
+}
+
 fn trusts_lambda(role: &RoleSpec) -> bool {
     Policy::trust(&role.trust).is_ok_and(|trust| {
         let verdict = trust.trusts(TrustedBy::Service("lambda.amazonaws.com"), "sts:AssumeRole", &Default::default());
         matches!(verdict, Verdict::Allow(_))
     })
-}
-
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        _ => None,
-    }
 }

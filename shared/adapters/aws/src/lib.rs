@@ -4,9 +4,11 @@
 //! does not exist. A [`Connector`] does no I/O and parses no certificate until the first request leaves, so that a cold
 //! start pays only for what it uses. One connector, and so one pool of connections, serves all adapters of a process.
 
+mod lazy;
 mod settings;
 mod trust;
 
+pub use self::lazy::Lazy;
 pub use self::settings::{AwsSettings, Service};
 pub use self::trust::{Malformed, Trust};
 

@@ -1,5 +1,6 @@
 //! Signatures with keys that never leave KMS, and the making of such keys.
 
+use aws::Lazy;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::types::{KeySpec, KeyUsageType, MessageType, SigningAlgorithmSpec, Tag};
 use aws_smithy_types::Blob;
@@ -16,13 +17,14 @@ const TAG: &str = "portcullis:signing";
 /// Signs with the key whose ARN is named at each call.
 #[derive(Clone)]
 pub struct KmsSigner {
-    client: Client,
+    client: Lazy<Client>,
 }
 
 impl KmsSigner {
     /// A signer. Nothing is sent before the first call.
     pub fn new(config: &SdkConfig) -> Self {
-        Self { client: Client::new(config) }
+        let config = config.clone();
+        Self { client: Lazy::new(move || Client::new(&config)) }
     }
 }
 
@@ -61,14 +63,15 @@ impl Signer for KmsSigner {
 /// Makes signing keys that carry the deployment's tag.
 #[derive(Clone)]
 pub struct KmsSigningKeys {
-    client: Client,
+    client: Lazy<Client>,
     deployment: String,
 }
 
 impl KmsSigningKeys {
     /// Makes keys for the deployment named `deployment`.
     pub fn new(config: &SdkConfig, deployment: String) -> Self {
-        Self { client: Client::new(config), deployment }
+        let config = config.clone();
+        Self { client: Lazy::new(move || Client::new(&config)), deployment }
     }
 
     fn tag(&self) -> Result<Tag, Fault> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use aws::Lazy;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::types::DataKeySpec;
 use aws_smithy_types::Blob;
@@ -14,14 +15,15 @@ use crate::fault;
 /// Wraps data keys under the one key whose ARN is configured.
 #[derive(Clone)]
 pub struct KmsWrapping {
-    client: Client,
+    client: Lazy<Client>,
     key_arn: String,
 }
 
 impl KmsWrapping {
     /// Wraps under `key_arn`. Nothing is sent before the first call.
     pub fn new(config: &SdkConfig, key_arn: String) -> Self {
-        Self { client: Client::new(config), key_arn }
+        let config = config.clone();
+        Self { client: Lazy::new(move || Client::new(&config)), key_arn }
     }
 
     fn answered(&self, operation: &'static str, key_id: Option<&str>) -> Result<(), Fault> {

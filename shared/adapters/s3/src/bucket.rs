@@ -1,3 +1,4 @@
+use aws::Lazy;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::error::ProvideErrorMetadata;
@@ -15,7 +16,7 @@ const LARGEST: i64 = 32 * 1024 * 1024;
 /// One bucket, reached with the function's own role.
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    client: Client,
+    client: Lazy<Client>,
     name: String,
 }
 
@@ -23,8 +24,12 @@ impl Bucket {
     /// Takes the configuration of the service and the bucket's name; opens nothing. An explicit endpoint is addressed by
     /// path, because a bucket is no host name of a machine.
     pub fn new(config: &SdkConfig, name: impl Into<String>) -> Bucket {
-        let settings = Builder::from(config).force_path_style(config.endpoint_url().is_some()).build();
-        Bucket { client: Client::from_conf(settings), name: name.into() }
+        let config = config.clone();
+        let client = Lazy::new(move || {
+            let by_path = config.endpoint_url().is_some();
+            Client::from_conf(Builder::from(&config).force_path_style(by_path).build())
+        });
+        Bucket { client, name: name.into() }
     }
 }
 

@@ -1,5 +1,6 @@
 use std::time::{Duration, UNIX_EPOCH};
 
+use aws::Lazy;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, IdentityCache, Region};
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
@@ -19,7 +20,7 @@ const SET_BY_CLIENT: [&str; 2] = ["host", "content-length"];
 /// given, because the function's own credentials carry no expiry and must never sign one.
 #[derive(Clone, Debug)]
 pub struct Presigner {
-    client: Client,
+    client: Lazy<Client>,
     bucket: String,
     bucket_key: String,
 }
@@ -42,15 +43,20 @@ impl Presigner {
             return Err(Malformed("signing host"));
         }
         let service = host.strip_prefix(&bucket).and_then(|rest| rest.strip_prefix('.'));
-        let settings = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(region.as_ref().to_owned()))
-            // The default cache would keep every session ever used.
-            .identity_cache(IdentityCache::no_cache())
-            .endpoint_url(format!("{scheme}://{}", service.unwrap_or(host)))
-            .force_path_style(service.is_none())
-            .build();
-        Ok(Presigner { client: Client::from_conf(settings), bucket, bucket_key: bucket_key.into() })
+        let (region, by_path) = (Region::new(region.as_ref().to_owned()), service.is_none());
+        let endpoint = format!("{scheme}://{}", service.unwrap_or(host));
+        let client = Lazy::new(move || {
+            let settings = aws_sdk_s3::Config::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .region(region)
+                // The default cache would keep every session ever used.
+                .identity_cache(IdentityCache::no_cache())
+                .endpoint_url(endpoint)
+                .force_path_style(by_path)
+                .build();
+            Client::from_conf(settings)
+        });
+        Ok(Presigner { client, bucket, bucket_key: bucket_key.into() })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws::Lazy;
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::error::ProvideErrorMetadata as _;
 use aws_sdk_ssm::types::{ParameterTier, ParameterType};
@@ -18,7 +19,7 @@ const OPERATION: &str = "PutParameter";
 /// Makes key pairs in this process and leaves the private halves in SSM. `Debug` shows path and KMS key.
 #[derive(Clone)]
 pub struct SsmSigningKeys {
-    client: Client,
+    client: Lazy<Client>,
     path: ParameterPath,
     kms_key: Option<String>,
 }
@@ -26,7 +27,8 @@ pub struct SsmSigningKeys {
 impl SsmSigningKeys {
     /// Makes keys under `path`, sealed under `kms_key`, or under the account's own key of SSM when there is none.
     pub fn new(config: &SdkConfig, path: ParameterPath, kms_key: Option<String>) -> Self {
-        Self { client: Client::new(config), path, kms_key }
+        let config = config.clone();
+        Self { client: Lazy::new(move || Client::new(&config)), path, kms_key }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aws::Lazy;
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::Builder;
 use aws_sdk_ssm::config::retry::RetryConfig;
@@ -34,7 +35,7 @@ type Loaded = BoxFuture<'static, Result<Arc<Pair>, Fault>>;
 /// call starts anew. `Debug` shows the path and nothing else.
 #[derive(Clone)]
 pub struct SsmSigner<E = SystemEntropy> {
-    client: Client,
+    client: Lazy<Client>,
     path: ParameterPath,
     sleep: Option<SharedAsyncSleep>,
     entropy: Arc<E>,
@@ -58,8 +59,10 @@ impl<E: Entropy> SsmSigner<E> {
     /// As [`SsmSigner::new`], with another source for the length of pauses.
     pub fn with_entropy(config: &SdkConfig, path: ParameterPath, entropy: E) -> Self {
         // Throttling is expected after many cold starts at once and needs more patience than the SDK's three attempts.
-        let client = Client::from_conf(Builder::from(config).retry_config(RetryConfig::disabled()).build());
         let sleep = config.sleep_impl().or_else(default_async_sleep);
+        let config = config.clone();
+        let client =
+            Lazy::new(move || Client::from_conf(Builder::from(&config).retry_config(RetryConfig::disabled()).build()));
         Self { client, path, sleep, entropy: Arc::new(entropy), keys: Arc::default() }
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 
+use aws::Lazy;
 use aws_sdk_sts::Client;
 use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
@@ -48,7 +49,7 @@ pub struct SignerRole {
 /// Sessions of one signer role, kept per tenant until less than 420 s remain. Of concurrent callers one asks STS.
 #[derive(Debug)]
 pub struct Sessions<C> {
-    client: Client,
+    client: Lazy<Client>,
     signer: SignerRole,
     region: String,
     clock: C,
@@ -62,9 +63,9 @@ impl<C: Clock> Sessions<C> {
     /// Takes the configuration of the service; opens nothing.
     pub fn new(config: &SdkConfig, signer: SignerRole, clock: C) -> Sessions<C> {
         let region = config.region().map(|region| region.as_ref().to_owned()).unwrap_or_default();
-        let revoked_before = AtomicI64::new(i64::MIN);
+        let (revoked_before, config) = (AtomicI64::new(i64::MIN), config.clone());
         Sessions {
-            client: Client::new(config),
+            client: Lazy::new(move || Client::new(&config)),
             signer,
             region,
             clock,

@@ -1,0 +1,321 @@
+//! Deployments against a fake CloudFormation: what is done, in which order, with what, and what is refused.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
+
+mod support;
+
+use deploy::command::Exit;
+use serde_json::json;
+use support::{Checkout, Cloud, SETTINGS, option};
+
+fn deployed(line: &str) -> (Checkout, Cloud) {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    let exit = checkout.run(&cloud, &format!("deploy {SETTINGS} {line}").trim_end().to_owned());
+    assert_eq!(exit, Exit::Done, "{}", cloud.text());
+    (checkout, cloud)
+}
+
+const IMAGE: &str = "IMAGE=111122223333.dkr-ecr.eu-central-1.on.aws/portcullis-tunnel@sha256:0123456789012345678901234567890123456789012345678901234567890123";
+
+/// The order without the programs, of which each is one upload.
+fn steps(cloud: &Cloud) -> Vec<String> {
+    cloud.acts().into_iter().filter(|act| act != "s3api put-object").collect()
+}
+
+#[test]
+fn a_first_deployment_goes_in_the_one_order_that_works() {
+    let (_, cloud) = deployed(IMAGE);
+    assert_eq!(
+        steps(&cloud),
+        [
+            "cloudformation execute-change-set bootstrap",
+            "cloudformation update-termination-protection bootstrap",
+            "cloudformation execute-change-set network",
+            "cloudformation execute-change-set data",
+            "cloudformation update-termination-protection data",
+            "cloudformation execute-change-set functions",
+            "lambda invoke migrate",
+            "lambda invoke trust",
+            "lambda invoke issuer-keys",
+            "cloudformation execute-change-set api",
+            "cloudformation execute-change-set network",
+            "cloudformation execute-change-set edge",
+            "cloudformation execute-change-set watch",
+        ]
+    );
+    // Programs are there before anything that needs them.
+    let acts = cloud.acts();
+    let last_program = acts.iter().rposition(|act| act == "s3api put-object").unwrap();
+    let functions = acts.iter().position(|act| act == "cloudformation execute-change-set functions").unwrap();
+    assert!(acts.iter().position(|act| act == "s3api put-object").unwrap() < functions);
+    assert!(last_program < acts.len());
+}
+
+#[test]
+fn outputs_become_parameters_of_the_same_name_and_the_endpoint_is_narrowed_to_the_api() {
+    let (_, cloud) = deployed(IMAGE);
+    let stacks = cloud.stacks.borrow();
+    let functions = &stacks["portcullis-prod-functions"].parameters;
+    assert_eq!(functions["TrustBucket"], "out-trustbucket");
+    assert_eq!(functions["CodeBucket"], "out-codebucket");
+    assert_eq!(functions["TokenSecurityGroupId"], "out-tokensecuritygroupid");
+    assert_eq!(functions["DbMode"], "direct");
+    assert_eq!(functions["Issuer"], "https://api.example.com");
+    assert_eq!(stacks["portcullis-prod-network"].parameters["ApiId"], "out-apiid");
+    assert_eq!(stacks["portcullis-prod-watch"].parameters["Tunnel"], "on");
+    // The first pass let any API of the account through, the second only ours, and no later one opens it again.
+    let again = Checkout::built();
+    cloud.calls.borrow_mut().clear();
+    drop(stacks);
+    assert_eq!(again.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Done, "{}", cloud.text());
+    assert_eq!(cloud.stacks.borrow()["portcullis-prod-network"].parameters["ApiId"], "out-apiid");
+}
+
+#[test]
+fn the_same_deployment_again_changes_nothing() {
+    let (checkout, cloud) = deployed(IMAGE);
+    cloud.calls.borrow_mut().clear();
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS} {IMAGE}")), Exit::Done);
+    let acts = cloud.acts();
+    let changing: Vec<&String> = acts.iter().filter(|act| act.contains("execute") || act.contains("update-")).collect();
+    assert!(changing.is_empty(), "{changing:?}");
+    // Templates that are too large for a request are uploaded again; programs are not.
+    let puts = cloud.calls.borrow().iter().filter(|call| call[2] == "put-object").map(|call| option(call, "--key").unwrap()).collect::<Vec<_>>();
+    assert!(puts.iter().all(|key| key.starts_with("templates/")), "{puts:?}");
+}
+
+#[test]
+fn a_tunnel_that_stands_keeps_its_image_when_none_is_given() {
+    let (checkout, cloud) = deployed(IMAGE);
+    cloud.calls.borrow_mut().clear();
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Done, "{}", cloud.text());
+    assert!(cloud.stacks.borrow()["portcullis-prod-edge"].parameters["ImageUri"].contains("@sha256:0123"));
+    assert_eq!(cloud.stacks.borrow()["portcullis-prod-watch"].parameters["Tunnel"], "on");
+}
+
+#[test]
+fn without_an_image_there_is_no_edge_and_that_is_said() {
+    let (_, cloud) = deployed("");
+    assert!(!cloud.stacks.borrow().contains_key("portcullis-prod-edge"));
+    assert_eq!(cloud.stacks.borrow()["portcullis-prod-watch"].parameters["Tunnel"], "off");
+    assert!(cloud.text().contains("edge: no IMAGE"), "{}", cloud.text());
+}
+
+#[test]
+fn a_changed_program_or_parameter_makes_new_versions_and_nothing_else_does() {
+    let version = |cloud: &Cloud, id: &str| {
+        let stacks = cloud.stacks.borrow();
+        let resources = stacks["portcullis-prod-functions"].template["Resources"].as_object().unwrap().clone();
+        let found = resources.keys().find(|key| key.starts_with(id) && key.len() == id.len() + 12).cloned();
+        (found.unwrap(), resources)
+    };
+    let (checkout, cloud) = deployed("");
+    *cloud.changes.borrow_mut() = vec![["Modify", "TokenFunction", "AWS::Lambda::Function", "False"]];
+    let (token, resources) = version(&cloud, "TokenVersion");
+    let (upload, _) = version(&cloud, "UploadVersion");
+    assert_eq!(resources["TokenAlias"]["Properties"]["FunctionVersion"]["Fn::If"][1]["Fn::GetAtt"][0], json!(token));
+    checkout.program("token", b"changed");
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Done, "{}", cloud.text());
+    let (changed, resources) = version(&cloud, "TokenVersion");
+    assert_ne!(changed, token);
+    assert_eq!(version(&cloud, "UploadVersion").0, upload);
+    let key = resources["TokenFunction"]["Properties"]["Code"]["S3Key"]["Fn::Sub"].as_str().unwrap();
+    assert!(key.starts_with("${CodePrefix}") && key.ends_with("/token.zip") && key.len() > 80, "{key}");
+    // The configuration is part of a version too: without a new one the alias would keep the old issuer.
+    let other = SETTINGS.replace("ISSUER=https://api.example.com", "ISSUER=https://gate.example.com");
+    assert_eq!(checkout.run(&cloud, &format!("deploy {other}")), Exit::Done, "{}", cloud.text());
+    assert_ne!(version(&cloud, "TokenVersion").0, changed);
+    assert_eq!(version(&cloud, "MigrateVersion").0.len(), "MigrateVersion".len() + 12);
+}
+
+#[test]
+fn what_holds_data_is_replaced_only_by_name() {
+    let (checkout, cloud) = deployed("");
+    *cloud.changes.borrow_mut() = vec![["Modify", "Database", "AWS::RDS::DBInstance", "Conditional"]];
+    let line = format!("deploy {SETTINGS} PARAMETERS=DbStorage=30");
+    cloud.calls.borrow_mut().clear();
+    assert_eq!(checkout.run(&cloud, &line), Exit::Refused);
+    assert!(cloud.text().contains("may replace Database (AWS::RDS::DBInstance)"), "{}", cloud.text());
+    assert!(cloud.text().contains("ALLOW_REPLACE=\"Database\""));
+    assert!(!cloud.acts().iter().any(|act| act.ends_with("execute-change-set data")));
+    let discarded = cloud.order().iter().filter(|call| *call == "cloudformation delete-change-set data").count();
+    assert_eq!(discarded, 1);
+    let allowed = format!("{line} ALLOW_REPLACE=Database");
+    assert_eq!(checkout.run(&cloud, &allowed), Exit::Done, "{}", cloud.text());
+}
+
+#[test]
+fn a_step_that_fails_names_its_cause_and_the_next_run_goes_on_from_there() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    *cloud.fails.borrow_mut() = Some(("portcullis-prod-data".to_owned(), "ROLLBACK_COMPLETE".to_owned()));
+    let line = format!("deploy {SETTINGS}");
+    assert_eq!(checkout.run(&cloud, &line), Exit::Failed);
+    let text = cloud.text();
+    assert!(text.contains("step 4 of") && text.contains("did not finish"), "{text}");
+    assert!(text.contains("Database (AWS::RDS::DBInstance): no capacity"), "{text}");
+    assert!(!text.contains("cancelled") && !text.contains("another time"), "{text}");
+    assert!(!cloud.stacks.borrow().contains_key("portcullis-prod-functions"));
+    *cloud.fails.borrow_mut() = None;
+    cloud.calls.borrow_mut().clear();
+    assert_eq!(checkout.run(&cloud, &line), Exit::Done, "{}", cloud.text());
+    // The name that the failed creation left is cleared first.
+    assert_eq!(steps(&cloud)[0], "cloudformation delete-stack data");
+}
+
+#[test]
+fn a_migration_that_fails_stops_everything_and_an_issuer_that_is_down_does_not() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    *cloud.throws.borrow_mut() = Some("portcullis-prod-migrate".to_owned());
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Failed);
+    assert!(cloud.text().contains("make logs ENV=prod FUNCTION=migrate"), "{}", cloud.text());
+    assert!(!cloud.stacks.borrow().contains_key("portcullis-prod-api"));
+    let cloud = Cloud::new();
+    *cloud.throws.borrow_mut() = Some("portcullis-prod-issuer-keys".to_owned());
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Done, "{}", cloud.text());
+    assert!(cloud.text().contains("WARNING  portcullis-prod-issuer-keys answered Unhandled"), "{}", cloud.text());
+}
+
+#[test]
+fn what_an_earlier_stack_says_cannot_be_set() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS} PARAMETERS=TrustBucket=other")), Exit::Refused);
+    assert!(cloud.text().contains("TrustBucket is the output of an earlier stack"), "{}", cloud.text());
+}
+
+#[test]
+fn a_deployment_that_lacks_something_does_not_start() {
+    let (checkout, cloud) = (Checkout::new(), Cloud::new());
+    cloud.credentials.set(false);
+    assert_eq!(checkout.run(&cloud, "deploy PROFILE=lean"), Exit::Missing);
+    let text = cloud.text();
+    for line in ["MISSING   ENV", "MISSING   ISSUER", "MISSING   AUDIENCE", "MISSING   TEAM", "MISSING   programs", "MISSING   credentials"] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(cloud.acts().is_empty());
+    assert_eq!(Exit::Missing.code(), 2);
+}
+
+#[test]
+fn wrong_forms_are_named_before_anything_is_asked() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    for issuer in ["http://api.example.com", "https://api.example.com/", "https://api.example.com/v1", "https://localhost", "https://a.b:8443"] {
+        cloud.said.borrow_mut().clear();
+        let line = SETTINGS.replace("ISSUER=https://api.example.com", &format!("ISSUER={issuer}"));
+        assert_eq!(checkout.run(&cloud, &format!("preflight {line}")), Exit::Missing, "{issuer}");
+        assert!(cloud.text().contains("MISSING   ISSUER"), "{issuer}");
+    }
+    assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS}")), Exit::Done, "{}", cloud.text());
+    assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} PARAMETERS=DbMoed=proxy")), Exit::Missing);
+    assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} IMAGE=tunnel:latest")), Exit::Missing);
+    assert_eq!(checkout.run(&cloud, "preflight ENVIRONMENT=prod"), Exit::Usage);
+    assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} PROFILE=../lean").replace("PROFILE=lean ", "")), Exit::Usage);
+}
+
+#[test]
+fn a_plan_fits_a_screen_and_changes_nothing() {
+    for (credentials, expected) in [(false, "AWS was not asked"), (true, "account 111122223333")] {
+        let (checkout, cloud) = (Checkout::built(), Cloud::new());
+        cloud.credentials.set(credentials);
+        assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS} {IMAGE} DRY_RUN=1")), Exit::Done, "{}", cloud.text());
+        let said = cloud.said.borrow();
+        assert!(said.len() <= 40, "{}", said.len());
+        assert!(said[0].contains(expected), "{}", said[0]);
+        assert!(said.iter().all(|line| line.chars().count() <= 170));
+        assert!(cloud.acts().is_empty(), "{:?}", cloud.acts());
+        assert!(cloud.stacks.borrow().is_empty());
+    }
+}
+
+#[test]
+fn a_plan_of_a_deployment_that_stands_says_what_would_change_and_what_is_refused() {
+    let (checkout, cloud) = deployed("");
+    cloud.said.borrow_mut().clear();
+    cloud.calls.borrow_mut().clear();
+    *cloud.changes.borrow_mut() = vec![
+        ["Modify", "Database", "AWS::RDS::DBInstance", "True"],
+        ["Remove", "Old", "AWS::EC2::Route", ""],
+    ];
+    assert_eq!(checkout.run(&cloud, &format!("plan {SETTINGS} PARAMETERS=DbStorage=30")), Exit::Refused);
+    let text = cloud.text().replace('\n', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("1 replaced, 1 removed; replaces Database (AWS::RDS::DBInstance): REFUSED without ALLOW_REPLACE"), "{text}");
+    assert!(text.contains("nothing changes"), "{text}");
+    assert!(!cloud.order().iter().any(|call| call.contains("execute-change-set")));
+    let made = cloud.order().iter().filter(|call| call.contains("create-change-set")).count();
+    let discarded = cloud.order().iter().filter(|call| call.contains("delete-change-set")).count();
+    assert_eq!(made, discarded, "a plan leaves no change behind");
+}
+
+#[test]
+fn the_deploy_role_leaves_what_it_was_made_by() {
+    let (checkout, cloud) = deployed("");
+    *cloud.caller.borrow_mut() = "arn:aws:sts::111122223333:assumed-role/portcullis-prod-deploy/run".to_owned();
+    let role = "arn:aws:iam::111122223333:role/portcullis-prod-deploy".to_owned();
+    cloud.stacks.borrow_mut().get_mut("portcullis-prod-bootstrap").unwrap().outputs.insert("DeployRoleArn".to_owned(), role);
+    cloud.calls.borrow_mut().clear();
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Done, "{}", cloud.text());
+    assert!(!cloud.order().contains(&"cloudformation create-change-set bootstrap".to_owned()));
+    // CloudFormation acts as the role that the bootstrap stack made for it.
+    let calls = cloud.calls.borrow();
+    let change = calls.iter().find(|call| call[2] == "create-change-set").unwrap();
+    assert_eq!(option(change, "--role-arn").unwrap(), "out-executionrolearn");
+}
+
+#[test]
+fn code_is_replaced_only_where_a_function_is_and_only_the_code() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    cloud.functions_exist.set(false);
+    assert_eq!(checkout.run(&cloud, "code ENV=prod FUNCTION=data-key-encrypt"), Exit::Refused);
+    assert!(cloud.acts().is_empty(), "{:?}", cloud.acts());
+    cloud.functions_exist.set(true);
+    assert_eq!(checkout.run(&cloud, "code ENV=prod FUNCTION=data-key-encrypt"), Exit::Done, "{}", cloud.text());
+    let calls = cloud.calls.borrow().clone();
+    let deploy = calls.iter().find(|call| call.contains(&"deploy".to_owned())).unwrap();
+    assert!(deploy[4].ends_with("target/lambda/data-key/bootstrap.zip"), "{deploy:?}");
+    assert_eq!(deploy.last().unwrap(), "portcullis-prod-data-key-encrypt");
+    for forbidden in ["--alias", "--env-var", "--env-file", "--role", "--subnet-ids", "--security-group-ids", "--memory", "--timeout",
+        "--tracing", "--enable-function-url", "--layer", "--merge-env", "--runtime", "--description", "--log-retention", "--tag"] {
+        assert!(!deploy.iter().any(|one| one == forbidden), "{forbidden}");
+    }
+    assert_eq!(cloud.aliases.borrow()["portcullis-prod-data-key-encrypt"], "2");
+    // A configuration that moved all the same is caught, and the alias stays.
+    let cloud = Cloud::new();
+    *cloud.drift.borrow_mut() = Some(("Timeout", json!(30)));
+    assert_eq!(checkout.run(&cloud, "code ENV=prod FUNCTION=token"), Exit::Refused);
+    assert!(cloud.text().contains("changed as well: Timeout"), "{}", cloud.text());
+    assert!(cloud.aliases.borrow().is_empty());
+}
+
+#[test]
+fn a_roll_back_moves_the_alias_to_the_version_before_and_a_deployment_moves_it_on() {
+    let (checkout, cloud) = deployed("");
+    *cloud.versions.borrow_mut() = vec![1, 2, 4, 7];
+    cloud.aliases.borrow_mut().insert("portcullis-prod-token".to_owned(), "7".to_owned());
+    assert_eq!(checkout.run(&cloud, "rollback ENV=prod FUNCTION=token"), Exit::Done);
+    assert_eq!(cloud.aliases.borrow()["portcullis-prod-token"], "4");
+    assert_eq!(checkout.run(&cloud, "rollback ENV=prod FUNCTION=token VERSION=2"), Exit::Done);
+    assert_eq!(cloud.aliases.borrow()["portcullis-prod-token"], "2");
+    assert_eq!(checkout.run(&cloud, "rollback ENV=prod FUNCTION=token VERSION=3"), Exit::Refused);
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Done, "{}", cloud.text());
+    assert_eq!(cloud.aliases.borrow()["portcullis-prod-token"], "1");
+    assert!(cloud.text().contains("portcullis-prod-token: live was at version 2 and is at 1 now"));
+}
+
+#[test]
+fn a_deployment_is_destroyed_only_by_its_name_and_never_with_its_data() {
+    let (checkout, cloud) = deployed(IMAGE);
+    cloud.calls.borrow_mut().clear();
+    assert_eq!(checkout.run(&cloud, "destroy ENV=prod"), Exit::Refused);
+    *cloud.typed.borrow_mut() = Some("production\n".to_owned());
+    assert_eq!(checkout.run(&cloud, "destroy ENV=prod"), Exit::Refused);
+    assert!(cloud.acts().is_empty());
+    *cloud.typed.borrow_mut() = Some("prod\n".to_owned());
+    assert_eq!(checkout.run(&cloud, "destroy ENV=prod"), Exit::Done, "{}", cloud.text());
+    assert_eq!(
+        cloud.acts(),
+        ["edge", "watch", "api", "functions"].map(|stack| format!("cloudformation delete-stack {stack}"))
+    );
+    for kept in ["Database (AWS::RDS::DBInstance", "DataKey (AWS::KMS::Key"] {
+        assert!(cloud.text().contains(kept), "{}", cloud.text());
+    }
+    assert!(cloud.stacks.borrow().contains_key("portcullis-prod-data"));
+}
