@@ -150,7 +150,7 @@ impl Judge for Second {
 fn value(key: &str, list: &[String]) -> iam_rs::ContextValue {
     let first = list.first().cloned().unwrap_or_default();
     match key {
-        "kms:EncryptionContextKeys" | "aws:TagKeys" => iam_rs::ContextValue::StringList(list.to_vec()),
+        "kms:EncryptionContextKeys" | "kms:ResourceAliases" | "aws:TagKeys" => iam_rs::ContextValue::StringList(list.to_vec()),
         "aws:SecureTransport" => iam_rs::ContextValue::Boolean(first == "true"),
         "s3:signatureAge" => iam_rs::ContextValue::Number(first.parse().expect(&first)),
         _ => iam_rs::ContextValue::String(first),
@@ -162,6 +162,8 @@ struct Parts<P> {
     by_service: BTreeMap<String, P>,
     /// Of services that it does not name, for what names them all.
     other: Option<P>,
+    /// Whether it lets anybody in by name, without the policies of his own.
+    names_somebody: bool,
 }
 
 impl<P> Parts<P> {
@@ -183,7 +185,11 @@ impl<P> Parts<P> {
             actions.filter_map(|action| Some(action.split_once(':')?.0.to_owned())).collect();
         assert!(services.iter().all(|service| !service.contains('*')), "{services:?}");
         let by_service = services.iter().filter_map(|service| Some((service.clone(), part(service)?))).collect();
-        Self { by_service, other: part("") }
+        let names_somebody = statements.iter().any(|statement| {
+            let named = texts(statement.pointer("/Principal/AWS").unwrap_or(&statement["Principal"]));
+            statement["Effect"] == "Allow" && named.iter().any(|name| !name.ends_with(":root"))
+        });
+        Self { by_service, other: part(""), names_somebody }
     }
 
     fn about(&self, service: &str) -> Option<&P> {
@@ -195,32 +201,42 @@ impl<P> Parts<P> {
 pub struct Court<J: Judge> {
     identity: BTreeMap<String, Vec<Parts<J::Policy>>>,
     trust: BTreeMap<String, J::Policy>,
-    resources: BTreeMap<String, J::Policy>,
+    boundaries: BTreeMap<String, Parts<J::Policy>>,
+    resources: BTreeMap<String, Parts<J::Policy>>,
+    endpoints: BTreeMap<String, Parts<J::Policy>>,
     sessions: BTreeMap<String, J::Policy>,
-    default_key: J::Policy,
+    default_key: Parts<J::Policy>,
 }
 
 impl<J: Judge> Court<J> {
     pub fn new(policies: &Policies, sessions: &BTreeMap<String, Value>) -> Self {
+        let all = |documents: &BTreeMap<String, Value>| {
+            let read = |(name, document): (&String, &Value)| (name.clone(), Parts::read(document, J::resource));
+            documents.iter().map(read).collect::<BTreeMap<_, _>>()
+        };
         let mut court = Self {
             identity: BTreeMap::new(),
             trust: BTreeMap::new(),
-            resources: policies.resources.iter().map(|(arn, policy)| (arn.clone(), J::resource(policy))).collect(),
+            boundaries: BTreeMap::new(),
+            resources: all(&policies.resources),
+            endpoints: all(&policies.endpoints),
             sessions: sessions.iter().map(|(who, policy)| (who.clone(), J::identity(policy))).collect(),
-            default_key: J::resource(&default_key_policy()),
+            default_key: Parts::read(&default_key_policy(), J::resource),
         };
         for role in &policies.roles {
-            court.swap(&role.name, &role.policies, &role.trust);
+            court.swap(&role.name, &role.identity, &role.trust);
+            if let Some(boundary) = &role.boundary {
+                court.boundaries.insert(role.name.clone(), Parts::read(boundary, J::identity));
+            }
         }
         court
     }
 
     /// Other policies for a role.
     pub fn swap(&mut self, role: &str, identity: &[Value], trust: &Value) {
-        let name = role.trim_start_matches("portcullis-local-").to_owned();
         let read = |document| Parts::read(document, J::identity);
-        self.identity.insert(name.clone(), identity.iter().map(read).collect());
-        self.trust.insert(name, J::trust(trust));
+        self.identity.insert(role.to_owned(), identity.iter().map(read).collect());
+        self.trust.insert(role.to_owned(), J::trust(trust));
     }
 
     /// An explicit deny anywhere is a denial; otherwise the identity's policies and the session's must allow, unless the
@@ -236,38 +252,46 @@ impl<J: Judge> Court<J> {
         if let Some(policy) = self.sessions.get(&*cell.who).filter(|_| identity == Says::Allow) {
             identity = both(identity, J::says(policy, action, arn, &context));
         }
-        let target = arn.rsplit("role/portcullis-local-").next().filter(|_| cell.service() == "sts");
-        let policy = match cell.service() {
-            "sts" => target.and_then(|role| self.trust.get(role)),
+        let resources = match cell.service() {
             // What is elsewhere, or another deployment's, has its own policy, of which nothing is known here.
             "kms" if arn.starts_with(&format!("arn:aws:kms:{REGION}:{ACCOUNT}:key/")) => {
                 Some(self.resources.get(arn).unwrap_or(&self.default_key))
             }
-            "s3" => {
-                let bucket = arn.split('/').next().unwrap_or_default();
-                self.resources.get(bucket)
-            }
+            "s3" => self.resources.get(arn.split('/').next().unwrap_or_default()),
             _ => None,
         };
-        if identity != Says::Allow && cell.service() == "kms" && !self.resources.contains_key(arn) {
+        let alone = resources.is_none_or(|policy| !policy.names_somebody) && cell.service() != "sts";
+        if (alone && identity != Says::Allow) || !self.endpoint_lets(&caller, cell, arn, &context) {
             return false;
         }
-        let Some(policy) = policy else {
+        let target = arn.rsplit("role/portcullis-local-").next().filter(|_| cell.service() == "sts");
+        let trust = target.and_then(|role| self.trust.get(role));
+        let Some(policy) = trust.or_else(|| resources.and_then(|policy| policy.about(cell.service()))) else {
             // A role that is not ours does not trust ours; elsewhere whoever is foreign has no say at all.
             return caller.own() && cell.service() != "sts" && identity == Says::Allow;
         };
-        let named = J::says_of(policy, caller.name(), action, arn, &context);
-        let as_account = caller.account().map(|by| J::says_of(policy, by, action, arn, &context));
-        if identity == Says::Deny || named == Says::Deny || as_account == Some(Says::Deny) {
+        let by_name = J::says_of(policy, caller.name(), action, arn, &context);
+        let by_account = caller.account().map(|by| J::says_of(policy, by, action, arn, &context));
+        if [Some(identity), Some(by_name), by_account].contains(&Some(Says::Deny)) {
             return false;
         }
-        let by_policy = named == Says::Allow || as_account == Some(Says::Allow);
+        let (named, as_account) = (by_name == Says::Allow, by_account == Some(Says::Allow));
         match cell.service() {
-            "sts" if !caller.own() || caller.is_service() => by_policy,
-            "sts" => by_policy && identity == Says::Allow,
-            "kms" => named == Says::Allow || (as_account == Some(Says::Allow) && identity == Says::Allow),
-            _ => named == Says::Allow || (caller.own() && identity == Says::Allow),
+            "sts" if !caller.own() || caller.is_service() => named || as_account,
+            "sts" => (named || as_account) && identity == Says::Allow,
+            "kms" => named || (as_account && identity == Says::Allow),
+            _ => named || (caller.own() && identity == Says::Allow),
         }
+    }
+
+    /// Whether the endpoint that a call comes through, if it does, lets it pass.
+    fn endpoint_lets(&self, caller: &Caller<'_>, cell: &Cell, arn: &str, context: &Context) -> bool {
+        let endpoint = context.get("aws:SourceVpce").and_then(|ids| self.endpoints.get(ids.first()?));
+        endpoint.is_none_or(|policy| {
+            policy.about(cell.service()).is_some_and(|policy| {
+                J::says_of(policy, caller.name(), &cell.action, arn, context) == Says::Allow
+            })
+        })
     }
 
     fn identity(&self, caller: &Caller<'_>, cell: &Cell, arn: &str, context: &Context) -> Says {
@@ -275,14 +299,21 @@ impl<J: Judge> Court<J> {
             Caller::Stranger | Caller::Foreigner => Says::Allow,
             Caller::Service(_) => Says::Nothing,
             Caller::Role { role, .. } => {
-                let policies = self.identity.get(*role).unwrap_or_else(|| panic!("no role {role}"));
-                let about = policies.iter().filter_map(|policy| policy.about(cell.service()));
-                let said = about.map(|policy| J::says(policy, &cell.action, arn, context));
-                said.fold(Says::Nothing, |so_far, one| match (so_far, one) {
+                // A deployment without proxy has no role for one.
+                let Some(policies) = self.identity.get(*role) else { return Says::Nothing };
+                let says = |parts: &Parts<J::Policy>| {
+                    let policy = parts.about(cell.service());
+                    policy.map_or(Says::Nothing, |policy| J::says(policy, &cell.action, arn, context))
+                };
+                let said = policies.iter().map(says).fold(Says::Nothing, |so_far, one| match (so_far, one) {
                     (Says::Deny, _) | (_, Says::Deny) => Says::Deny,
                     (Says::Allow, _) | (_, Says::Allow) => Says::Allow,
                     _ => Says::Nothing,
-                })
+                });
+                match self.boundaries.get(*role).filter(|_| said == Says::Allow) {
+                    Some(boundary) => both(said, says(boundary)),
+                    None => said,
+                }
             }
         }
     }

@@ -38,10 +38,10 @@ pub fn play(matrix: &Matrix, cases: &mut [Case]) -> Vec<Score> {
         // Cells with what the matrix says of them, as they are needed.
         let mut cells: BTreeMap<String, Vec<(Cell, bool)>> = BTreeMap::new();
         for role in case.policies.roles.clone() {
-            let name = role.name.trim_start_matches("portcullis-local-").to_owned();
+            let name = role.name.clone();
             let score = scores.entry(name.clone()).or_default();
             score.role.clone_from(&name);
-            let places = role.policies.iter().enumerate().map(|(index, document)| (Place::Identity(index), document));
+            let places = role.identity.iter().enumerate().map(|(index, document)| (Place::Identity(index), document));
             for (place, document) in places.chain([(Place::Trust, &role.trust)]) {
                 for (index, statement) in statements(document).into_iter().enumerate() {
                     // The same statement in another deployment is not another one.
@@ -73,7 +73,7 @@ pub fn play(matrix: &Matrix, cases: &mut [Case]) -> Vec<Score> {
                         .collect();
                     for mutant in all {
                         let count = score.played.entry(mutant.direction).or_default();
-                        let (mut identity, mut trust) = (role.policies.clone(), role.trust.clone());
+                        let (mut identity, mut trust) = (role.identity.clone(), role.trust.clone());
                         let document = match place {
                             Place::Identity(policy) => &mut identity[policy],
                             Place::Trust => &mut trust,
@@ -101,8 +101,8 @@ pub fn play(matrix: &Matrix, cases: &mut [Case]) -> Vec<Score> {
                             score.survivors.push(format!("{:?} {name} {sid} {}", case.deployment, mutant.name));
                         }
                     }
-                    case.own.swap(&role.name, &role.policies, &role.trust);
-                    case.second.swap(&role.name, &role.policies, &role.trust);
+                    case.own.swap(&role.name, &role.identity, &role.trust);
+                    case.second.swap(&role.name, &role.identity, &role.trust);
                 }
             }
         }

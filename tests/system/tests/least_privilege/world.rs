@@ -144,7 +144,11 @@ impl Matrix {
                         assert!(matrix.resources.insert(words[1].to_owned(), resource).is_none(), "{line}: twice");
                     }
                 }
-                "with" => drop(parts.insert(words[1].to_owned(), texts(2))),
+                "with" => {
+                    let words_of = |word: String| parts.get(&word).cloned().unwrap_or_else(|| vec![word]);
+                    let all = texts(2).into_iter().flat_map(words_of).collect::<Vec<String>>();
+                    parts.insert(words[1].to_owned(), all);
+                }
                 "same" => {
                     assert!(!comment.is_empty(), "line {}: why?", number + 1);
                     matrix.same.push(Same {
