@@ -124,14 +124,31 @@ mod tests {
 
     #[test]
     fn a_greedy_parameter_takes_what_is_left_if_all_of_it_is_plain() {
-        let route = Route { method: "ANY", template: "/app/{proxy+}", action: "", scopes: &[], access: Access::ByToken };
+        let route =
+            Route { method: "ANY", template: "/app/{proxy+}", action: "", scopes: &[], access: Access::ByToken };
         for path in ["/app/users", "/app/users/7/orders.json", "/app/users/", "/app/~a/b-c/d_e"] {
             assert_eq!(route.fill(path).as_deref(), Some(path));
         }
-        for path in ["/app", "/app/", "/app//", "/app//a", "/app/a//b", "/app/a//", "/app/../files", "/app/a/..", "/app/%2e%2e/a", "/app/*", "/app/a/*", "/apps/a", "/app/a?b"] {
+        for path in [
+            "/app",
+            "/app/",
+            "/app//",
+            "/app//a",
+            "/app/a//b",
+            "/app/a//",
+            "/app/../files",
+            "/app/a/..",
+            "/app/%2e%2e/a",
+            "/app/*",
+            "/app/a/*",
+            "/apps/a",
+            "/app/a?b",
+        ] {
             assert_eq!(route.fill(path), None, "{path}");
         }
-        for (method, takes) in [("GET", true), ("PURGE", true), ("ANY", false), ("get", false), ("*", false), ("", false)] {
+        for (method, takes) in
+            [("GET", true), ("PURGE", true), ("ANY", false), ("get", false), ("*", false), ("", false)]
+        {
             assert_eq!(route.takes(method), takes, "{method}");
         }
     }

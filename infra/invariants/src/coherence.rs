@@ -102,19 +102,22 @@ fn routes(graph: &Graph, repository: &Repository, findings: &mut Findings) {
         }
         documented.insert(route);
     }
-    let in_file: BTreeSet<String> = tunnel::routes(&repository.openapi)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(verb, path)| format!("{verb} {path}"))
-        .collect();
+    let routes_of = |document: &str| -> BTreeSet<String> {
+        let routes = tunnel::routes(document).unwrap_or_default();
+        routes.into_iter().map(|(verb, path)| format!("{verb} {path}")).collect()
+    };
+    let mut in_file = routes_of(&repository.openapi);
+    if graph.parameter("AppLinkId").is_some_and(|id| !id.is_empty()) {
+        in_file.extend(routes_of(&repository.app));
+    }
     for route in documented.symmetric_difference(&in_file) {
-        let text = if in_file.contains(route) { "is in openapi.yaml, and not deployed" } else { "is deployed, and not in openapi.yaml" };
+        let text = if in_file.contains(route) { "is in the document, and not deployed" } else { "is deployed, and not in the document" };
         findings.on(route, "route", text);
     }
     match tunnel::Edge::parse(&repository.routes) {
         Err(error) => findings.on("infra/cloudflare/routes.json", "JSON", error.to_string()),
         Ok(edge) => {
-            for fault in edge.agree(&repository.openapi).err().into_iter().flatten() {
+            for fault in edge.agree(&[&repository.openapi, &repository.app]).err().into_iter().flatten() {
                 findings.on("infra/cloudflare/routes.json", "routes", fault.to_string());
             }
         }
@@ -125,8 +128,9 @@ fn routes(graph: &Graph, repository: &Repository, findings: &mut Findings) {
         .filter(|line| !line.starts_with([' ', '#']) && line.contains(" /"))
         .map(str::to_owned)
         .collect();
-    for route in tried.symmetric_difference(&in_file) {
-        let text = if in_file.contains(route) { "has no line of refusals" } else { "has refusals, and is no route" };
+    let always = routes_of(&repository.openapi);
+    for route in tried.symmetric_difference(&always) {
+        let text = if always.contains(route) { "has no line of refusals" } else { "has refusals, and is no route" };
         findings.on(route, "tests/system/refusals.txt", text);
     }
 }

@@ -59,6 +59,7 @@ pub(crate) fn one_role_each(graph: &Graph, findings: &mut Findings) {
         );
         if role.stack != "bootstrap" {
             findings.must_be(role, "/PermissionsBoundary", &boundary);
+            outside_boundary(graph, role, &boundary, findings);
         }
         if !role.list("/ManagedPolicyArns").is_empty() && role.stack != "bootstrap" {
             findings.at(role, "/ManagedPolicyArns", "rights that stand elsewhere and change without us");
@@ -66,6 +67,21 @@ pub(crate) fn one_role_each(graph: &Graph, findings: &mut Findings) {
     }
     for policy in graph.of_kind("AWS::IAM::ManagedPolicy").filter(|policy| policy.stack != "bootstrap") {
         findings.at(policy, "Type", "rights of a role stand in the role");
+    }
+}
+
+/// Grants that the boundary does not let through are dead letters: the function would be refused.
+fn outside_boundary(graph: &Graph, role: &Resource, boundary: &str, findings: &mut Findings) {
+    let Some(policy) = graph.of_kind("AWS::IAM::ManagedPolicy").find(|policy| policy.reference == boundary) else {
+        findings.at(role, "/PermissionsBoundary", "no such policy is deployed");
+        return;
+    };
+    let empty = Value::Null;
+    let bounds = statements(policy.get("/PolicyDocument").unwrap_or(&empty));
+    for (at, one) in identity(role).iter().filter(|(_, one)| one.allow) {
+        for action in one.actions.iter().filter(|action| !bounds.iter().any(|bound| bound.allow && bound.covers(action))) {
+            findings.at(role, at, format!("{}: the boundary does not let `{action}` through", one.sid()));
+        }
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Repository {
     pub routes: String,
     /// `infra/aws/openapi.yaml`.
     pub openapi: String,
+    /// `infra/aws/app.yaml`: the route of an existing application behind the gate.
+    pub app: String,
     /// The list of routes and refusals that the system test runs.
     pub refusals: String,
     /// The packages in `functions/`.
@@ -55,6 +57,7 @@ impl Repository {
             terraform: files(root, "infra/cloudflare/terraform", &|name| name.ends_with(".tf")),
             routes: text("infra/cloudflare/routes.json"),
             openapi: text("infra/aws/openapi.yaml"),
+            app: text("infra/aws/app.yaml"),
             refusals: text("tests/system/refusals.txt"),
             packages: folders(&root.join("functions")),
             manifests: manifests(root),

@@ -219,13 +219,6 @@ impl Stack {
             ("SigningKeyArn", &signing_key),
             ("Architecture", if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }),
             ("CodeBucket", "local"),
-            ("WorkSubnetIds", "subnet-local-work"),
-            ("FetchSubnetIds", "subnet-local-fetch"),
-            ("S3EndpointId", "vpce-local-s3"),
-            ("KmsEndpointId", "vpce-local-kms"),
-            ("StsEndpointId", "vpce-local-sts"),
-            ("SsmEndpointId", "vpce-local-ssm"),
-            ("ExecuteApiEndpointId", "vpce-local-api"),
             ("Stage", ENV),
         ]
         .into_iter()

@@ -55,11 +55,6 @@ impl Stack {
                 ("SigningKeyArn", &signing),
                 ("SigningAlg", algorithm),
                 ("CodeBucket", "code"),
-                ("S3EndpointId", "vpce-s3"),
-                ("KmsEndpointId", "vpce-kms"),
-                ("SsmEndpointId", "vpce-ssm"),
-                ("StsEndpointId", "vpce-sts"),
-                ("ExecuteApiEndpointId", "vpce-api"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );

@@ -659,7 +659,7 @@ fn the_projects_own_document_is_served_with_the_projects_own_template() {
         ("DbDirectHost", "127.0.0.1"),
         ("Scan", "off"),
         ("CodeBucket", "code"),
-        ("ExecuteApiEndpointId", "vpce-api"),
+        ("SigningKeyArn", "arn:aws:kms:us-east-1:111122223333:key/signing"),
         ("Stage", "local"),
     ];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();

@@ -586,10 +586,7 @@ fn template() -> Template {
         ("DbDirectHost", "127.0.0.1"),
         ("Scan", "off"),
         ("CodeBucket", "code"),
-        ("S3EndpointId", "vpce-s3"),
-        ("KmsEndpointId", "vpce-kms"),
-        ("StsEndpointId", "vpce-sts"),
-        ("ExecuteApiEndpointId", "vpce-api"),
+        ("SigningKeyArn", "arn:aws:kms:us-east-1:111122223333:key/signing"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
@@ -878,7 +875,11 @@ fn whatever_a_functions_code_asks_of_aws_it_may_ask_through_our_endpoints_only()
                     assert_eq!(statement["Effect"], "Deny");
                     assert_eq!(statement["Condition"]["Null"]["lambda:SourceFunctionArn"], "false");
                     let endpoints = listed(&statement["Condition"]["StringNotEquals"]["aws:SourceVpce"]);
-                    assert!(endpoints.iter().all(|one| one.starts_with("vpce-")), "{}: {endpoints:?}", function.role_name);
+                    assert!(
+                        endpoints.iter().all(|one| one.starts_with("vpce-")),
+                        "{}: {endpoints:?}",
+                        function.role_name
+                    );
                     bound.extend(actions);
                 }
                 "JoinNetwork" => joins.extend(actions),
@@ -890,10 +891,16 @@ fn whatever_a_functions_code_asks_of_aws_it_may_ask_through_our_endpoints_only()
                 "KeepWhatFailed" => assert_eq!(actions, ["sqs:SendMessage"]),
                 // S3 and SSM use these keys in the function's name: no endpoint of ours sees that.
                 _ if statement["Condition"]["StringEquals"].get("kms:ViaService").is_some() => {}
-                _ => sent.extend(actions.into_iter().filter(|one| !NOT_SENT_BY_CODE.iter().any(|not| one.starts_with(not)))),
+                _ => sent
+                    .extend(actions.into_iter().filter(|one| !NOT_SENT_BY_CODE.iter().any(|not| one.starts_with(not)))),
             }
         }
-        assert_eq!(bound.iter().filter(|one| !one.starts_with("ssm:")).collect::<Vec<_>>(), sent.iter().collect::<Vec<_>>(), "{}", function.role_name);
+        assert_eq!(
+            bound.iter().filter(|one| !one.starts_with("ssm:")).collect::<Vec<_>>(),
+            sent.iter().collect::<Vec<_>>(),
+            "{}",
+            function.role_name
+        );
         assert_eq!(joins, kept, "{}", function.role_name);
         assert_eq!(joins.len(), 6, "{}", function.role_name);
     }

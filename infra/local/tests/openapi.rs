@@ -49,10 +49,10 @@ fn opened() -> Template {
     ];
     let mut parameters: BTreeMap<String, String> =
         names.iter().map(|name| ((*name).to_owned(), format!("arn:aws:s3:::{name}"))).collect();
-    for (name, value) in [("Env", "test"), ("Scan", "off"), ("ExecuteApiEndpointId", "vpce-api")] {
+    for (name, value) in [("Env", "test"), ("Scan", "off")] {
         parameters.insert(name.to_owned(), value.to_owned());
     }
-    for (name, key) in [("DataKeyArn", "data"), ("BucketKeyArn", "bucket")] {
+    for (name, key) in [("DataKeyArn", "data"), ("BucketKeyArn", "bucket"), ("SigningKeyArn", "signing")] {
         parameters.insert(name.to_owned(), format!("arn:aws:kms:us-east-1:111122223333:key/{key}"));
     }
     Template::deployed(&parameters, "111122223333", "us-east-1", "api123").unwrap()

@@ -69,7 +69,7 @@ fn deployed_roles() -> Vec<RoleSpec> {
         ("DbDirectHost", "127.0.0.1"),
         ("Scan", "off"),
         ("CodeBucket", "code"),
-        ("ExecuteApiEndpointId", "vpce-api"),
+        ("SigningKeyArn", "arn:aws:kms:us-east-1:111122223333:key/signing"),
     ];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     Template::deployed(&parameters, ACCOUNT, REGION, "api123").unwrap().deployment().roles.clone()

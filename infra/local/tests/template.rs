@@ -30,9 +30,7 @@ fn parameters(changes: &[(&str, &str)]) -> BTreeMap<String, String> {
         ("DbDirectPort", "4"),
         ("Scan", "off"),
         ("CodeBucket", "code"),
-        ("S3EndpointId", "vpce-s3"),
-        ("KmsEndpointId", "vpce-kms"),
-        ("ExecuteApiEndpointId", "vpce-api"),
+        ("SigningKeyArn", "arn:aws:kms:us-east-1:111122223333:key/signing"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
@@ -327,9 +325,7 @@ fn a_rule_without_permission_on_its_target_is_refused() {
     let refused = |from: &str, to: &str| {
         let text = template::functions().unwrap().to_string();
         assert_eq!(text.matches(from).count(), 1, "{from}");
-        let mut parameters = parameters(&[]);
-        parameters.remove("ExecuteApiEndpointId");
-        template::load(&text.replace(from, to), &parameters, ACCOUNT, REGION).unwrap_err()
+        template::load(&text.replace(from, to), &parameters(&[]), ACCOUNT, REGION).unwrap_err()
     };
     assert_eq!(
         refused(
@@ -340,16 +336,15 @@ fn a_rule_without_permission_on_its_target_is_refused() {
     );
     // The function is not its alias.
     assert_eq!(
-        refused(
-            r#""Arn":{"Ref":"IssuerKeysAlias"}"#,
-            r#""Arn":{"Fn::GetAtt":["IssuerKeysFunction","Arn"]}"#
-        ),
+        refused(r#""Arn":{"Ref":"IssuerKeysAlias"}"#, r#""Arn":{"Fn::GetAtt":["IssuerKeysFunction","Arn"]}"#),
         ["portcullis-test-issuer-keys-schedule: may not invoke `portcullis-test-issuer-keys`"]
     );
     let faults = refused(r#""DeadLetterConfig":{"TargetArn":{"Fn::GetAtt":["IssuerKeysDeadLetters","Arn"]}},"#, "");
     assert_eq!(
         faults,
-        ["portcullis-test-issuer-keys-schedule: `portcullis-test-issuer-keys:live` has no DeadLetterConfig for events that fail"]
+        [
+            "portcullis-test-issuer-keys-schedule: `portcullis-test-issuer-keys:live` has no DeadLetterConfig for events that fail"
+        ]
     );
 }
 
@@ -367,7 +362,7 @@ fn the_api_names_its_functions_by_alias_before_they_exist() {
 fn every_function_is_in_the_network_except_where_a_parameter_says_otherwise() {
     let everywhere = load(&[]);
     assert_eq!(everywhere.network.functions.len(), everywhere.functions.len());
-    let endpoints = [("kms", "vpce-kms"), ("s3", "vpce-s3")].map(|(name, id)| (name.to_owned(), id.to_owned()));
+    let endpoints = ["kms", "s3", "ssm", "sts"].map(|service| (service.to_owned(), format!("vpce-{service}")));
     assert_eq!(everywhere.network.endpoints, endpoints.into());
     let mirror_outside = load(&[("IssuerKeysNetwork", "lambda-managed")]);
     let outside: Vec<&str> = mirror_outside
@@ -416,10 +411,7 @@ fn a_function_is_one_file_that_holds_all_of_it() {
     let (mut outputs, mut groups) = (Vec::new(), Vec::new());
     for name in &names {
         let deployment = name.strip_suffix(".yaml").unwrap();
-        let pascal: String = deployment
-            .split('-')
-            .map(|word| word[..1].to_uppercase() + &word[1..])
-            .collect();
+        let pascal: String = deployment.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
         let part = read(name);
         let resources = part["Resources"].as_object().unwrap();
         let text = part.to_string();

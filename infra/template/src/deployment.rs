@@ -207,8 +207,10 @@ impl Documents {
                 documents.stacks.insert(stack.name.to_owned(), template);
             }
         }
-        if let Some(openapi) = open(&folder.join("openapi.yaml")) {
-            documents.inlined.insert("openapi.yaml".to_owned(), openapi);
+        for name in ["openapi.yaml", "app.yaml"] {
+            if let Some(document) = open(&folder.join(name)) {
+                documents.inlined.insert(name.to_owned(), document);
+            }
         }
         let parts = folder.join("functions");
         if let Some(header) = open(&parts.join("_stack.yaml")) {
@@ -301,10 +303,10 @@ impl Walk<'_> {
         for name in parameters(&template) {
             let piped = self.piped.get(name).filter(|(from, _)| from != stack);
             match (piped, self.profile.parameters.get(name)) {
-                (Some((from, _)), Some(_)) => {
+                (Some((from, value)), Some(other)) if value != other => {
                     self.faults.push(format!("{stack}: parameter {name} is given, and an output of {from}"));
                 }
-                (Some((_, value)), None) => {
+                (Some((_, value)), _) => {
                     given.insert(name.to_owned(), value.clone());
                 }
                 (None, Some(value)) => {

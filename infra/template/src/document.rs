@@ -92,7 +92,8 @@ pub fn merge(header: &Value, parts: &BTreeMap<String, Value>) -> Result<Value, V
     if faults.is_empty() { Ok(Value::Object(template)) } else { Err(faults) }
 }
 
-/// Puts `documents` where a template asks for them by [`INLINE`]; the name of an unknown one is a fault.
+/// Puts `documents` where a template asks for them by [`INLINE`]: one by name, or several, which become one. An unknown
+/// name is a fault, and so is what stands in two of them.
 ///
 /// # Errors
 /// All faults found.
@@ -104,16 +105,39 @@ pub fn inline(template: &mut Value, documents: &BTreeMap<String, Value>) -> Resu
 
 fn replace(value: &mut Value, documents: &BTreeMap<String, Value>, faults: &mut Vec<String>) {
     let asked = value.as_object().filter(|fields| fields.len() == 1).and_then(|fields| fields.get(INLINE));
-    match asked.map(|name| name.as_str().unwrap_or_default().to_owned()) {
-        Some(name) => match documents.get(&name) {
-            Some(document) => *value = document.clone(),
-            None => faults.push(format!("{INLINE}: no document `{name}`")),
-        },
+    match asked.cloned() {
+        Some(names) => {
+            let names = names.as_array().cloned().unwrap_or_else(|| vec![names]);
+            let mut whole = Value::Object(Map::new());
+            for name in names.iter().map(|name| name.as_str().unwrap_or_default()) {
+                match documents.get(name) {
+                    Some(document) => join(&mut whole, document, name, faults),
+                    None => faults.push(format!("{INLINE}: no document `{name}`")),
+                }
+            }
+            *value = whole;
+        }
         None => match value {
             Value::Array(items) => items.iter_mut().for_each(|item| replace(item, documents, faults)),
             Value::Object(fields) => fields.values_mut().for_each(|field| replace(field, documents, faults)),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         },
+    }
+}
+
+/// Adds `document` to `whole`: maps are joined, anything else may stand in one of them only.
+fn join(whole: &mut Value, document: &Value, at: &str, faults: &mut Vec<String>) {
+    let (Some(fields), Some(more)) = (whole.as_object_mut(), document.as_object()) else {
+        faults.push(format!("{INLINE}: {at} stands in two documents"));
+        return;
+    };
+    for (name, value) in more {
+        match fields.get_mut(name) {
+            Some(before) => join(before, value, &format!("{at}/{name}"), faults),
+            None => {
+                fields.insert(name.clone(), value.clone());
+            }
+        }
     }
 }
 
@@ -149,5 +173,19 @@ mod tests {
         inline(&mut template, &documents).unwrap();
         assert_eq!(template, json!({"Body": {"paths": {}}}));
         assert!(inline(&mut json!([{INLINE: "other"}]), &documents).is_err());
+    }
+
+    #[test]
+    fn several_documents_become_one_unless_they_say_the_same() {
+        let documents = BTreeMap::from([
+            ("a".to_owned(), json!({"info": 1, "paths": {"/a": {}}})),
+            ("b".to_owned(), json!({"paths": {"/b": {"Fn::If": []}}})),
+            ("c".to_owned(), json!({"info": 2})),
+        ]);
+        let mut template = json!({"Body": {INLINE: ["a", "b"]}});
+        inline(&mut template, &documents).unwrap();
+        assert_eq!(template, json!({"Body": {"info": 1, "paths": {"/a": {}, "/b": {"Fn::If": []}}}}));
+        assert!(inline(&mut json!({INLINE: ["a", "c"]}), &documents).unwrap_err()[0].contains("c/info stands in two"));
+        assert!(inline(&mut json!({INLINE: ["a", "nobody"]}), &documents).is_err());
     }
 }

@@ -36,9 +36,10 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("migrate", &["aws", "rds", "shared"]),
     ("testkit", &["shared"]),
     ("template", &[]),
-    ("deploy", &["invariants", "template"]),
-    ("local", &[]),
     ("tunnel", &[]),
+    ("invariants", &["template", "tunnel"]),
+    ("deploy", &["invariants", "template"]),
+    ("local", &["template"]),
     ("system", &[]),
     ("bench", &["local", "shared"]),
 ];

@@ -147,8 +147,9 @@ pub fn load(
     account: &str,
     region: &str,
 ) -> Result<Deployment, Vec<String>> {
-    let place = Place::new(account, region);
-    read(&[&template::Template::open("functions", &yaml(template)?, parameters, &place)?], account)
+    let (place, template) = (Place::new(account, region), yaml(template)?);
+    let given = completed(&template, parameters.clone());
+    read(&[&template::Template::open("functions", &template, &given, &place)?], account)
 }
 
 impl Template {
@@ -167,7 +168,8 @@ impl Template {
         let (functions, api) = (functions()?, api()?);
         let (mut to_functions, mut to_api) = (BTreeMap::new(), BTreeMap::new());
         for (name, value) in parameters {
-            let [in_functions, in_api] = [&functions, &api].map(|one| one["Parameters"].get(name).is_some());
+            let [in_functions, in_api] =
+                [&functions, &api].map(|one| one.pointer(&format!("/Parameters/{name}")).is_some());
             if in_api {
                 to_api.insert(name.clone(), value.clone());
             }
@@ -175,6 +177,7 @@ impl Template {
                 to_functions.insert(name.clone(), value.clone());
             }
         }
+        let (to_functions, to_api) = (completed(&functions, to_functions), completed(&api, to_api));
         let functions = template::Template::open("functions", &functions, &to_functions, &place);
         let api = template::Template::open("api", &api, &to_api, &place);
         let (functions, api) = match (functions, api) {
@@ -231,6 +234,19 @@ pub fn api() -> Result<Value, Vec<String>> {
     }
     template::inline(&mut api, &documents)?;
     Ok(api)
+}
+
+/// The given parameters and made-up ids of whatever belongs to a network, which nothing here has.
+fn completed(template: &Value, mut given: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    const IDS: [(&str, &str); 3] = [("SecurityGroupId", "sg"), ("SubnetIds", "subnet"), ("EndpointId", "vpce")];
+    for name in template.get("Parameters").and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+        for (suffix, kind) in IDS {
+            if let Some(whose) = name.strip_suffix(suffix) {
+                given.entry(name.clone()).or_insert_with(|| format!("{kind}-{}", whose.to_lowercase()));
+            }
+        }
+    }
+    given
 }
 
 fn read(templates: &[&template::Template], account: &str) -> Result<Deployment, Vec<String>> {
@@ -375,7 +391,15 @@ impl Reader {
         self.only(
             id,
             properties,
-            &["RoleName", "Description", "AssumeRolePolicyDocument", "Policies", "MaxSessionDuration"],
+            // A boundary grants nothing: what a role may do under it is what its own policies say, at most.
+            &[
+                "RoleName",
+                "Description",
+                "AssumeRolePolicyDocument",
+                "PermissionsBoundary",
+                "Policies",
+                "MaxSessionDuration",
+            ],
         );
         let name = self.text(id, properties, "RoleName")?;
         let trust = properties.get("AssumeRolePolicyDocument").cloned().unwrap_or_default();
