@@ -46,9 +46,9 @@ async fn the_calls_of_every_deployment_are_those_that_are_written_down() {
     let mut text = HEAD.to_owned();
     let (mut known, mut sessions) = (BTreeSet::new(), BTreeMap::new());
     for (run, parameters) in [
-        ("kms rs256 proxy", &[][..]),
-        ("ssm rs256 proxy", &[("Signer", "ssm")][..]),
-        ("kms rs256 direct", &[("DbMode", "direct")][..]),
+        ("kms rs256 proxy inside", &[][..]),
+        ("ssm rs256 proxy inside", &[("Signer", "ssm")][..]),
+        ("kms rs256 direct inside", &[("DbMode", "direct")][..]),
     ] {
         let running = Running::start_with(parameters).await;
         everything(&running).await;
@@ -103,7 +103,11 @@ async fn everything(running: &Running) {
         let record = with("record", &sealed["items"][0]["record"]);
         call("POST", "/fields/decrypt", Some(&record)).await;
         call("POST", "/fields/inspect", Some(&record)).await;
-        call("POST", "/fields/index", Some(&with("value", &json!("aGk")))).await;
+        let mut value = with("value", &json!("aGk"));
+        value["items"][0]["normalisation"] = json!("nfc_casefold");
+        value["items"][0]["bits"] = json!(16);
+        value["items"][0].as_object_mut().unwrap().remove("row");
+        call("POST", "/fields/index", Some(&value)).await;
         for deployment in ["data-key-encrypt", "data-key-decrypt"] {
             stack.lambda.recycle(&format!("portcullis-{ENV}-{deployment}")).await;
         }
@@ -117,7 +121,8 @@ async fn everything(running: &Running) {
     let path = format!("/files/{}", plan["id"].as_str().unwrap());
     let renewed = call("POST", &format!("{path}/url"), None).await.json();
     let headers = renewed["upload"]["headers"].as_object().unwrap();
-    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
+    let headers: Vec<(&str, &str)> =
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
     let url = renewed["upload"]["url"].as_str().unwrap();
     let put = running.api.send("PUT", url, &headers, content.as_slice().into()).await.unwrap();
     assert_eq!(put.status, 200, "{}", put.outcome());
@@ -162,7 +167,8 @@ async fn everything(running: &Running) {
 fn seen(running: &Running) -> Seen {
     let mut seen = Seen::default();
     for entry in running.stack.account.iam.trail() {
-        let Some((role, session)) = entry.principal.split_once("assumed-role/").and_then(|(_, rest)| rest.split_once('/'))
+        let Some((role, session)) =
+            entry.principal.split_once("assumed-role/").and_then(|(_, rest)| rest.split_once('/'))
         else {
             continue;
         };
@@ -184,7 +190,7 @@ fn seen(running: &Running) -> Seen {
         let (verdict, action) = (if entry.allowed { "allow" } else { "deny" }, &entry.action);
         let resource = swap(places.resource(&entry));
         let mut line = format!("{verdict} {who} {action} {resource}");
-        for (key, values) in places.context(&resource, &entry.context) {
+        for (key, values) in places.context(action, &resource, &entry.context) {
             let values: Vec<String> = values.into_iter().map(&swap).collect();
             write!(line, " {key}={}", values.join(",")).unwrap();
         }
@@ -217,6 +223,7 @@ const COMMON: &[&str] = &[
 /// How AWS writes the keys that have capitals.
 const WRITTEN: &[&str] = &[
     "aws:SecureTransport",
+    "aws:SourceVpce",
     "aws:TagKeys",
     "aws:RequestTag/portcullis:signing",
     "kms:BypassPolicyLockoutSafetyCheck",
@@ -240,7 +247,11 @@ struct Places<'a> {
 impl Places<'_> {
     fn resource(&self, entry: &TrailEntry) -> String {
         let places = &self.running.stack.places;
-        let named = [(&places.data_key, "key/data"), (&places.bucket_key, "key/bucket"), (&places.signing_key, "key/parameters")];
+        let named = [
+            (&places.data_key, "key/data"),
+            (&places.bucket_key, "key/bucket"),
+            (&places.signing_key, "key/parameters"),
+        ];
         if let Some((_, name)) = named.iter().find(|(arn, _)| **arn == entry.resource) {
             return (*name).to_owned();
         }
@@ -248,7 +259,8 @@ impl Places<'_> {
         let arn = entry.resource.as_str();
         let after = |prefix: &str| arn.strip_prefix(prefix).map(|rest| ids(rest));
         let regional = |service: &str, rest: &str| format!("arn:aws:{service}:{REGION}:{ACCOUNT}:{rest}");
-        let (trust, objects) = (format!("arn:aws:s3:::{}", places.trust_bucket), format!("arn:aws:s3:::{}", places.object_bucket));
+        let (trust, objects) =
+            (format!("arn:aws:s3:::{}", places.trust_bucket), format!("arn:aws:s3:::{}", places.object_bucket));
         if arn == trust {
             return "trust-bucket".to_owned();
         } else if arn == objects {
@@ -259,26 +271,41 @@ impl Places<'_> {
         let found = after(&format!("{trust}/"))
             .map(|key| key.replace("issuers/access.json", "issuers/{id}.json"))
             .or_else(|| after(&format!("{objects}/")).map(|key| format!("objects/{key}")))
-            .or_else(|| after(&regional("kms", "key/")).map(|_| if tagged { "key/signing" } else { "key/new" }.to_owned()))
-            .or_else(|| after(&format!("arn:aws:iam::{ACCOUNT}:role/portcullis-{ENV}-")).map(|name| format!("role/{name}")))
+            .or_else(|| {
+                after(&regional("kms", "key/")).map(|_| if tagged { "key/signing" } else { "key/new" }.to_owned())
+            })
+            .or_else(|| {
+                after(&format!("arn:aws:iam::{ACCOUNT}:role/portcullis-{ENV}-")).map(|name| format!("role/{name}"))
+            })
             .or_else(|| after(&regional("rds-db", "dbuser:prx-0a1b2c3d4e5f60718/")).map(|user| format!("proxy/{user}")))
-            .or_else(|| after(&regional("rds-db", "dbuser:db-LOCALSTACKINSTANCE0000000/")).map(|user| format!("instance/{user}")))
-            .or_else(|| after(&regional("ssm", "parameter/portcullis/")).map(|name| format!("parameter/{}", last_is_an_id(&name))));
+            .or_else(|| {
+                after(&regional("rds-db", "dbuser:db-LOCALSTACKINSTANCE0000000/"))
+                    .map(|user| format!("instance/{user}"))
+            })
+            .or_else(|| {
+                after(&regional("ssm", "parameter/portcullis/"))
+                    .map(|name| format!("parameter/{}", last_is_an_id(&name)))
+            });
         found.unwrap_or_else(|| arn.to_owned())
     }
 
-    fn context(&self, resource: &str, context: &Context) -> BTreeMap<String, Vec<String>> {
+    fn context(&self, action: &str, resource: &str, context: &Context) -> BTreeMap<String, Vec<String>> {
         let names: Vec<String> = context.values("kms:EncryptionContextKeys").unwrap_or_default().to_vec();
         let mut kept = BTreeMap::new();
         for (key, values) in context.iter().filter(|(key, _)| !COMMON.contains(key)) {
             let of_the_resource = ["key/new", "any-key"].contains(&resource);
             let said = ["kms:keyspec", "kms:keyusage"].contains(&key) && !of_the_resource;
             let plain = key == "aws:securetransport" && !context_is_signed(context);
-            if said || plain || key.starts_with("aws:resourcetag/") {
+            // Whether a trust object is read again or asked about depends on how long the last time is ago.
+            let asked = key == "s3:if-none-match" && action == "s3:GetObject";
+            if said || plain || asked || key.starts_with("aws:resourcetag/") {
                 continue;
             }
             let name = key.strip_prefix("kms:encryptioncontext:").and_then(|lower| {
-                names.iter().find(|name| name.eq_ignore_ascii_case(lower)).map(|name| format!("kms:EncryptionContext:{name}"))
+                names
+                    .iter()
+                    .find(|name| name.eq_ignore_ascii_case(lower))
+                    .map(|name| format!("kms:EncryptionContext:{name}"))
             });
             let written = WRITTEN.iter().find(|written| written.eq_ignore_ascii_case(key));
             let name = name.or_else(|| written.map(|name| (*name).to_owned())).unwrap_or_else(|| key.to_owned());
@@ -292,11 +319,18 @@ impl Places<'_> {
     fn value(&self, key: &str, value: &str) -> String {
         let value = ids(&self.named(value));
         match key {
+            "aws:SourceVpce" => {
+                value.strip_prefix("vpce-local-").map_or(value.clone(), |one| format!("{{{one}-endpoint}}"))
+            }
             "s3:signatureAge" => "0".to_owned(),
             "s3:if-match" => "{etag}".to_owned(),
-            "sts:RoleSessionName" => value.split_once('-').map_or(value.clone(), |(kind, _)| format!("{kind}-{{tenant}}")),
+            "sts:RoleSessionName" => {
+                value.split_once('-').map_or(value.clone(), |(kind, _)| format!("{kind}-{{tenant}}"))
+            }
             "kms:EncryptionContext:tenant" => "{tenant}".to_owned(),
-            "kms:EncryptionContext:aws:s3:arn" => value.replace("/t/acme/", "/t/{tenant}/").replace("/t/globex/", "/t/{tenant}/"),
+            "kms:EncryptionContext:aws:s3:arn" => {
+                value.replace("/t/acme/", "/t/{tenant}/").replace("/t/globex/", "/t/{tenant}/")
+            }
             "kms:EncryptionContext:PARAMETER_ARN" => last_is_an_id(&value),
             _ => value,
         }
@@ -311,6 +345,7 @@ impl Places<'_> {
             .replace(places.trust_bucket, "{trust}")
             .replace(places.object_bucket, "{objects}")
             .replace(ACCOUNT, "{account}")
+            .replace(REGION, "{region}")
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::mutants::texts;
 use crate::policies::{ACCOUNT, Policies, REGION, default_key_policy};
-use crate::world::{Cell, Context, Matrix};
+use crate::world::{Cell, Context, Matrix, principal};
 
 /// What one policy says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +150,9 @@ impl Judge for Second {
 fn value(key: &str, list: &[String]) -> iam_rs::ContextValue {
     let first = list.first().cloned().unwrap_or_default();
     match key {
-        "kms:EncryptionContextKeys" | "kms:ResourceAliases" | "aws:TagKeys" => iam_rs::ContextValue::StringList(list.to_vec()),
+        "kms:EncryptionContextKeys" | "kms:ResourceAliases" | "aws:TagKeys" => {
+            iam_rs::ContextValue::StringList(list.to_vec())
+        }
         "aws:SecureTransport" => iam_rs::ContextValue::Boolean(first == "true"),
         "s3:signatureAge" => iam_rs::ContextValue::Number(first.parse().expect(&first)),
         _ => iam_rs::ContextValue::String(first),
@@ -245,12 +247,11 @@ impl<J: Judge> Court<J> {
     pub fn allows(&self, matrix: &Matrix, cell: &Cell) -> bool {
         let resource = &matrix.resources[&*cell.resource];
         let caller = Caller::of(&cell.who);
-        let context = caller.context(cell);
-        let (action, arn) = (&*cell.action, resource.arn.as_str());
+        let (action, arn, context) = (&*cell.action, resource.arn.as_str(), &*cell.context);
 
-        let mut identity = self.identity(&caller, cell, arn, &context);
+        let mut identity = self.identity(&caller, cell, arn);
         if let Some(policy) = self.sessions.get(&*cell.who).filter(|_| identity == Says::Allow) {
-            identity = both(identity, J::says(policy, action, arn, &context));
+            identity = both(identity, J::says(policy, action, arn, context));
         }
         let resources = match cell.service() {
             // What is elsewhere, or another deployment's, has its own policy, of which nothing is known here.
@@ -261,7 +262,7 @@ impl<J: Judge> Court<J> {
             _ => None,
         };
         let alone = resources.is_none_or(|policy| !policy.names_somebody) && cell.service() != "sts";
-        if (alone && identity != Says::Allow) || !self.endpoint_lets(&caller, cell, arn, &context) {
+        if (alone && identity != Says::Allow) || !self.endpoint_lets(&caller, cell, arn) {
             return false;
         }
         let target = arn.rsplit("role/portcullis-local-").next().filter(|_| cell.service() == "sts");
@@ -270,8 +271,8 @@ impl<J: Judge> Court<J> {
             // A role that is not ours does not trust ours; elsewhere whoever is foreign has no say at all.
             return caller.own() && cell.service() != "sts" && identity == Says::Allow;
         };
-        let by_name = J::says_of(policy, caller.name(), action, arn, &context);
-        let by_account = caller.account().map(|by| J::says_of(policy, by, action, arn, &context));
+        let by_name = J::says_of(policy, caller.name(), action, arn, context);
+        let by_account = caller.account().map(|by| J::says_of(policy, by, action, arn, context));
         if [Some(identity), Some(by_name), by_account].contains(&Some(Says::Deny)) {
             return false;
         }
@@ -284,33 +285,54 @@ impl<J: Judge> Court<J> {
         }
     }
 
+    /// What the role's own policies say, were they all that stands between it and the resource.
+    pub fn role_allows(&self, matrix: &Matrix, cell: &Cell) -> bool {
+        let arn = &matrix.resources[&*cell.resource].arn;
+        let Some(policies) = self.identity.get(&*cell.who) else { return false };
+        let about = policies.iter().filter_map(|policy| policy.about(cell.service()));
+        let said: Vec<Says> = about.map(|policy| J::says(policy, &cell.action, arn, &cell.context)).collect();
+        said.contains(&Says::Allow) && !said.contains(&Says::Deny)
+    }
+
+    /// What the trust policy of the role says that is to be taken on, were it all.
+    pub fn trust_allows(&self, matrix: &Matrix, cell: &Cell) -> bool {
+        let arn = &matrix.resources[&*cell.resource].arn;
+        let trust = arn.rsplit("role/portcullis-local-").next().and_then(|role| self.trust.get(role));
+        let Some(policy) = trust.filter(|_| arn.contains(ACCOUNT)) else { return false };
+        let caller = Caller::of(&cell.who);
+        let by = [Some(caller.name()), caller.account()].into_iter().flatten();
+        let said: Vec<Says> = by.map(|by| J::says_of(policy, by, &cell.action, arn, &cell.context)).collect();
+        said.contains(&Says::Allow) && !said.contains(&Says::Deny)
+    }
+
     /// Whether the endpoint that a call comes through, if it does, lets it pass.
-    fn endpoint_lets(&self, caller: &Caller<'_>, cell: &Cell, arn: &str, context: &Context) -> bool {
-        let endpoint = context.get("aws:SourceVpce").and_then(|ids| self.endpoints.get(ids.first()?));
+    fn endpoint_lets(&self, caller: &Caller, cell: &Cell, arn: &str) -> bool {
+        let through = cell.context.get("aws:SourceVpce").filter(|_| !caller.is_service());
+        let endpoint = through.and_then(|ids| self.endpoints.get(ids.first()?));
         endpoint.is_none_or(|policy| {
             policy.about(cell.service()).is_some_and(|policy| {
-                J::says_of(policy, caller.name(), &cell.action, arn, context) == Says::Allow
+                J::says_of(policy, caller.name(), &cell.action, arn, &cell.context) == Says::Allow
             })
         })
     }
 
-    fn identity(&self, caller: &Caller<'_>, cell: &Cell, arn: &str, context: &Context) -> Says {
+    fn identity(&self, caller: &Caller, cell: &Cell, arn: &str) -> Says {
         match caller {
-            Caller::Stranger | Caller::Foreigner => Says::Allow,
+            Caller::Stranger(_) | Caller::Foreigner(_) => Says::Allow,
             Caller::Service(_) => Says::Nothing,
-            Caller::Role { role, .. } => {
+            Caller::Role(role, _) => {
                 // A deployment without proxy has no role for one.
-                let Some(policies) = self.identity.get(*role) else { return Says::Nothing };
+                let Some(policies) = self.identity.get(role) else { return Says::Nothing };
                 let says = |parts: &Parts<J::Policy>| {
                     let policy = parts.about(cell.service());
-                    policy.map_or(Says::Nothing, |policy| J::says(policy, &cell.action, arn, context))
+                    policy.map_or(Says::Nothing, |policy| J::says(policy, &cell.action, arn, &cell.context))
                 };
                 let said = policies.iter().map(says).fold(Says::Nothing, |so_far, one| match (so_far, one) {
                     (Says::Deny, _) | (_, Says::Deny) => Says::Deny,
                     (Says::Allow, _) | (_, Says::Allow) => Says::Allow,
                     _ => Says::Nothing,
                 });
-                match self.boundaries.get(*role).filter(|_| said == Says::Allow) {
+                match self.boundaries.get(role).filter(|_| said == Says::Allow) {
                     Some(boundary) => both(said, says(boundary)),
                     None => said,
                 }
@@ -327,50 +349,39 @@ fn both(one: Says, two: Says) -> Says {
     }
 }
 
-/// Somebody of the matrix.
-enum Caller<'a> {
-    Role { role: &'a str, arn: String },
+/// Somebody of the matrix, with his ARN.
+enum Caller {
+    /// A role of ours, by name.
+    Role(String, String),
     /// Another role of the account, which may do everything as far as its own policies go.
-    Stranger,
+    Stranger(String),
     /// The same in another account.
-    Foreigner,
-    Service(&'a str),
+    Foreigner(String),
+    Service(String),
 }
 
-const STRANGER: &str = "arn:aws:iam::111122223333:role/stranger";
-const FOREIGNER: &str = "arn:aws:iam::444455556666:role/foreigner";
-
-impl Caller<'_> {
-    fn of(who: &str) -> Caller<'_> {
-        match who {
-            "stranger" => Caller::Stranger,
-            "foreigner" => Caller::Foreigner,
-            service if service.contains(".amazonaws.com") => Caller::Service(service),
-            _ => {
-                let role = who.split(':').next().unwrap_or_default();
-                Caller::Role { role, arn: format!("arn:aws:iam::{ACCOUNT}:role/portcullis-local-{role}") }
-            }
-        }
-    }
-
-    fn arn(&self) -> &str {
-        match self {
-            Caller::Role { arn, .. } => arn,
-            Caller::Stranger => STRANGER,
-            Caller::Foreigner => FOREIGNER,
-            Caller::Service(_) => "",
+impl Caller {
+    fn of(who: &str) -> Caller {
+        match (who, principal(who)) {
+            ("stranger", Some(arn)) => Caller::Stranger(arn),
+            ("foreigner", Some(arn)) => Caller::Foreigner(arn),
+            (_, Some(arn)) => Caller::Role(who.split(':').next().unwrap_or_default().to_owned(), arn),
+            (service, None) => Caller::Service(service.to_owned()),
         }
     }
 
     fn name(&self) -> By<'_> {
         match self {
             Caller::Service(name) => By::Service(name),
-            _ => By::Name(self.arn()),
+            Caller::Role(_, arn) | Caller::Stranger(arn) | Caller::Foreigner(arn) => By::Name(arn),
         }
     }
 
     fn account(&self) -> Option<By<'_>> {
-        (!self.is_service()).then(|| By::Account(self.arn()))
+        match self {
+            Caller::Service(_) => None,
+            Caller::Role(_, arn) | Caller::Stranger(arn) | Caller::Foreigner(arn) => Some(By::Account(arn)),
+        }
     }
 
     fn is_service(&self) -> bool {
@@ -378,19 +389,6 @@ impl Caller<'_> {
     }
 
     fn own(&self) -> bool {
-        !matches!(self, Caller::Foreigner)
-    }
-
-    /// What AWS knows about the caller besides.
-    fn context(&self, cell: &Cell) -> Context {
-        let mut context = (*cell.context).clone();
-        let mut put = |key: &str, value: &str| {
-            context.entry(key.to_owned()).or_insert_with(|| vec![value.to_owned()]);
-        };
-        if !self.is_service() {
-            put("aws:PrincipalArn", self.arn());
-            put("aws:PrincipalAccount", self.arn().split(':').nth(4).unwrap_or_default());
-        }
-        context
+        !matches!(self, Caller::Foreigner(_))
     }
 }

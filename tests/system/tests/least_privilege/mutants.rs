@@ -24,12 +24,18 @@ pub struct Mutant {
 
 /// All mutants of a statement of an identity policy.
 pub fn of_identity(matrix: &Matrix, statement: &Value) -> Vec<Mutant> {
+    if statement["Effect"] == "Deny" {
+        return of_denial(statement);
+    }
     let mut mutants = less(statement);
-    let mut more = |name: String, change: &dyn Fn(&mut Value)| mutants.push(changed(statement, Direction::More, name, change));
+    let mut more =
+        |name: String, change: &dyn Fn(&mut Value)| mutants.push(changed(statement, Direction::More, name, change));
     let (actions, resources) = (texts(&statement["Action"]), texts(&statement["Resource"]));
     for service in services(&actions) {
         let siblings = matrix.actions.get(&service).unwrap_or_else(|| panic!("no actions of {service} are tried"));
-        for sibling in siblings.iter().filter(|sibling| !actions.contains(sibling)) {
+        // An action that knows no resource is not allowed by a statement that names one.
+        let reached = |sibling: &&String| !matrix.nowhere.contains(*sibling) || resources == ["*"];
+        for sibling in siblings.iter().filter(|sibling| !actions.contains(sibling)).filter(reached) {
             more(format!("also {sibling}"), &|one| one["Action"] = with(&actions, sibling));
         }
         more(format!("also {service}:*"), &|one| one["Action"] = with(&actions, &format!("{service}:*")));
@@ -52,10 +58,36 @@ pub fn of_identity(matrix: &Matrix, statement: &Value) -> Vec<Mutant> {
     mutants
 }
 
+/// A denial that denies less lets more pass: all of it gone, one action or resource of it, or what it spares spared more.
+fn of_denial(statement: &Value) -> Vec<Mutant> {
+    let mut mutants = less(statement);
+    let block = statement["Condition"].as_object().cloned().unwrap_or_default();
+    for (operator, keys) in &block {
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            match operator.as_str() {
+                "StringNotEquals" => {
+                    let values = with(&texts(value), "other");
+                    mutants.push(changed(statement, Direction::More, format!("{key} may also be another"), &|one| {
+                        one["Condition"][operator][key] = values.clone();
+                    }));
+                    mutants.push(changed(statement, Direction::More, format!("{key} may be missing"), &|one| {
+                        one["Condition"]["Null"][key] = json!("false");
+                    }));
+                }
+                "Null" => {}
+                other => panic!("no mutant is known for a denial with {other}"),
+            }
+        }
+    }
+    mutants.iter_mut().for_each(|mutant| mutant.direction = Direction::More);
+    mutants
+}
+
 /// All mutants of a statement of a trust policy.
 pub fn of_trust(matrix: &Matrix, statement: &Value, account: &str) -> Vec<Mutant> {
     let mut mutants = less(statement);
-    let mut more = |name: String, change: &dyn Fn(&mut Value)| mutants.push(changed(statement, Direction::More, name, change));
+    let mut more =
+        |name: String, change: &dyn Fn(&mut Value)| mutants.push(changed(statement, Direction::More, name, change));
     let actions = texts(&statement["Action"]);
     for sibling in matrix.actions["sts"].iter().filter(|sibling| !actions.contains(sibling)) {
         more(format!("also {sibling}"), &|one| one["Action"] = with(&actions, sibling));
@@ -98,7 +130,8 @@ fn less(statement: &Value) -> Vec<Mutant> {
 fn looser(statement: &Value) -> Vec<Mutant> {
     let mut mutants = Vec::new();
     let block = statement["Condition"].as_object().cloned().unwrap_or_default();
-    let mut more = |name: String, change: &dyn Fn(&mut Value)| mutants.push(changed(statement, Direction::More, name, change));
+    let mut more =
+        |name: String, change: &dyn Fn(&mut Value)| mutants.push(changed(statement, Direction::More, name, change));
     for (operator, keys) in &block {
         for (key, value) in keys.as_object().into_iter().flatten() {
             // One key of one operator taken out, and perhaps another condition put in.
@@ -160,11 +193,11 @@ fn wider(arn: &str) -> Vec<String> {
     let mut all = Vec::new();
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let [prefix, partition, service, region, account, path] = parts.as_slice() else { return all };
-    let rebuilt = |region: &str, account: &str, path: &str| format!("{prefix}:{partition}:{service}:{region}:{account}:{path}");
+    let rebuilt =
+        |region: &str, account: &str, path: &str| format!("{prefix}:{partition}:{service}:{region}:{account}:{path}");
     let mut path = (*path).to_owned();
     for place in ["region", "account"] {
-        let (wide_region, wide_account) =
-            if place == "region" { ("*", *account) } else { (*region, "*") };
+        let (wide_region, wide_account) = if place == "region" { ("*", *account) } else { (*region, "*") };
         if (place == "region" && !region.is_empty()) || (place == "account" && !account.is_empty()) {
             all.push(rebuilt(wide_region, wide_account, &path));
         }
@@ -182,7 +215,8 @@ fn changed(statement: &Value, direction: Direction, name: String, change: &dyn F
     Mutant { direction, name, statement: Some(statement) }
 }
 
-fn services(actions: &[String]) -> Vec<String> {
+/// The services of actions.
+pub fn services(actions: &[String]) -> Vec<String> {
     let mut all: Vec<String> = actions.iter().filter_map(|action| Some(action.split_once(':')?.0.to_owned())).collect();
     all.dedup();
     all

@@ -41,7 +41,8 @@ pub fn capabilities(matrix: &Matrix) -> String {
     for row in matrix.rows.iter().filter(|row| row.kind != Kind::Not) {
         for who in row.who.iter().filter(|who| !who.contains([':', '.'])) {
             for resource in row.resources_of(who) {
-                let Some((column, _)) = COLUMNS.iter().find(|(_, starts)| starts.iter().any(|start| resource.starts_with(start)))
+                let Some((column, _)) =
+                    COLUMNS.iter().find(|(_, starts)| starts.iter().any(|start| resource.starts_with(start)))
                 else {
                     continue;
                 };
@@ -49,7 +50,13 @@ pub fn capabilities(matrix: &Matrix) -> String {
                     roles.push(who.clone());
                 }
                 let mut on = format!("`{resource}`");
-                let marks: Vec<&str> = row.conditions.iter().filter_map(|one| one.key.strip_prefix("kms:EncryptionContext:purpose").map(|_| one.example.as_str())).collect();
+                let marks: Vec<&str> = row
+                    .conditions
+                    .iter()
+                    .filter_map(|one| {
+                        one.key.strip_prefix("kms:EncryptionContext:purpose").map(|_| one.example.as_str())
+                    })
+                    .collect();
                 if let [purpose] = marks.as_slice() {
                     on = (*purpose).to_owned();
                 }
@@ -61,7 +68,8 @@ pub fn capabilities(matrix: &Matrix) -> String {
             }
         }
     }
-    let mut page = format!("| role | {} |\n|---|", COLUMNS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" | "));
+    let mut page =
+        format!("| role | {} |\n|---|", COLUMNS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" | "));
     page.push_str(&"---|".repeat(COLUMNS.len()));
     page.push('\n');
     for role in roles {
@@ -82,8 +90,8 @@ pub fn capabilities(matrix: &Matrix) -> String {
 
 /// Role × how its mutants fared.
 pub fn score(matrix: &Matrix, scores: &[Score]) -> String {
-    let mut page = "| role | statements | less: caught | more: caught | mean the same |\n|---|---|---|---|---|\n".to_owned();
-    let (mut statements, mut less, mut more, mut same) = (0, (0, 0), (0, 0), 0);
+    let mut page = "| role | statements | less: caught | more: caught | of these held anyway | mean the same |\n|---|---|---|---|---|---|\n".to_owned();
+    let (mut statements, mut less, mut more, mut held, mut same) = (0, (0, 0), (0, 0), 0, 0);
     for score in scores {
         let of = |direction| score.played.get(&direction).copied().unwrap_or_default();
         let (fewer, wider) = (of(Direction::Less), of(Direction::More));
@@ -91,10 +99,17 @@ pub fn score(matrix: &Matrix, scores: &[Score]) -> String {
         less = (less.0 + fewer.0, less.1 + fewer.1);
         more = (more.0 + wider.0, more.1 + wider.1);
         same += score.same.len();
+        held += score.held;
         let (role, count, equal) = (&score.role, score.statements, score.same.len());
-        writeln!(page, "| {role} | {count} | {} / {} | {} / {} | {equal} |", fewer.0, fewer.1, wider.0, wider.1).unwrap();
+        writeln!(
+            page,
+            "| {role} | {count} | {} / {} | {} / {} | {} | {equal} |",
+            fewer.0, fewer.1, wider.0, wider.1, score.held
+        )
+        .unwrap();
     }
-    writeln!(page, "| **all** | {statements} | {} / {} | {} / {} | {same} |", less.0, less.1, more.0, more.1).unwrap();
+    writeln!(page, "| **all** | {statements} | {} / {} | {} / {} | {held} | {same} |", less.0, less.1, more.0, more.1)
+        .unwrap();
     if !matrix.same.is_empty() {
         page.push_str("\nThe mutants that mean the same:\n\n");
         for same in &matrix.same {

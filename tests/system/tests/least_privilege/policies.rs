@@ -49,7 +49,8 @@ impl Policies {
         let graph = graph(deployment);
         let text = |value: Option<String>| value.unwrap_or_default();
         let mut roles = Vec::new();
-        for role in graph.of_kind("AWS::IAM::Role").filter(|role| ["functions", "data"].contains(&role.stack.as_str())) {
+        for role in graph.of_kind("AWS::IAM::Role").filter(|role| ["functions", "data"].contains(&role.stack.as_str()))
+        {
             let boundary = role.text("/PermissionsBoundary").map(|arn| {
                 let found = graph.of_kind("AWS::IAM::ManagedPolicy").find(|policy| policy.reference == arn);
                 found.and_then(|policy| policy.get("/PolicyDocument")).expect(&arn).clone()
@@ -85,9 +86,16 @@ impl Policies {
 fn graph(deployment: &[&str]) -> Graph {
     static DOCUMENTS: OnceLock<Documents> = OnceLock::new();
     let folder = root().join("infra/aws");
-    let documents = DOCUMENTS.get_or_init(|| Documents::read(&folder).unwrap_or_else(|faults| panic!("{}", faults.join("\n"))));
+    let documents =
+        DOCUMENTS.get_or_init(|| Documents::read(&folder).unwrap_or_else(|faults| panic!("{}", faults.join("\n"))));
     let has = |one: &str| deployment.contains(&one);
-    let algorithm = if has("es256") { "ES256" } else if has("eddsa") { "EdDSA" } else { "RS256" };
+    let algorithm = if has("es256") {
+        "ES256"
+    } else if has("eddsa") {
+        "EdDSA"
+    } else {
+        "RS256"
+    };
     let profile = std::fs::read_to_string(folder.join("profiles/recommended.yaml")).unwrap();
     let profile = Profile::read(&profile).unwrap().with(&[
         ("Env", "local"),

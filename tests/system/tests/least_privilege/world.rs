@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
+use crate::policies::ACCOUNT;
+
 /// What is known about a call, keys as they are written in policies.
 pub type Context = BTreeMap<String, Vec<String>>;
 
@@ -65,6 +67,7 @@ pub enum Rule {
     AtMost,
     Among,
     Absent,
+    NoneOf,
 }
 
 /// A row of the matrix.
@@ -97,6 +100,8 @@ pub struct Matrix {
     pub rows: Vec<Row>,
     pub same: Vec<Same>,
     pub actions: BTreeMap<String, Vec<String>>,
+    /// Those that know no resource.
+    pub nowhere: BTreeSet<String>,
     pub resources: BTreeMap<String, Resource>,
     lists: BTreeMap<String, Vec<String>>,
     names: Names,
@@ -131,6 +136,7 @@ impl Matrix {
                     let known = matrix.actions.entry(service.clone()).or_default();
                     known.extend(words[1..].iter().map(|name| format!("{service}:{name}")));
                 }
+                "nowhere" => matrix.nowhere.extend(words[1..].iter().map(|name| format!("{service}:{name}"))),
                 "resource" => {
                     for names in matrix.each(&line) {
                         let filled = fill(&line, &names);
@@ -244,8 +250,11 @@ impl Matrix {
                 contexts.insert(row.context());
             }
             let contexts: Vec<Context> = contexts.into_iter().collect();
-            for (id, _) in self.resources.iter().filter(|(_, resource)| resource.service == *service) {
-                cells.extend(self.product(who, actions, id, &contexts));
+            let all_nowhere = !actions.iter().any(|action| self.nowhere.contains(action));
+            for (id, resource) in self.resources.iter().filter(|(_, resource)| resource.service == *service) {
+                let suits = |action: &&String| all_nowhere || self.nowhere.contains(*action) == (resource.arn == "*");
+                let actions: Vec<String> = actions.iter().filter(suits).cloned().collect();
+                cells.extend(self.product(who, &actions, id, &contexts));
             }
         }
         cells.extend(self.around(deployment, who));
@@ -294,8 +303,13 @@ impl Matrix {
     /// network.
     pub fn known(&self, who: &str, id: &str, context: &Context) -> Context {
         let resource = self.resources.get(id).unwrap_or_else(|| panic!("{id}: no such resource is tried"));
-        let mut known = resource.attributes.clone();
-        known.extend(context.clone());
+        let mut known = context.clone();
+        known.extend(resource.attributes.clone());
+        if let Some(arn) = principal(who) {
+            let account = arn.split(':').nth(4).unwrap_or_default().to_owned();
+            known.insert("aws:PrincipalAccount".to_owned(), vec![account]);
+            known.insert("aws:PrincipalArn".to_owned(), vec![arn]);
+        }
         if self.lists["role"].iter().any(|role| role == who) && !known.contains_key("kms:ViaService") {
             let function = format!("arn:aws:lambda:{{region}}:{{account}}:function:portcullis-local-{who}");
             known.entry("lambda:SourceFunctionArn".to_owned()).or_insert_with(|| vec![fill(&function, &self.names)]);
@@ -328,7 +342,11 @@ impl Row {
     pub fn context(&self) -> Context {
         let mut context = Context::new();
         for condition in self.conditions.iter().filter(|condition| condition.rule != Rule::Among) {
-            let values = if condition.rule == Rule::Absent { Vec::new() } else { vec![condition.example.clone()] };
+            let values = match condition.rule {
+                Rule::Absent => Vec::new(),
+                Rule::NoneOf => continue,
+                _ => vec![condition.example.clone()],
+            };
             context.insert(condition.key.clone(), values);
         }
         for condition in self.conditions.iter().filter(|condition| condition.rule == Rule::Among) {
@@ -351,7 +369,8 @@ impl Row {
         };
         for Condition { key, rule, example, value } in &self.conditions {
             put(&|context| drop(context.insert(key.clone(), Vec::new())));
-            let with = |value: String| move |context: &mut Context| drop(context.insert(key.clone(), vec![value.clone()]));
+            let with =
+                |value: String| move |context: &mut Context| drop(context.insert(key.clone(), vec![value.clone()]));
             match rule {
                 Rule::AtMost => {
                     let most: u64 = example.parse().expect(example);
@@ -366,7 +385,8 @@ impl Row {
                     // The name of a member counts to the letter, though a condition's key does not.
                     if let Some(family) = family {
                         for member in example.split(',') {
-                            let (key, shouted) = (format!("{family}{member}"), format!("{family}{}", member.to_uppercase()));
+                            let (key, shouted) =
+                                (format!("{family}{member}"), format!("{family}{}", member.to_uppercase()));
                             put(&|context| {
                                 if let Some(value) = context.remove(&key) {
                                     context.insert(shouted.clone(), value);
@@ -375,6 +395,7 @@ impl Row {
                         }
                     }
                 }
+                Rule::NoneOf => value.split('|').for_each(|one| put(&with(one.to_owned()))),
                 _ if example == "true" => put(&with("false".to_owned())),
                 _ if example == "false" => put(&with("true".to_owned())),
                 _ => {
@@ -389,13 +410,20 @@ impl Row {
 
 impl Condition {
     fn read(word: &str) -> Condition {
-        if let Some(key) = word.strip_suffix('-').filter(|key| !key.contains(['=', '<', '?', '+', '~'])) {
+        if let Some(key) = word.strip_suffix('-').filter(|key| !key.contains(['=', '<', '?', '+', '~', '!'])) {
             let (value, example) = (String::new(), "other".to_owned());
             return Condition { key: key.to_owned(), rule: Rule::Absent, value, example };
         }
         let at = |mark: &str| word.find(mark).map(|at| (at, mark.len()));
-        let marks = [("<=", Rule::AtMost), ("<", Rule::Among), ("=", Rule::Equal), ("?", Rule::EqualIfThere),
-            ("+", Rule::Present), ("~", Rule::Whatever)];
+        let marks = [
+            ("<=", Rule::AtMost),
+            ("<", Rule::Among),
+            ("=", Rule::Equal),
+            ("?", Rule::EqualIfThere),
+            ("+", Rule::Present),
+            ("~", Rule::Whatever),
+            ("!", Rule::NoneOf),
+        ];
         let first = marks.iter().filter_map(|(mark, rule)| at(mark).map(|(at, length)| (at, length, *rule)));
         let (at, length, rule) = first.min_by_key(|(at, ..)| *at).unwrap_or_else(|| panic!("`{word}` is no condition"));
         let value = &word[at + length..];
@@ -413,12 +441,26 @@ impl Condition {
             Rule::EqualIfThere => !given || values.contains(&&self.example),
             Rule::Present => given,
             Rule::Absent => !given,
+            Rule::NoneOf => !values.iter().any(|value| self.value.split('|').any(|one| one == *value)),
             Rule::Whatever => true,
             Rule::AtMost => {
                 let most: u64 = self.example.parse().expect(&self.example);
                 values.iter().any(|value| value.parse::<u64>().is_ok_and(|number| number <= most))
             }
             Rule::Among => given && values.iter().all(|value| self.example.split(',').any(|one| one == *value)),
+        }
+    }
+}
+
+/// The ARN of somebody; a service of AWS has none.
+pub fn principal(who: &str) -> Option<String> {
+    match who {
+        "stranger" => Some(format!("arn:aws:iam::{ACCOUNT}:role/stranger")),
+        "foreigner" => Some("arn:aws:iam::444455556666:role/foreigner".to_owned()),
+        service if service.contains('.') => None,
+        _ => {
+            let role = who.split(':').next().unwrap_or_default();
+            Some(format!("arn:aws:iam::{ACCOUNT}:role/portcullis-local-{role}"))
         }
     }
 }
