@@ -82,8 +82,8 @@ async fn the_calls_of_every_deployment_are_those_that_are_written_down() {
 /// The journey, and what it does not reach.
 async fn everything(running: &Running) {
     let stack = &running.stack;
-    let report = Journey::new(stack, &running.clients, false).unwrap().travel().await.unwrap();
-    assert!(report.failures().is_empty(), "{:#?}", report.failures());
+    // Whether each step says what it should is `journey`'s to tell.
+    Journey::new(stack, &running.clients, false).unwrap().travel().await.unwrap();
     let token = running.token("globex-backend").await;
     let call = async |method: &str, path: &str, body: Option<&Value>| {
         let answer = running.api.call(method, path, Some(&token), body).await.unwrap();
@@ -257,7 +257,7 @@ impl Places<'_> {
         }
         let tagged = entry.context.values("aws:ResourceTag/portcullis:signing").is_some();
         let arn = entry.resource.as_str();
-        let after = |prefix: &str| arn.strip_prefix(prefix).map(|rest| ids(rest));
+        let after = |prefix: &str| arn.strip_prefix(prefix).map(ids);
         let regional = |service: &str, rest: &str| format!("arn:aws:{service}:{REGION}:{ACCOUNT}:{rest}");
         let (trust, objects) =
             (format!("arn:aws:s3:::{}", places.trust_bucket), format!("arn:aws:s3:::{}", places.object_bucket));

@@ -122,7 +122,12 @@ fn every_row_that_forbids_is_forbidden_by_the_rows_that_allow() {
     for deployment in DEPLOYMENTS {
         for row in matrix.rows_for(deployment).filter(|row| row.kind == Kind::Not) {
             for cell in row.who.iter().flat_map(|who| matrix.own(row, who)) {
-                assert!(!matrix.says(deployment, &cell), "line {}: another row allows {cell:?}", row.line);
+                assert!(
+                    !matrix.says(deployment, &cell),
+                    "line {} ({}): another row allows {cell:?}",
+                    row.line,
+                    row.comment
+                );
             }
         }
     }
@@ -161,11 +166,8 @@ fn every_statement_is_needed_and_none_can_be_widened_unseen() {
     let scores = score::play(&matrix, &mut cases);
     let survivors: Vec<_> = scores.iter().flat_map(|score| &score.survivors).collect();
     assert!(survivors.is_empty(), "{} mutants live: {survivors:#?}", survivors.len());
-    let unneeded: Vec<_> = matrix
-        .same
-        .iter()
-        .filter(|same| !scores.iter().any(|score| score.same.iter().any(|reason| *reason == same.reason)))
-        .collect();
+    let unneeded: Vec<_> =
+        matrix.same.iter().filter(|same| !scores.iter().any(|score| score.same.contains(&same.reason))).collect();
     assert!(unneeded.is_empty(), "these mutants are caught or do not exist: {unneeded:#?}");
     page::holds("score", &page::score(&matrix, &scores));
 }
