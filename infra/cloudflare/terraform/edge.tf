@@ -51,10 +51,11 @@ resource "cloudflare_ruleset" "firewall" {
       action      = "block"
     },
     {
-      # API Gateway acts on the first two, the functions would believe the rest. All of them are ours to set.
+      # API Gateway acts on the first two, an application would believe the third. All of them are ours to set. Names keep
+      # the case they were sent in, and where there are too many the list is cut: that is refused as well.
       ref         = "portcullis_headers"
       description = "Headers that are ours to set"
-      expression = join(" and ", [local.on_hosts, "(${join(" or ", [
+      expression = join(" and ", [local.on_hosts, "(http.request.headers.truncated or ${join(" or ", [
         for name in ["x-http-method-override", "x-amzn-remapped-", "x-portcullis-"] :
         "any(lower(http.request.headers.names[*])[*] contains ${jsonencode(name)})"
       ])})"])

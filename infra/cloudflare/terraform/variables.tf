@@ -225,7 +225,7 @@ variable "posture" {
 # The edge's own limits.
 
 variable "rate_limits" {
-  description = "Requests an address may send in `period` seconds: to any of the hosts, and to the token endpoint (0: no rule of its own, for plans that have one rule only). The plan decides which periods exist."
+  description = "Requests an address may send in `period` seconds: to any of the hosts, and to the token endpoint (0: no rule of its own). Plans from Pro; the plan decides how many rules and which periods there are."
   type = object({
     period = optional(number, 10)
     hosts  = optional(number, 300)

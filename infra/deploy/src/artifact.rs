@@ -107,8 +107,9 @@ fn entry(zip: &[u8], name: &[u8]) -> Result<Vec<u8>, Unusable> {
         let bytes = zip.get(start..start.saturating_add(packed)).ok_or(Unusable::NoBootstrap)?;
         let bytes = match method {
             0 => bytes.to_vec(),
-            8 => miniz_oxide::inflate::decompress_to_vec_with_limit(bytes, LARGEST)
-                .map_err(|_| Unusable::NoBootstrap)?,
+            8 => {
+                miniz_oxide::inflate::decompress_to_vec_with_limit(bytes, LARGEST).map_err(|_| Unusable::NoBootstrap)?
+            }
             _ => return Err(Unusable::NoBootstrap),
         };
         return if bytes.len() == unpacked { Ok(bytes) } else { Err(Unusable::NoBootstrap) };
@@ -139,8 +140,7 @@ mod tests {
 
     /// A zip with one entry, as `zipfile` of Python writes it.
     fn zip(name: &[u8], content: &[u8], time: u8, packed: bool) -> Vec<u8> {
-        let data =
-            if packed { miniz_oxide::deflate::compress_to_vec(content, 6) } else { content.to_vec() };
+        let data = if packed { miniz_oxide::deflate::compress_to_vec(content, 6) } else { content.to_vec() };
         let method = if packed { 8u16 } else { 0 };
         let mut header = vec![20, 0, 0, 0];
         header.extend(method.to_le_bytes());

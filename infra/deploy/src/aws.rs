@@ -144,7 +144,10 @@ fn why(answer: &Answer) -> AwsError {
     {
         // ` (reached max retries: 4): message`
         let message = message.strip_prefix(" (").and_then(|rest| Some(rest.split_once(')')?.1)).unwrap_or(message);
-        return AwsError::Refused { code: code.to_owned(), message: first_line(message.trim_start_matches([':', ' '])) };
+        return AwsError::Refused {
+            code: code.to_owned(),
+            message: first_line(message.trim_start_matches([':', ' '])),
+        };
     }
     let line = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
     AwsError::NotAsked(line.trim().trim_start_matches("aws: [ERROR]: ").to_owned())
@@ -168,7 +171,8 @@ mod tests {
         assert!(failed(absent).is_absent());
         let second = "aws: [ERROR]: An error occurred (AccessDenied) when calling the GetCallerIdentity operation: no";
         assert!(failed(second).is_denied());
-        let retried = "An error occurred (Throttling) when calling the X operation (reached max retries: 4): Rate exceeded";
+        let retried =
+            "An error occurred (Throttling) when calling the X operation (reached max retries: 4): Rate exceeded";
         assert_eq!(
             failed(retried),
             AwsError::Refused { code: "Throttling".to_owned(), message: "Rate exceeded".to_owned() }

@@ -38,19 +38,29 @@ const MOVES: &[&str] = &[
 pub fn update(world: World<'_>, settings: &Settings, region: Option<String>) -> Result<(), Failure> {
     let (deployed, name) = function(settings)?;
     let aws = Aws::new(world, region);
-    let rendered = render::functions(&world.path("infra/aws"))
-        .map_err(|faults| Failure { what: faults, remedy: "mend infra/aws/functions".to_owned(), refused: true })?;
+    let rendered = render::functions(&world.path("infra/aws")).map_err(|faults| Failure {
+        what: faults,
+        remedy: "mend infra/aws/functions".to_owned(),
+        refused: true,
+    })?;
     let binaries = rendered.deployments();
     let binary = binaries.get(&deployed).ok_or_else(|| {
         let known: Vec<&str> = binaries.keys().map(String::as_str).collect();
         Failure::new(format!("no function {deployed}"), format!("FUNCTION= one of {}", known.join(" ")))
     })?;
-    let artifact = Artifact::open(&world.path("target/lambda"), binary)
-        .map_err(|error| Failure::new(format!("target/lambda/{binary}/bootstrap.zip {error}"), "make build, with the ARCH of this deployment"))?;
+    let artifact = Artifact::open(&world.path("target/lambda"), binary).map_err(|error| {
+        Failure::new(
+            format!("target/lambda/{binary}/bootstrap.zip {error}"),
+            "make build, with the ARCH of this deployment",
+        )
+    })?;
     let configuration = ["lambda", "get-function-configuration", "--function-name", &name];
     // On a name that does not exist cargo-lambda would make a function, and a role for it.
     let Some(before) = aws.find(&configuration)? else {
-        return Err(refusal(format!("there is no function {name}"), "make deploy makes it; this only replaces its code"));
+        return Err(refusal(
+            format!("there is no function {name}"),
+            "make deploy makes it; this only replaces its code",
+        ));
     };
     let runs_on = before.pointer("/Architectures/0").and_then(Value::as_str).unwrap_or("x86_64");
     if runs_on != artifact.architecture {
@@ -60,19 +70,23 @@ pub fn update(world: World<'_>, settings: &Settings, region: Option<String>) -> 
         ));
     }
     // No option that sets anything: what is not said stays (environment, role, network, memory, tracing).
-    let mut arguments: Vec<String> = ["lambda", "deploy", "--binary-path"].map(str::to_owned).to_vec();
-    arguments.push(artifact.path.display().to_string());
+    // By name, not --binary-path: of a path it wants the bare program, and finds the zip only by itself.
+    let folder = world.path("target/lambda").display().to_string();
+    let mut arguments: Vec<String> =
+        ["lambda", "deploy", "--lambda-dir", &folder, "--binary-name", binary].map(str::to_owned).to_vec();
     if let Some(region) = aws.region() {
         arguments.extend(["--region".to_owned(), region.to_owned()]);
     }
     arguments.push(name.clone());
     let call = Call { shown: true, ..Call::new(cargo_lambda_path(world), arguments) };
-    let answer = world
-        .programs
-        .run(&call)
-        .map_err(|error| Failure::new(format!("cargo-lambda cannot be started: {error}"), "scripts/need-cargo-lambda"))?;
+    let answer = world.programs.run(&call).map_err(|error| {
+        Failure::new(format!("cargo-lambda cannot be started: {error}"), "scripts/need-cargo-lambda")
+    })?;
     if answer.status != 0 {
-        return Err(Failure::new("cargo lambda deploy did not finish", "nothing moved: the alias is where it was; read what it said"));
+        return Err(Failure::new(
+            "cargo lambda deploy did not finish",
+            "nothing moved: the alias is where it was; read what it said",
+        ));
     }
     aws.ask(&["lambda", "wait", "function-updated-v2", "--function-name", &name])?;
     let after = aws.ask(&configuration)?;
@@ -84,7 +98,8 @@ pub fn update(world: World<'_>, settings: &Settings, region: Option<String>) -> 
         ));
     }
     let version = published(&aws, &name)?.into_iter().max();
-    let version = version.ok_or_else(|| refusal(format!("{name} has no published version"), "make deploy publishes one"))?;
+    let version =
+        version.ok_or_else(|| refusal(format!("{name} has no published version"), "make deploy publishes one"))?;
     move_alias(&aws, &name, version)
 }
 
@@ -103,7 +118,10 @@ pub fn roll_back(world: World<'_>, settings: &Settings, region: Option<String>) 
     };
     let Some(wanted) = wanted else {
         let kept: Vec<String> = versions.iter().map(u64::to_string).collect();
-        return Err(refusal(format!("{name} has no such version to go back to"), &format!("VERSION= one of {}", kept.join(" "))));
+        return Err(refusal(
+            format!("{name} has no such version to go back to"),
+            &format!("VERSION= one of {}", kept.join(" ")),
+        ));
     };
     move_alias(&aws, &name, wanted)?;
     world.say("make deploy moves it to what the templates say again");
@@ -145,7 +163,9 @@ pub fn logs(world: World<'_>, settings: &Settings, region: Option<String>) -> Re
 fn function(settings: &Settings) -> Result<(String, String), Failure> {
     match (settings.env(), settings.value("FUNCTION")) {
         ("", _) => Err(refusal("ENV is not given".to_owned(), "ENV=…")),
-        (_, None) => Err(refusal("FUNCTION is not given".to_owned(), "FUNCTION=token, or another deployment of a function")),
+        (_, None) => {
+            Err(refusal("FUNCTION is not given".to_owned(), "FUNCTION=token, or another deployment of a function"))
+        }
         (env, Some(function)) => Ok((function.to_owned(), layout::name(env, function))),
     }
 }

@@ -4,7 +4,7 @@ use crate::artifact::Artifact;
 use crate::settings::{NAMES, Settings};
 use crate::stacks::Failure;
 use crate::world::{Call, World};
-use crate::{code, cost, deploy, destroy, plan, policies, preflight, render};
+use crate::{code, cost, deploy, destroy, live, plan, policies, preflight, render};
 
 /// How a command ended, as the process's exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,15 @@ const COMMANDS: &[(&str, &str)] = &[
     ("code", "replace the code of one function and move its alias"),
     ("rollback", "move the alias of one function to the version before"),
     ("logs", "show the log of one function"),
+    ("verify-live", "ask a deployed account whether the invariants hold there"),
     ("destroy", "delete the stacks that hold no data"),
     ("cost", "write docs/cost.md, or with CHECK compare it"),
 ];
 
 /// Runs one command: its name, then `NAME=value`.
 pub fn run(world: World<'_>, arguments: &[String]) -> Exit {
-    let Some((command, rest)) = arguments.split_first().filter(|(command, _)| COMMANDS.iter().any(|(name, _)| name == *command))
+    let Some((command, rest)) =
+        arguments.split_first().filter(|(command, _)| COMMANDS.iter().any(|(name, _)| name == *command))
     else {
         world.say("usage: deploy COMMAND [NAME=value …]");
         COMMANDS.iter().for_each(|(name, about)| world.say(format!("  {name:<12} {about}")));
@@ -88,6 +90,7 @@ pub fn run(world: World<'_>, arguments: &[String]) -> Exit {
             world.say("ENV is not given");
             return Exit::Usage;
         }
+        "verify-live" => live::run(world, &settings, region),
         _ => destroy::run(world, &settings, region),
     };
     match ended {
@@ -106,7 +109,10 @@ fn told(world: World<'_>, failure: &Failure) -> Exit {
 
 /// The region of the settings, of the environment, or of the CLI's own configuration.
 fn region(world: World<'_>, settings: &Settings) -> Option<String> {
-    let set = settings.value("REGION").or_else(|| world.variable("AWS_REGION")).or_else(|| world.variable("AWS_DEFAULT_REGION"));
+    let set = settings
+        .value("REGION")
+        .or_else(|| world.variable("AWS_REGION"))
+        .or_else(|| world.variable("AWS_DEFAULT_REGION"));
     set.map(str::to_owned).or_else(|| {
         let answer = world.programs.run(&Call::new("aws", ["configure", "get", "region"])).ok()?;
         let region = answer.stdout.trim().to_owned();
@@ -160,7 +166,11 @@ fn costed(world: World<'_>, rest: &[String]) -> Exit {
         let path = world.path("docs/cost.md");
         if rest.iter().any(|argument| argument == "CHECK=1") {
             let there = std::fs::read_to_string(&path).unwrap_or_default();
-            return if there == page { Ok("docs/cost.md is up to date") } else { Err(vec!["docs/cost.md is not what the templates say: make cost".to_owned()]) };
+            return if there == page {
+                Ok("docs/cost.md is up to date")
+            } else {
+                Err(vec!["docs/cost.md is not what the templates say: make cost".to_owned()])
+            };
         }
         std::fs::write(&path, page).map_err(|error| vec![format!("{}: {error}", path.display())])?;
         Ok("written to docs/cost.md")

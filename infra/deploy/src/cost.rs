@@ -168,7 +168,8 @@ fn count(graph: &Graph, resource: &Resource, meter: &str, prices: &Prices, bill:
         "fargate-vcpu" | "fargate-memory" => {
             let task = resource.text("/TaskDefinition").and_then(|task| graph.find("AWS::ECS::TaskDefinition", &task));
             let pointer = if meter == "fargate-vcpu" { "/Cpu" } else { "/Memory" };
-            let size = task.and_then(|task| task.text(pointer)?.parse::<f64>().ok()).ok_or_else(|| unknown("its task"))?;
+            let size =
+                task.and_then(|task| task.text(pointer)?.parse::<f64>().ok()).ok_or_else(|| unknown("its task"))?;
             let tasks = number("/DesiredCount").ok_or_else(|| unknown("DesiredCount"))?;
             hours * tasks * size / 1024.0
         }
@@ -188,7 +189,9 @@ fn count(graph: &Graph, resource: &Resource, meter: &str, prices: &Prices, bill:
             bill.add(meter, hours * copies(resource), price);
             return Ok(());
         }
-        "database-storage" => number("/AllocatedStorage").ok_or_else(|| unknown("AllocatedStorage"))? * copies(resource),
+        "database-storage" => {
+            number("/AllocatedStorage").ok_or_else(|| unknown("AllocatedStorage"))? * copies(resource)
+        }
         "database-proxy" => {
             let class = graph.of_kind("AWS::RDS::DBInstance").next().and_then(|one| one.text("/DBInstanceClass"));
             let class = class.ok_or_else(|| unknown("its instance"))?;
@@ -222,7 +225,8 @@ fn table(prices: &Prices, bills: &[Bill]) -> Result<String, Vec<String>> {
         usage("log_gigabytes")?,
     );
     let row = |name: &str, sums: &[f64]| {
-        let cells: Vec<String> = sums.iter().map(|sum| if *sum > 0.0 { format!("{sum:.2}") } else { "–".to_owned() }).collect();
+        let cells: Vec<String> =
+            sums.iter().map(|sum| if *sum > 0.0 { format!("{sum:.2}") } else { "–".to_owned() }).collect();
         format!("| {name} | {} |\n", cells.join(" | "))
     };
     page.push_str(&format!("| | {} |\n|---|{}\n", PROFILES.join(" | "), "---:|".repeat(PROFILES.len())));
@@ -244,9 +248,14 @@ fn table(prices: &Prices, bills: &[Bill]) -> Result<String, Vec<String>> {
     page.push_str("---|\n");
     let meters: BTreeSet<&String> = bills.iter().flat_map(|bill| bill.0.keys()).collect();
     for meter in meters {
-        let field = |name: &str| prices.0.pointer(&format!("/meters/{meter}/{name}")).and_then(Value::as_str).unwrap_or("hour, by class");
+        let field = |name: &str| {
+            prices.0.pointer(&format!("/meters/{meter}/{name}")).and_then(Value::as_str).unwrap_or("hour, by class")
+        };
         let price = prices.meter(meter).map_or_else(|_| "by class".to_owned(), |price| price.to_string());
-        let units: Vec<String> = bills.iter().map(|bill| bill.0.get(meter).map_or("–".to_owned(), |(units, _)| format!("{units:.0}"))).collect();
+        let units: Vec<String> = bills
+            .iter()
+            .map(|bill| bill.0.get(meter).map_or("–".to_owned(), |(units, _)| format!("{units:.0}")))
+            .collect();
         let source = if meter == "database" { "Amazon RDS for PostgreSQL pricing" } else { field("page") };
         page.push_str(&format!("| {meter} | {price} | {} | {} | {source} |\n", field("unit"), units.join(" | ")));
     }

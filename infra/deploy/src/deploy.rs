@@ -131,7 +131,10 @@ fn upload(deployment: &Deployment<'_>) -> Result<String, Failure> {
         .filter(|binary| !deployment.artifacts.iter().any(|artifact| artifact.binary == *binary))
         .collect();
     if !missing.is_empty() {
-        return Err(Failure::new(format!("not built: {}", missing.join(" ")), "make build, with the ARCH of this deployment"));
+        return Err(Failure::new(
+            format!("not built: {}", missing.join(" ")),
+            "make build, with the ARCH of this deployment",
+        ));
     }
     let mut uploaded = 0;
     for artifact in &deployment.artifacts {
@@ -140,7 +143,9 @@ fn upload(deployment: &Deployment<'_>) -> Result<String, Failure> {
         if aws.find(&["s3api", "head-object", "--bucket", bucket, "--key", &key])?.is_none() {
             let path = artifact.path.display().to_string();
             let sum = ["--checksum-algorithm", "SHA256"];
-            aws.ask(&[&["s3api", "put-object", "--bucket", bucket, "--key", &key, "--body", &path][..], &sum].concat())?;
+            aws.ask(
+                &[&["s3api", "put-object", "--bucket", bucket, "--key", &key, "--body", &path][..], &sum].concat(),
+            )?;
             uploaded += 1;
         }
     }
@@ -173,7 +178,10 @@ fn invoke(deployment: &Deployment<'_>, function: &str) -> Result<String, Failure
         None => Ok(shown),
         Some(kind) => Err(Failure::new(
             format!("{name} answered {kind}: {shown}"),
-            format!("read its log (make logs ENV={} FUNCTION={function}), then run the same command again", deployment.stacks.env),
+            format!(
+                "read its log (make logs ENV={} FUNCTION={function}), then run the same command again",
+                deployment.stacks.env
+            ),
         )),
     }
 }
@@ -195,7 +203,9 @@ fn settle_aliases(deployment: &Deployment<'_>) -> Result<(), Failure> {
         let mut wanted = version.to_owned();
         if let Some(code) = other_code(deployment, function, version, &binaries)? {
             let [bucket, key] = &code;
-            world.say(format!("      {function}: version {version} holds code that came past the stack; published anew"));
+            world.say(format!(
+                "      {function}: version {version} holds code that came past the stack; published anew"
+            ));
             let from = ["--function-name", function, "--s3-bucket", bucket, "--s3-key", key, "--publish"];
             let answer = aws.ask(&[&["lambda", "update-function-code"][..], &from].concat())?;
             wanted = answer.get("Version").and_then(Value::as_str).unwrap_or(version).to_owned();
@@ -223,7 +233,8 @@ fn other_code(
     let artifact = binary.and_then(|binary| deployment.artifacts.iter().find(|artifact| artifact.binary == *binary));
     let (Some(artifact), Some(bucket)) = (artifact, deployment.known.get("CodeBucket")) else { return Ok(None) };
     let key = format!("{}{}", prefix(deployment), code_key(&artifact.binary, &artifact.digest));
-    let held = aws.ask(&["lambda", "get-function-configuration", "--function-name", function, "--qualifier", version])?;
+    let held =
+        aws.ask(&["lambda", "get-function-configuration", "--function-name", function, "--qualifier", version])?;
     let kept = aws.ask(&["s3api", "head-object", "--bucket", bucket, "--key", &key, "--checksum-mode", "ENABLED"])?;
     // Both are the SHA-256 of the zip, base64. An object without one cannot be compared.
     let sums = [held.get("CodeSha256"), kept.get("ChecksumSHA256")].map(|sum| sum.and_then(Value::as_str));
@@ -246,7 +257,9 @@ fn next(world: World<'_>, settings: &Settings, known: &BTreeMap<String, String>,
             known("ImageRepositoryUri")
         ));
     }
-    lines.push("the first tenant, client and policy, by the function admin (docs/deploy/README.md has the bodies):".to_owned());
+    lines.push(
+        "the first tenant, client and policy, by the function admin (docs/deploy/README.md has the bodies):".to_owned(),
+    );
     for line in lines {
         world.say(format!("  {line}"));
     }
@@ -254,7 +267,9 @@ fn next(world: World<'_>, settings: &Settings, known: &BTreeMap<String, String>,
         r#"{"operation":"tenant.put","operator":"YOU","tenant":"acme"}"#,
         r#"{"operation":"client.put","operator":"YOU","tenant":"acme","client_id":"acme-backend","jwks":{"keys":[…]},"scopes":["files:read"],"dpop":false}"#,
     ] {
-        world.say(format!("    aws lambda invoke --function-name portcullis-{env}-admin --payload fileb://body.json answer.json"));
+        world.say(format!(
+            "    aws lambda invoke --function-name portcullis-{env}-admin:live --payload fileb://body.json answer.json"
+        ));
         world.say(format!("      {body}"));
     }
     world.say(format!("  then: make verify-live ENV={env}"));

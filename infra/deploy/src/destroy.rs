@@ -52,7 +52,9 @@ pub fn run(world: World<'_>, settings: &Settings, region: Option<String>) -> Res
     world.say("these stay, with all that they hold:");
     for stack in STAYS.iter().filter(|stack| standing.contains(stack)) {
         world.say(format!("  {:<42} {}", layout::name(&env, stack.name), stack.holds));
-        for [id, kind, physical, _] in stacks.resources(stack.name)?.iter().filter(|[_, kind, ..]| layout::is_stateful(kind)) {
+        for [id, kind, physical, _] in
+            stacks.resources(stack.name)?.iter().filter(|[_, kind, ..]| layout::is_stateful(kind))
+        {
             world.say(format!("    {id} ({kind} {physical})"));
         }
     }
@@ -77,7 +79,8 @@ pub fn run(world: World<'_>, settings: &Settings, region: Option<String>) -> Res
         });
     }
     for stack in going {
-        world.say(format!("deleting {} (functions in a network take up to 20 minutes)", layout::name(&env, stack.name)));
+        world
+            .say(format!("deleting {} (functions in a network take up to 20 minutes)", layout::name(&env, stack.name)));
         stacks.delete(stack.name)?;
     }
     world.say("done");

@@ -8,6 +8,7 @@ pub mod cost;
 pub mod deploy;
 pub mod destroy;
 pub mod layout;
+pub mod live;
 pub mod plan;
 pub mod policies;
 pub mod preflight;

@@ -9,7 +9,8 @@ use deploy::world::{Answer, Call, Clock, Console, Programs, World};
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the process's environment")]
-    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+    let environment =
+        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
     let root = match std::env::current_dir() {
         Ok(root) => root,
         Err(error) => {
@@ -17,7 +18,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let world = World { root: &root, environment: &environment, programs: &Machine, clock: &Machine, console: &Terminal };
+    let world =
+        World { root: &root, environment: &environment, programs: &Machine, clock: &Machine, console: &Terminal };
     ExitCode::from(deploy::command::run(world, &arguments).code())
 }
 

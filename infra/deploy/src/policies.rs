@@ -10,8 +10,11 @@ use crate::cost::asked;
 use crate::settings::load_profile;
 use crate::world::World;
 
+/// A name, a profile, and parameters besides.
+type Variant = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 /// What a deployment may be, each of which changes policies.
-const VARIANTS: &[(&str, &str, &[(&str, &str)])] = &[
+const VARIANTS: &[Variant] = &[
     ("recommended", "recommended", &[]),
     ("lean", "lean", &[]),
     ("ssm", "recommended", &[("Signer", "ssm"), ("SsmEndpoint", "on")]),
@@ -36,7 +39,7 @@ pub fn write(world: World<'_>) -> Result<usize, Vec<String>> {
         let graph = documents.graph(&profile, &Place::new("111122223333", "us-east-1"))?;
         for (name, policy) in of(&graph) {
             // The same policy in another variant needs no second look.
-            let text = format!("{policy:#}\n");
+            let text = format!("{:#}\n", texts(&policy));
             if seen.insert((name.clone(), text.clone())) {
                 fs::write(folder.join(format!("{name}.{variant}.json")), text).map_err(told)?;
                 count += 1;
@@ -44,6 +47,17 @@ pub fn write(world: World<'_>) -> Result<usize, Vec<String>> {
         }
     }
     Ok(count)
+}
+
+/// Numbers and switches as texts, which mean the same in a policy: parliament breaks on others.
+fn texts(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(texts).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(name, field)| (name.clone(), texts(field))).collect())
+        }
+        other => template::scalar(other).map_or(Value::Null, Value::String),
+    }
 }
 
 /// Names and documents of all policies that stand in a graph.
@@ -57,7 +71,11 @@ pub fn of(graph: &Graph) -> Vec<(String, Value)> {
             }
         }
         let places: &[&str] = match resource.kind.as_str() {
-            "AWS::S3::BucketPolicy" | "AWS::EC2::VPCEndpoint" | "AWS::SQS::QueuePolicy" | "AWS::SNS::TopicPolicy" => &["/PolicyDocument"],
+            "AWS::IAM::ManagedPolicy"
+            | "AWS::S3::BucketPolicy"
+            | "AWS::EC2::VPCEndpoint"
+            | "AWS::SQS::QueuePolicy"
+            | "AWS::SNS::TopicPolicy" => &["/PolicyDocument"],
             "AWS::KMS::Key" => &["/KeyPolicy"],
             _ => &[],
         };

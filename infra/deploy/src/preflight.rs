@@ -63,7 +63,12 @@ pub fn look(world: World<'_>, settings: &Settings, region: Option<String>) -> Ve
             rendered
         }
         Err(faults) => {
-            findings.push(finding("templates", Verdict::Missing, faults.join("; "), "mend infra/aws, or take a checkout that is whole"));
+            findings.push(finding(
+                "templates",
+                Verdict::Missing,
+                faults.join("; "),
+                "mend infra/aws, or take a checkout that is whole",
+            ));
             Vec::new()
         }
     };
@@ -87,7 +92,8 @@ pub fn show(world: World<'_>, findings: &[Finding]) {
             Verdict::Unasked => "unasked ",
             Verdict::Note => "note    ",
         };
-        let remedy = if finding.remedy.is_empty() { String::new() } else { format!("\n          -> {}", finding.remedy) };
+        let remedy =
+            if finding.remedy.is_empty() { String::new() } else { format!("\n          -> {}", finding.remedy) };
         world.say(format!("{mark}  {:<22} {}{remedy}", finding.what, finding.found));
     }
     let missing = findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count();
@@ -100,12 +106,15 @@ pub fn show(world: World<'_>, findings: &[Finding]) {
 }
 
 fn aws_cli(world: World<'_>) -> Finding {
-    let remedy = "https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html, or: pip install awscli";
+    let remedy =
+        "https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html, or: pip install awscli";
     match world.programs.run(&Call::new("aws", ["--version"])) {
         Ok(answer) => {
             let line = format!("{}{}", answer.stdout, answer.stderr);
             match aws::version(&line) {
-                Some((major, minor)) if major == 2 || (major == 1 && minor >= 36) => here("aws", format!("{major}.{minor}")),
+                Some((major, minor)) if major == 2 || (major == 1 && minor >= 36) => {
+                    here("aws", format!("{major}.{minor}"))
+                }
                 Some((major, minor)) => finding("aws", Verdict::Missing, format!("{major}.{minor} is too old"), remedy),
                 None => finding("aws", Verdict::Missing, "it does not say its version", remedy),
             }
@@ -141,14 +150,24 @@ fn named(settings: &Settings) -> Vec<Finding> {
     let ask = |name: &str, test: &dyn Fn(&str) -> bool| match settings.value(name) {
         None => finding(name, Verdict::Missing, "not given", format!("{name}=…  {}", about(name))),
         Some(value) if test(value) => here(name, value),
-        Some(value) => finding(name, Verdict::Missing, format!("`{value}` has the wrong form"), format!("{name}=…  {}", about(name))),
+        Some(value) => finding(
+            name,
+            Verdict::Missing,
+            format!("`{value}` has the wrong form"),
+            format!("{name}=…  {}", about(name)),
+        ),
     };
     let mut findings = vec![
         ask("ENV", &is_name),
         ask("ISSUER", &is_issuer),
         ask("AUDIENCE", &|value| !value.contains(char::is_whitespace)),
-        ask("TEAM", &|team| team.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')),
     ];
+    // The DNS firewall lets the team's own name through; everything else of Cloudflare's is in infra/cloudflare/hosts.json.
+    let is_team =
+        |team: &str| team.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if settings.value("TEAM").is_some() || settings.wanted().any(|stack| stack == "dns-firewall") {
+        findings.push(ask("TEAM", &is_team));
+    }
     match settings.decided("ImageUri") {
         None => findings.push(finding(
             "IMAGE",
@@ -158,7 +177,12 @@ fn named(settings: &Settings) -> Vec<Finding> {
         )),
         Some(image) => findings.push(match is_pinned(image) {
             true => here("IMAGE", image),
-            false => finding("IMAGE", Verdict::Missing, format!("`{image}` is not named by digest"), "IMAGE=…@sha256:<64 hex>"),
+            false => finding(
+                "IMAGE",
+                Verdict::Missing,
+                format!("`{image}` is not named by digest"),
+                "IMAGE=…@sha256:<64 hex>",
+            ),
         }),
     }
     findings
@@ -176,12 +200,16 @@ fn is_issuer(issuer: &str) -> bool {
         host.contains('.')
             && !host.starts_with(['.', '-'])
             && !host.ends_with(['.', '-'])
-            && host.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-'))
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-'))
     })
 }
 
 fn is_pinned(image: &str) -> bool {
-    image.rsplit_once("@sha256:").is_some_and(|(_, digest)| digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
+    image
+        .rsplit_once("@sha256:")
+        .is_some_and(|(_, digest)| digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// Parameters that nobody will give.
@@ -207,10 +235,23 @@ fn parameters(settings: &Settings, rendered: &[Rendered]) -> Vec<Finding> {
     for one in rendered {
         declared.extend(one.parameters().into_keys());
     }
+    if settings.wanted().any(|stack| stack == "code-signing") && !declared.contains("CodeSigningConfigArn") {
+        findings.push(finding(
+            "code-signing",
+            Verdict::Missing,
+            "no function names the signing configuration, so nothing would be demanded of its code",
+            "take it out of WITH: signing programs before they are deployed is not built yet",
+        ));
+    }
     for name in settings.parameters.keys() {
         let known = ["Env", "AccessTeam", "ImageUri"].contains(&name.as_str());
         if !rendered.is_empty() && !known && !declared.contains(name) {
-            findings.push(finding(name, Verdict::Missing, "no template has this parameter", "take it away from PARAMETERS, or mend its name"));
+            findings.push(finding(
+                name,
+                Verdict::Missing,
+                "no template has this parameter",
+                "take it away from PARAMETERS, or mend its name",
+            ));
         }
     }
     findings
@@ -237,18 +278,24 @@ fn programs(world: World<'_>, settings: &Settings, rendered: &[Rendered]) -> Vec
                     findings.push(finding(&format!("program {binary}"), Verdict::Missing, found, build.clone()));
                 }
                 if artifact.size > LARGE {
-                    let found = format!("{:.1} MB, more than the 6 MB that were aimed at", artifact.size as f64 / 1_048_576.0);
+                    let found =
+                        format!("{:.1} MB, more than the 6 MB that were aimed at", artifact.size as f64 / 1_048_576.0);
                     findings.push(finding(&format!("program {binary}"), Verdict::Note, found, ""));
                 }
             }
             Err(Unusable::Absent) => absent.push(binary.clone()),
-            Err(error) => findings.push(finding(&format!("program {binary}"), Verdict::Missing, error.to_string(), build.clone())),
+            Err(error) => {
+                findings.push(finding(&format!("program {binary}"), Verdict::Missing, error.to_string(), build.clone()))
+            }
         }
     }
     if !absent.is_empty() {
         findings.push(finding("programs", Verdict::Missing, format!("not built: {}", absent.join(" ")), build));
     } else if !wanted.is_empty() {
-        findings.push(here("programs", format!("{built} zips, {:.1} MB, {}", size as f64 / 1_048_576.0, settings.architecture())));
+        findings.push(here(
+            "programs",
+            format!("{built} zips, {:.1} MB, {}", size as f64 / 1_048_576.0, settings.architecture()),
+        ));
     }
     findings
 }
@@ -258,7 +305,9 @@ fn account(world: World<'_>, settings: &Settings, region: Option<String>) -> Vec
     let mut findings = Vec::new();
     match &region {
         Some(region) => findings.push(here("region", region)),
-        None => findings.push(finding("region", Verdict::Missing, "not given", "REGION=…, AWS_REGION, or: aws configure")),
+        None => {
+            findings.push(finding("region", Verdict::Missing, "not given", "REGION=…, AWS_REGION, or: aws configure"))
+        }
     }
     let without_region = region.is_none();
     // The identity is the same everywhere.
@@ -298,8 +347,15 @@ fn account(world: World<'_>, settings: &Settings, region: Option<String>) -> Vec
 fn prefix_list(aws: &Aws<'_>) -> Finding {
     match plan::prefix_list(aws) {
         Ok(Some(id)) => here("S3 prefix list", id),
-        Ok(None) => finding("S3 prefix list", Verdict::Missing, "the region has none", "PARAMETERS=\"S3PrefixListId=pl-…\""),
-        Err(error) => finding("S3 prefix list", Verdict::Missing, error.to_string(), "the right ec2:DescribeManagedPrefixLists, or PARAMETERS=\"S3PrefixListId=pl-…\""),
+        Ok(None) => {
+            finding("S3 prefix list", Verdict::Missing, "the region has none", "PARAMETERS=\"S3PrefixListId=pl-…\"")
+        }
+        Err(error) => finding(
+            "S3 prefix list",
+            Verdict::Missing,
+            error.to_string(),
+            "the right ec2:DescribeManagedPrefixLists, or PARAMETERS=\"S3PrefixListId=pl-…\"",
+        ),
     }
 }
 
@@ -311,8 +367,18 @@ fn concurrency(aws: &Aws<'_>, settings: &Settings) -> Finding {
             let limit = answer.pointer("/AccountLimit/ConcurrentExecutions").and_then(Value::as_u64).unwrap_or(0);
             let reserves = settings.decided("Reserve") == Some("on");
             match (limit < FEW, reserves) {
-                (true, true) => finding(WHAT, Verdict::Missing, format!("{limit}: too few to reserve any"), format!("PARAMETERS=\"Reserve=off\", or {raise}")),
-                (true, false) => finding(WHAT, Verdict::Note, format!("{limit}: new accounts have so few; bursts are throttled"), raise),
+                (true, true) => finding(
+                    WHAT,
+                    Verdict::Missing,
+                    format!("{limit}: too few to reserve any"),
+                    format!("PARAMETERS=\"Reserve=off\", or {raise}"),
+                ),
+                (true, false) => finding(
+                    WHAT,
+                    Verdict::Note,
+                    format!("{limit}: new accounts have so few; bursts are throttled"),
+                    raise,
+                ),
                 (false, _) => here(WHAT, limit.to_string()),
             }
         }
@@ -324,7 +390,9 @@ fn tunnel_credential(aws: &Aws<'_>, settings: &Settings) -> Finding {
     const WHAT: &str = "tunnel credential";
     let name = settings.decided("TunnelCredentialsParameter").map(str::to_owned);
     let name = name.unwrap_or_else(|| "/portcullis/tunnel-credentials".to_owned());
-    let put = format!("cloudflared tunnel create …, then: aws ssm put-parameter --type SecureString --name {name} --value file://<tunnel id>.json");
+    let put = format!(
+        "cloudflared tunnel create …, then: aws ssm put-parameter --type SecureString --name {name} --value file://<tunnel id>.json"
+    );
     // Only its name and kind: the value is a secret that nobody here needs.
     let filter = format!("Key=Name,Values={name}");
     match aws.ask(&["ssm", "describe-parameters", "--parameter-filters", &filter]) {

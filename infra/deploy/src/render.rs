@@ -58,7 +58,9 @@ impl Rendered {
                     if resource.get("DeletionPolicy").and_then(Value::as_str) != Some("Retain") {
                         faults.push(format!("{id}: without DeletionPolicy Retain there is no version to roll back to"));
                     }
-                    let Some(program) = binary(properties).and_then(|binary| of.programs.get(&binary)) else { continue };
+                    let Some(program) = binary(properties).and_then(|binary| of.programs.get(&binary)) else {
+                        continue;
+                    };
                     let held = format!("{function}\n{program}\n{properties}\n{}", self.values(properties, of));
                     names.insert(id.clone(), suffixed(id, &held));
                 }
@@ -119,12 +121,22 @@ impl Rendered {
             .collect()
     }
 
-    /// As YAML.
+    /// As JSON, which is YAML too, and the one that everybody reads alike: to CloudFormation, which reads YAML 1.1, a bare `off`
+    /// is false.
     ///
     /// # Errors
-    /// What cannot be written as YAML.
+    /// What cannot be written.
     pub fn text(&self) -> Result<String, Vec<String>> {
-        serde_yaml_ng::to_string(&self.document).map_err(|error| vec![format!("{}: {error}", self.stack.name)])
+        serde_json::to_string_pretty(&self.document).map_err(|error| vec![format!("{}: {error}", self.stack.name)])
+    }
+
+    /// As [`Rendered::text`] without blanks: what CloudFormation takes in a request is limited, and the first stack has no
+    /// bucket to lie in.
+    ///
+    /// # Errors
+    /// What cannot be written.
+    pub fn compact(&self) -> Result<String, Vec<String>> {
+        serde_json::to_string(&self.document).map_err(|error| vec![format!("{}: {error}", self.stack.name)])
     }
 
     /// Values of the parameters that a part of the template reads, through conditions too.
@@ -210,7 +222,10 @@ fn kind(resource: &Value) -> &str {
 fn is_held(kind: &str) -> bool {
     let rest = kind.strip_prefix("AWS::ApiGateway::");
     rest.is_some_and(|rest| {
-        matches!(rest, "RestApi" | "Authorizer" | "GatewayResponse" | "Method" | "Model" | "RequestValidator" | "Resource")
+        matches!(
+            rest,
+            "RestApi" | "Authorizer" | "GatewayResponse" | "Method" | "Model" | "RequestValidator" | "Resource"
+        )
     })
 }
 
@@ -298,7 +313,8 @@ fn renamed(value: &Value, names: &BTreeMap<String, String>) -> Value {
 
 fn renamed_text(text: &str, names: &BTreeMap<String, String>) -> String {
     names.iter().fold(text.to_owned(), |text, (old, new)| {
-        text.replace(&format!("${{{old}}}"), &format!("${{{new}}}")).replace(&format!("${{{old}."), &format!("${{{new}."))
+        text.replace(&format!("${{{old}}}"), &format!("${{{new}}}"))
+            .replace(&format!("${{{old}."), &format!("${{{new}."))
     })
 }
 

@@ -14,7 +14,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("REGION", "AWS region; AWS_REGION and the AWS CLI's own configuration otherwise"),
     ("ISSUER", "external base URL that clients call: https, no path, no slash at the end"),
     ("AUDIENCE", "identifier of the API in access tokens"),
-    ("TEAM", "Cloudflare team, TEAM of https://TEAM.cloudflareaccess.com"),
+    ("TEAM", "Cloudflare team, TEAM of https://TEAM.cloudflareaccess.com; WITH=dns-firewall needs it"),
     ("IMAGE", "image of the tunnel, by digest; without it no edge is deployed"),
     ("WITH", "optional stacks, separated by spaces: app-link dns-firewall malware-scan code-signing"),
     ("ARCH", "arm64 (default) or x86_64"),
@@ -29,8 +29,14 @@ pub const NAMES: &[(&str, &str)] = &[
 ];
 
 /// Settings that set a template parameter.
-const PARAMETERS: &[(&str, &str)] =
-    &[("ENV", "Env"), ("ISSUER", "Issuer"), ("AUDIENCE", "Audience"), ("TEAM", "AccessTeam"), ("IMAGE", "ImageUri"), ("ARCH", "Architecture")];
+const PARAMETERS: &[(&str, &str)] = &[
+    ("ENV", "Env"),
+    ("ISSUER", "Issuer"),
+    ("AUDIENCE", "Audience"),
+    ("TEAM", "AccessTeam"),
+    ("IMAGE", "ImageUri"),
+    ("ARCH", "Architecture"),
+];
 
 /// What was decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

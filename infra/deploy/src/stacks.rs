@@ -42,9 +42,13 @@ impl From<AwsError> for Failure {
     fn from(error: AwsError) -> Self {
         let remedy = match &error {
             AwsError::Missing => "install the AWS CLI (version 1 or 2), then run the same command again",
-            AwsError::NotAsked(_) => "mend the credentials, the region or the connection, then run the same command again",
+            AwsError::NotAsked(_) => {
+                "mend the credentials, the region or the connection, then run the same command again"
+            }
             AwsError::Refused { .. } if error.is_denied() => "use a role that may, then run the same command again",
-            AwsError::Refused { .. } | AwsError::Unreadable(_) => "run the same command again: finished steps are not repeated",
+            AwsError::Refused { .. } | AwsError::Unreadable(_) => {
+                "run the same command again: finished steps are not repeated"
+            }
         };
         Self::new(error.to_string(), remedy)
     }
@@ -72,7 +76,11 @@ impl State {
     pub fn stands(&self) -> bool {
         matches!(
             self.status.as_str(),
-            "CREATE_COMPLETE" | "UPDATE_COMPLETE" | "UPDATE_ROLLBACK_COMPLETE" | "IMPORT_COMPLETE" | "IMPORT_ROLLBACK_COMPLETE"
+            "CREATE_COMPLETE"
+                | "UPDATE_COMPLETE"
+                | "UPDATE_ROLLBACK_COMPLETE"
+                | "IMPORT_COMPLETE"
+                | "IMPORT_ROLLBACK_COMPLETE"
         )
     }
 }
@@ -95,7 +103,9 @@ pub struct Change {
 impl Change {
     /// Whether something stateful may be lost to the deployment.
     pub fn endangers(&self) -> bool {
-        let goes = self.action == "Remove" || self.action == "Dynamic" || matches!(self.replacement.as_str(), "True" | "Conditional");
+        let goes = self.action == "Remove"
+            || self.action == "Dynamic"
+            || matches!(self.replacement.as_str(), "True" | "Conditional");
         goes && layout::is_stateful(&self.kind)
     }
 }
@@ -252,15 +262,13 @@ impl Stacks<'_> {
             }
             Some(state) => return Err(stuck(&name, part, &state)),
         };
-        let body = rendered.text().map_err(|faults| Failure::new(faults.join("; "), "mend the template"))?;
+        let body = rendered.compact().map_err(|faults| Failure::new(faults.join("; "), "mend the template"))?;
         let world = self.aws.world();
         let folder = world.path("target/infra");
         let template_file = folder.join(format!("{part}.yaml"));
         let parameter_file = folder.join(format!("{part}.parameters.json"));
-        let listed: Vec<Value> = parameters
-            .iter()
-            .map(|(name, value)| json!({"ParameterKey": name, "ParameterValue": value}))
-            .collect();
+        let listed: Vec<Value> =
+            parameters.iter().map(|(name, value)| json!({"ParameterKey": name, "ParameterValue": value})).collect();
         fs::create_dir_all(&folder)
             .and_then(|()| fs::write(&template_file, &body))
             .and_then(|()| fs::write(&parameter_file, format!("{:#}\n", Value::from(listed))))
@@ -310,7 +318,8 @@ impl Stacks<'_> {
                     });
                 }
                 "FAILED" => {
-                    let nothing = reason.contains("didn't contain changes") || reason.contains("No updates are to be performed");
+                    let nothing =
+                        reason.contains("didn't contain changes") || reason.contains("No updates are to be performed");
                     self.discard(name, change)?;
                     if nothing {
                         return Ok(ChangeSet { creates, ..ChangeSet::default() });

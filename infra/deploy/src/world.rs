@@ -59,11 +59,7 @@ pub struct Call {
 impl Call {
     /// A call of `program` with `arguments`.
     pub fn new<A: Into<String>>(program: impl Into<String>, arguments: impl IntoIterator<Item = A>) -> Self {
-        Self {
-            program: program.into(),
-            arguments: arguments.into_iter().map(Into::into).collect(),
-            ..Self::default()
-        }
+        Self { program: program.into(), arguments: arguments.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 }
 

@@ -10,7 +10,7 @@ use support::{Checkout, Cloud, SETTINGS, option};
 
 fn deployed(line: &str) -> (Checkout, Cloud) {
     let (checkout, cloud) = (Checkout::built(), Cloud::new());
-    let exit = checkout.run(&cloud, &format!("deploy {SETTINGS} {line}").trim_end().to_owned());
+    let exit = checkout.run(&cloud, format!("deploy {SETTINGS} {line}").trim_end());
     assert_eq!(exit, Exit::Done, "{}", cloud.text());
     (checkout, cloud)
 }
@@ -43,6 +43,9 @@ fn a_first_deployment_goes_in_the_one_order_that_works() {
             "cloudformation execute-change-set watch",
         ]
     );
+    // For check_calls.py, which hands them to the AWS CLI.
+    let calls: Vec<Vec<String>> = cloud.calls.borrow().iter().map(|call| call[1..].to_vec()).collect();
+    std::fs::write(format!("{}/calls-deploy.json", env!("CARGO_TARGET_TMPDIR")), json!(calls).to_string()).unwrap();
     // Programs are there before anything that needs them.
     let acts = cloud.acts();
     let last_program = acts.iter().rposition(|act| act == "s3api put-object").unwrap();
@@ -80,7 +83,13 @@ fn the_same_deployment_again_changes_nothing() {
     let changing: Vec<&String> = acts.iter().filter(|act| act.contains("execute") || act.contains("update-")).collect();
     assert!(changing.is_empty(), "{changing:?}");
     // Templates that are too large for a request are uploaded again; programs are not.
-    let puts = cloud.calls.borrow().iter().filter(|call| call[2] == "put-object").map(|call| option(call, "--key").unwrap()).collect::<Vec<_>>();
+    let puts = cloud
+        .calls
+        .borrow()
+        .iter()
+        .filter(|call| call[2] == "put-object")
+        .map(|call| option(call, "--key").unwrap())
+        .collect::<Vec<_>>();
     assert!(puts.iter().all(|key| key.starts_with("templates/")), "{puts:?}");
 }
 
@@ -188,7 +197,9 @@ fn a_deployment_that_lacks_something_does_not_start() {
     cloud.credentials.set(false);
     assert_eq!(checkout.run(&cloud, "deploy PROFILE=lean"), Exit::Missing);
     let text = cloud.text();
-    for line in ["MISSING   ENV", "MISSING   ISSUER", "MISSING   AUDIENCE", "MISSING   TEAM", "MISSING   programs", "MISSING   credentials"] {
+    for line in
+        ["MISSING   ENV", "MISSING   ISSUER", "MISSING   AUDIENCE", "MISSING   programs", "MISSING   credentials"]
+    {
         assert!(text.contains(line), "{line}\n{text}");
     }
     assert!(cloud.acts().is_empty());
@@ -198,7 +209,13 @@ fn a_deployment_that_lacks_something_does_not_start() {
 #[test]
 fn wrong_forms_are_named_before_anything_is_asked() {
     let (checkout, cloud) = (Checkout::built(), Cloud::new());
-    for issuer in ["http://api.example.com", "https://api.example.com/", "https://api.example.com/v1", "https://localhost", "https://a.b:8443"] {
+    for issuer in [
+        "http://api.example.com",
+        "https://api.example.com/",
+        "https://api.example.com/v1",
+        "https://localhost",
+        "https://a.b:8443",
+    ] {
         cloud.said.borrow_mut().clear();
         let line = SETTINGS.replace("ISSUER=https://api.example.com", &format!("ISSUER={issuer}"));
         assert_eq!(checkout.run(&cloud, &format!("preflight {line}")), Exit::Missing, "{issuer}");
@@ -207,8 +224,16 @@ fn wrong_forms_are_named_before_anything_is_asked() {
     assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS}")), Exit::Done, "{}", cloud.text());
     assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} PARAMETERS=DbMoed=proxy")), Exit::Missing);
     assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} IMAGE=tunnel:latest")), Exit::Missing);
+    let without_team = SETTINGS.replace(" TEAM=acme", "");
+    assert_eq!(checkout.run(&cloud, &format!("preflight {without_team}")), Exit::Done);
+    assert_eq!(checkout.run(&cloud, &format!("preflight {without_team} WITH=dns-firewall")), Exit::Missing);
+    assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} WITH=code-signing")), Exit::Missing);
+    assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} PARAMETERS=Scan=guardduty")), Exit::Usage);
     assert_eq!(checkout.run(&cloud, "preflight ENVIRONMENT=prod"), Exit::Usage);
-    assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} PROFILE=../lean").replace("PROFILE=lean ", "")), Exit::Usage);
+    assert_eq!(
+        checkout.run(&cloud, &format!("preflight {SETTINGS} PROFILE=../lean").replace("PROFILE=lean ", "")),
+        Exit::Usage
+    );
 }
 
 #[test]
@@ -216,7 +241,12 @@ fn a_plan_fits_a_screen_and_changes_nothing() {
     for (credentials, expected) in [(false, "AWS was not asked"), (true, "account 111122223333")] {
         let (checkout, cloud) = (Checkout::built(), Cloud::new());
         cloud.credentials.set(credentials);
-        assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS} {IMAGE} DRY_RUN=1")), Exit::Done, "{}", cloud.text());
+        assert_eq!(
+            checkout.run(&cloud, &format!("deploy {SETTINGS} {IMAGE} DRY_RUN=1")),
+            Exit::Done,
+            "{}",
+            cloud.text()
+        );
         let said = cloud.said.borrow();
         assert!(said.len() <= 40, "{}", said.len());
         assert!(said[0].contains(expected), "{}", said[0]);
@@ -231,13 +261,14 @@ fn a_plan_of_a_deployment_that_stands_says_what_would_change_and_what_is_refused
     let (checkout, cloud) = deployed("");
     cloud.said.borrow_mut().clear();
     cloud.calls.borrow_mut().clear();
-    *cloud.changes.borrow_mut() = vec![
-        ["Modify", "Database", "AWS::RDS::DBInstance", "True"],
-        ["Remove", "Old", "AWS::EC2::Route", ""],
-    ];
+    *cloud.changes.borrow_mut() =
+        vec![["Modify", "Database", "AWS::RDS::DBInstance", "True"], ["Remove", "Old", "AWS::EC2::Route", ""]];
     assert_eq!(checkout.run(&cloud, &format!("plan {SETTINGS} PARAMETERS=DbStorage=30")), Exit::Refused);
     let text = cloud.text().replace('\n', " ").split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(text.contains("1 replaced, 1 removed; replaces Database (AWS::RDS::DBInstance): REFUSED without ALLOW_REPLACE"), "{text}");
+    assert!(
+        text.contains("1 replaced, 1 removed; replaces Database (AWS::RDS::DBInstance): REFUSED without ALLOW_REPLACE"),
+        "{text}"
+    );
     assert!(text.contains("nothing changes"), "{text}");
     assert!(!cloud.order().iter().any(|call| call.contains("execute-change-set")));
     let made = cloud.order().iter().filter(|call| call.contains("create-change-set")).count();
@@ -250,7 +281,13 @@ fn the_deploy_role_leaves_what_it_was_made_by() {
     let (checkout, cloud) = deployed("");
     *cloud.caller.borrow_mut() = "arn:aws:sts::111122223333:assumed-role/portcullis-prod-deploy/run".to_owned();
     let role = "arn:aws:iam::111122223333:role/portcullis-prod-deploy".to_owned();
-    cloud.stacks.borrow_mut().get_mut("portcullis-prod-bootstrap").unwrap().outputs.insert("DeployRoleArn".to_owned(), role);
+    cloud
+        .stacks
+        .borrow_mut()
+        .get_mut("portcullis-prod-bootstrap")
+        .unwrap()
+        .outputs
+        .insert("DeployRoleArn".to_owned(), role);
     cloud.calls.borrow_mut().clear();
     assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Done, "{}", cloud.text());
     assert!(!cloud.order().contains(&"cloudformation create-change-set bootstrap".to_owned()));
@@ -270,10 +307,27 @@ fn code_is_replaced_only_where_a_function_is_and_only_the_code() {
     assert_eq!(checkout.run(&cloud, "code ENV=prod FUNCTION=data-key-encrypt"), Exit::Done, "{}", cloud.text());
     let calls = cloud.calls.borrow().clone();
     let deploy = calls.iter().find(|call| call.contains(&"deploy".to_owned())).unwrap();
-    assert!(deploy[4].ends_with("target/lambda/data-key/bootstrap.zip"), "{deploy:?}");
+    assert!(option(deploy, "--lambda-dir").unwrap().ends_with("target/lambda"), "{deploy:?}");
+    assert_eq!(option(deploy, "--binary-name").unwrap(), "data-key");
     assert_eq!(deploy.last().unwrap(), "portcullis-prod-data-key-encrypt");
-    for forbidden in ["--alias", "--env-var", "--env-file", "--role", "--subnet-ids", "--security-group-ids", "--memory", "--timeout",
-        "--tracing", "--enable-function-url", "--layer", "--merge-env", "--runtime", "--description", "--log-retention", "--tag"] {
+    for forbidden in [
+        "--alias",
+        "--env-var",
+        "--env-file",
+        "--role",
+        "--subnet-ids",
+        "--security-group-ids",
+        "--memory",
+        "--timeout",
+        "--tracing",
+        "--enable-function-url",
+        "--layer",
+        "--merge-env",
+        "--runtime",
+        "--description",
+        "--log-retention",
+        "--tag",
+    ] {
         assert!(!deploy.iter().any(|one| one == forbidden), "{forbidden}");
     }
     assert_eq!(cloud.aliases.borrow()["portcullis-prod-data-key-encrypt"], "2");

@@ -6,5 +6,6 @@
 mod support;
 
 fn main() {
-    print!("{}", invariants::list_of_grants(&support::graphs()));
+    let graphs: Vec<_> = support::graphs().into_iter().filter_map(|(_, graph)| graph.ok()).collect();
+    print!("{}", invariants::list_of_grants(&graphs));
 }

@@ -48,9 +48,10 @@ pub(crate) fn key_policies(graph: &Graph, findings: &mut Findings) {
         ("AWS::RDS::DBInstance", ["Snapshot"].as_slice()),
     ] {
         for resource in graph.of_kind(kind) {
-            for (name, policy) in
-                [("DeletionPolicy", &resource.deletion_policy), ("UpdateReplacePolicy", &resource.update_replace_policy)]
-            {
+            for (name, policy) in [
+                ("DeletionPolicy", &resource.deletion_policy),
+                ("UpdateReplacePolicy", &resource.update_replace_policy),
+            ] {
                 let kept = policy.as_deref().is_some_and(|policy| policy == "Retain" || also.contains(&policy));
                 if !kept {
                     findings.at(resource, name, "what it holds would be lost");
@@ -104,7 +105,11 @@ fn key_statement(graph: &Graph, key: &Resource, one: &Statement<'_>, findings: &
             findings.at(key, &at, "a function administers the key");
         }
     }
-    if !uses.is_empty() && !one.binds("kms:EncryptionContext:") && !one.binds("kms:ViaService") && !one.binds("kms:SigningAlgorithm") {
+    if !uses.is_empty()
+        && !one.binds("kms:EncryptionContext:")
+        && !one.binds("kms:ViaService")
+        && !one.binds("kms:SigningAlgorithm")
+    {
         findings.at(key, &at, "uses the key under any context");
     }
 }
@@ -169,9 +174,14 @@ pub(crate) fn closed_buckets(graph: &Graph, findings: &mut Findings) {
         }
         let lasts = |field: &str| {
             let rules = bucket.list("/LifecycleConfiguration/Rules").into_iter().cloned().collect::<Vec<_>>();
-            rules.into_iter().filter(|rule| rule.get("Status").and_then(Value::as_str) == Some("Enabled")).find(|rule| {
-                rule.pointer(field).and_then(template::scalar).and_then(|days| days.parse::<u32>().ok()).is_some_and(|days| days <= 7)
-            })
+            rules.into_iter().filter(|rule| rule.get("Status").and_then(Value::as_str) == Some("Enabled")).find(
+                |rule| {
+                    rule.pointer(field)
+                        .and_then(template::scalar)
+                        .and_then(|days| days.parse::<u32>().ok())
+                        .is_some_and(|days| days <= 7)
+                },
+            )
         };
         if lasts("/AbortIncompleteMultipartUpload/DaysAfterInitiation").is_none() {
             findings.at(bucket, "/LifecycleConfiguration", "unfinished uploads stay for ever");
@@ -217,15 +227,21 @@ fn outside(
     let place = &graph.place;
     let names: BTreeSet<String> = exempt
         .iter()
-        .map(|name| format!("arn:{}:iam::{}:role/portcullis-{}-{name}", place.partition, place.account, graph.environment))
+        .map(|name| {
+            format!("arn:{}:iam::{}:role/portcullis-{}-{name}", place.partition, place.account, graph.environment)
+        })
         .collect();
     let closes = |one: &&Statement<'_>, resource: &str| {
         let endpoints = one.condition("StringNotEquals", "aws:SourceVpce").map(|one| one.values.clone());
         let ours = endpoints.is_some_and(|list| {
-            !list.is_empty() && list.iter().all(|one| *one == endpoint || also == Some(one.as_str())) && !endpoint.is_empty()
+            !list.is_empty()
+                && list.iter().all(|one| *one == endpoint || also == Some(one.as_str()))
+                && !endpoint.is_empty()
         });
-        let exempted: BTreeSet<String> =
-            one.condition("ArnNotEquals", "aws:PrincipalArn").map(|one| one.values.iter().cloned().collect()).unwrap_or_default();
+        let exempted: BTreeSet<String> = one
+            .condition("ArnNotEquals", "aws:PrincipalArn")
+            .map(|one| one.values.iter().cloned().collect())
+            .unwrap_or_default();
         let others = one.conditions.len() - 1 - usize::from(!exempted.is_empty());
         !one.allow
             && one.is_for_everybody()
@@ -239,10 +255,8 @@ fn outside(
         findings.at(bucket, "bucket policy", "objects can be reached by another network than ours");
     }
     let listings = ["s3:ListBucket", "s3:ListBucketVersions"];
-    let listed = policy
-        .iter()
-        .filter(|one| listings.iter().all(|action| one.covers(action)))
-        .any(|one| closes(&one, arn));
+    let listed =
+        policy.iter().filter(|one| listings.iter().all(|action| one.covers(action))).any(|one| closes(&one, arn));
     if !listed {
         findings.at(bucket, "bucket policy", "can be listed from another network than ours");
     }
@@ -274,7 +288,9 @@ pub(crate) fn one_writer(graph: &Graph, findings: &mut Findings) {
     findings.must_be(trust, "/VersioningConfiguration/Status", "Enabled");
     let arn = trust.arn().unwrap_or_default();
     let key_of = |resource: &str| {
-        if resource == "*" { return Some("*".to_owned()) }
+        if resource == "*" {
+            return Some("*".to_owned());
+        }
         resource.strip_prefix(arn).map(|rest| rest.trim_start_matches('/').to_owned())
     };
     let mut written: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -289,7 +305,10 @@ pub(crate) fn one_writer(graph: &Graph, findings: &mut Findings) {
             for key in one.resources.iter().filter_map(|resource| key_of(resource)) {
                 if !changing.is_empty() {
                     written.entry(key.clone()).or_default().insert(name.clone());
-                    let may = WRITERS.iter().find(|(writer, _)| *writer == name).is_some_and(|(_, keys)| keys.contains(&key.as_str()));
+                    let may = WRITERS
+                        .iter()
+                        .find(|(writer, _)| *writer == name)
+                        .is_some_and(|(_, keys)| keys.contains(&key.as_str()));
                     if !may || changing.iter().any(|action| *action != "s3:PutObject") {
                         findings.at(role, at, format!("{}: {changing:?} on `{key}`", one.sid()));
                     }
@@ -323,7 +342,11 @@ fn authorizer_only_reads(graph: &Graph, findings: &mut Findings) {
         for action in &one.actions {
             let plain = ["logs:", "xray:", "ec2:"].iter().any(|service| action.starts_with(service));
             if !plain && action != "s3:GetObject" {
-                findings.at(role, at, format!("{}: `{action}`: the authorizer reads trust objects and nothing else", one.sid()));
+                findings.at(
+                    role,
+                    at,
+                    format!("{}: `{action}`: the authorizer reads trust objects and nothing else", one.sid()),
+                );
             }
         }
     }
@@ -335,7 +358,8 @@ fn refused_to_others(graph: &Graph, trust: &Resource, findings: &mut Findings) {
     let place = &graph.place;
     let policy = policy_of(graph, trust);
     for (writer, keys) in WRITERS {
-        let name = format!("arn:{}:iam::{}:role/portcullis-{}-{writer}", place.partition, place.account, graph.environment);
+        let name =
+            format!("arn:{}:iam::{}:role/portcullis-{}-{writer}", place.partition, place.account, graph.environment);
         for key in *keys {
             let resource = format!("{arn}/{key}");
             let refused = policy.iter().any(|one| {
@@ -366,7 +390,8 @@ pub(crate) fn database(graph: &Graph, findings: &mut Findings) {
         if database.get("/DBSnapshotIdentifier").is_none() {
             findings.must_be(database, "/MasterUserAuthenticationType", "iam-db-auth");
         }
-        if !database.text("/BackupRetentionPeriod").and_then(|days| days.parse::<u32>().ok()).is_some_and(|days| days >= 7) {
+        let days = database.text("/BackupRetentionPeriod").and_then(|days| days.parse::<u32>().ok());
+        if days.is_none_or(|days| days < 7) {
             findings.at(database, "/BackupRetentionPeriod", "at least 7 days");
         }
         for name in database.properties.as_object().into_iter().flat_map(|all| all.keys()) {
@@ -383,7 +408,8 @@ pub(crate) fn database(graph: &Graph, findings: &mut Findings) {
             findings.at(database, "/VPCSecurityGroups", "must be the database's group alone");
         }
         let subnets = database.text("/DBSubnetGroupName").unwrap_or_default();
-        let subnets = graph.find("AWS::RDS::DBSubnetGroup", &subnets).map(|group| group.texts("/SubnetIds")).unwrap_or_default();
+        let subnets =
+            graph.find("AWS::RDS::DBSubnetGroup", &subnets).map(|group| group.texts("/SubnetIds")).unwrap_or_default();
         if subnets.is_empty() || subnets != network(graph, "DataSubnetIds") {
             findings.at(database, "/DBSubnetGroupName", "must be the subnets of data");
         }
@@ -394,7 +420,11 @@ pub(crate) fn database_proxy(graph: &Graph, findings: &mut Findings) {
     let proxies: Vec<&Resource> = graph.of_kind("AWS::RDS::DBProxy").collect();
     let proxied = graph.parameter("DbMode") == Some("proxy");
     if proxies.len() != usize::from(proxied) {
-        findings.on("data", "AWS::RDS::DBProxy", format!("{} of them with DbMode {:?}", proxies.len(), graph.parameter("DbMode")));
+        findings.on(
+            "data",
+            "AWS::RDS::DBProxy",
+            format!("{} of them with DbMode {:?}", proxies.len(), graph.parameter("DbMode")),
+        );
     }
     for proxy in proxies {
         findings.must_be(proxy, "/DefaultAuthScheme", "IAM_AUTH");
@@ -416,13 +446,16 @@ pub(crate) fn database_proxy(graph: &Graph, findings: &mut Findings) {
         };
         let place = &graph.place;
         let database = graph.of_kind("AWS::RDS::DBInstance").next();
-        let id = database.and_then(|one| one.attributes.get("DbiResourceId")).and_then(Value::as_str).unwrap_or_default();
+        let id =
+            database.and_then(|one| one.attributes.get("DbiResourceId")).and_then(Value::as_str).unwrap_or_default();
         let logins: BTreeSet<String> = DEPLOYMENTS
             .iter()
             .filter(|one| one.function(graph).is_some())
             .filter_map(|one| one.login)
             .filter(|login| *login != "portcullis_owner")
-            .map(|login| format!("arn:{}:rds-db:{}:{}:dbuser:{id}/{login}", place.partition, place.region, place.account))
+            .map(|login| {
+                format!("arn:{}:rds-db:{}:{}:dbuser:{id}/{login}", place.partition, place.region, place.account)
+            })
             .collect();
         let mut granted = BTreeSet::new();
         for (at, one) in identity(role).iter().filter(|(_, one)| one.allow) {

@@ -81,7 +81,8 @@ pub(crate) fn tunnel_task(graph: &Graph, findings: &mut Findings) {
             findings.at(service, "/LoadBalancers", "nothing calls the tunnel");
         }
     }
-    let (services, tasks) = (graph.of_kind("AWS::ECS::Service").count(), graph.of_kind("AWS::ECS::TaskDefinition").count());
+    let (services, tasks) =
+        (graph.of_kind("AWS::ECS::Service").count(), graph.of_kind("AWS::ECS::TaskDefinition").count());
     if (services, tasks) != (1, 1) {
         findings.on("edge", "AWS::ECS::Service", format!("{services} services and {tasks} tasks, must be one each"));
     }
@@ -118,7 +119,9 @@ pub(crate) fn tunnel_task(graph: &Graph, findings: &mut Findings) {
             if text("/Privileged") == "true" {
                 fault("Privileged", "must be false".to_owned());
             }
-            if list("/LinuxParameters/Capabilities/Drop") != ["ALL"] || !list("/LinuxParameters/Capabilities/Add").is_empty() {
+            if list("/LinuxParameters/Capabilities/Drop") != ["ALL"]
+                || !list("/LinuxParameters/Capabilities/Add").is_empty()
+            {
                 fault("LinuxParameters", "all capabilities must be dropped".to_owned());
             }
             let health = ["CMD", "cloudflared", "tunnel", "--metrics", "127.0.0.1:20241", "ready"];
@@ -174,7 +177,7 @@ const TERRAFORM: &[&str] = &[
 pub(crate) fn access_applications(graph: &Graph, repository: &Repository, findings: &mut Findings) {
     let mut resources: Vec<(String, String, String, Value)> = Vec::new();
     for (file, source) in &repository.terraform {
-        let Ok(document) = hcl::from_str::<Value>(source) else {
+        let Some(document) = source.document() else {
             findings.on(file, "HCL", "cannot be read");
             continue;
         };
@@ -200,7 +203,8 @@ pub(crate) fn access_applications(graph: &Graph, repository: &Repository, findin
         findings.on("infra/cloudflare", "applications", "must be one resource, an application for each people host");
     }
     for (file, _, name, application) in applications {
-        for (property, expected) in [("for_each", "${var.people}"), ("domain", "${each.key}"), ("type", "self_hosted")] {
+        for (property, expected) in [("for_each", "${var.people}"), ("domain", "${each.key}"), ("type", "self_hosted")]
+        {
             if text(application, property) != expected {
                 findings.on(file, &format!("{name} {property}"), format!("must be `{expected}`"));
             }
@@ -226,7 +230,8 @@ pub(crate) fn access_applications(graph: &Graph, repository: &Repository, findin
         }
     }
     for (file, source) in &repository.terraform {
-        let settings: Vec<&str> = source.lines().map(|line| line.split('#').next().unwrap_or_default()).collect();
+        let settings: Vec<&str> =
+            source.text().lines().map(|line| line.split('#').next().unwrap_or_default()).collect();
         for (i, line) in settings.iter().enumerate() {
             let words = line.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
             let quoted = line.trim_start().starts_with("description") || line.trim_start().starts_with("error_message");
@@ -247,10 +252,14 @@ pub(crate) fn access_applications(graph: &Graph, repository: &Repository, findin
 /// The rules that stand before the machine host, which has no Access: limits, and the firewall's.
 fn edge_rules(resources: &[(String, String, String, Value)], repository: &Repository, findings: &mut Findings) {
     let hosts = repository.terraform.values().any(|source| {
-        source.contains("concat(keys(var.people), [var.machines])") && source.contains("http.host in {")
+        source.text().contains("concat(keys(var.people), [var.machines])") && source.text().contains("http.host in {")
     });
     if !hosts {
-        findings.on("infra/cloudflare", "hosts", "the set of all hosts must hold the people hosts and the machine host");
+        findings.on(
+            "infra/cloudflare",
+            "hosts",
+            "the set of all hosts must hold the people hosts and the machine host",
+        );
     }
     for (phase, action) in [
         ("http_ratelimit", "block"),

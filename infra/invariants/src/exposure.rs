@@ -100,7 +100,8 @@ pub(crate) fn one_way_out(graph: &Graph, findings: &mut Findings) {
         }
     }
     for endpoint in graph.of_kind("AWS::EC2::VPCEndpoint").filter(|one| is_gateway(one)) {
-        let served: BTreeSet<&str> = endpoint.texts("/RouteTableIds").iter().filter_map(|table| tier_of(table)).collect();
+        let served: BTreeSet<&str> =
+            endpoint.texts("/RouteTableIds").iter().filter_map(|table| tier_of(table)).collect();
         // Layers of the tunnel's image come from buckets that this endpoint's policy refuses.
         for tier in served.iter().filter(|tier| !["Work", "Fetch"].contains(*tier)) {
             findings.at(endpoint, "RouteTableIds", format!("serves {tier}"));
@@ -158,7 +159,11 @@ pub(crate) fn private_api(graph: &Graph, findings: &mut Findings) {
                     && allow.resources == ["execute-api:/*"]
                     && allow.conditions.is_empty();
                 if !exact {
-                    findings.at(api, "/Policy", "the Allow must be execute-api:Invoke on execute-api:/* and nothing else");
+                    findings.at(
+                        api,
+                        "/Policy",
+                        "the Allow must be execute-api:Invoke on execute-api:/* and nothing else",
+                    );
                 }
             }
             other => findings.at(api, "/Policy", format!("{} Allows, must be one", other.len())),
@@ -180,7 +185,10 @@ pub(crate) fn private_api(graph: &Graph, findings: &mut Findings) {
                 findings.at(api, &format!("/Body/{override_}"), "would stand beside what the template says");
             }
         }
-        if graph.of_kind("AWS::ApiGateway::Stage").any(|stage| stage.text("/RestApiId").as_deref() != Some(&api.reference)) {
+        if graph
+            .of_kind("AWS::ApiGateway::Stage")
+            .any(|stage| stage.text("/RestApiId").as_deref() != Some(&api.reference))
+        {
             findings.at(api, "AWS::ApiGateway::Stage", "a stage of another API");
         }
     }
@@ -245,7 +253,9 @@ pub(crate) fn guarded_routes(graph: &Graph, findings: &mut Findings) {
                 if guards != ["gate"] || alternatives != Some(1) {
                     fault("security", format!("{guards:?}, must be the gate and no alternative"));
                 }
-                for name in ["x-portcullis-action", "x-portcullis-scopes", "x-portcullis-access", "x-portcullis-function"] {
+                for name in
+                    ["x-portcullis-action", "x-portcullis-scopes", "x-portcullis-access", "x-portcullis-function"]
+                {
                     let absent = match operation.get(name) {
                         Some(Value::Array(items)) => items.is_empty(),
                         Some(Value::String(text)) => text.is_empty(),
@@ -298,7 +308,11 @@ pub(crate) fn fresh_decisions(graph: &Graph, findings: &mut Findings) {
         }
         let source = authorizer.get("identitySource").and_then(Value::as_str).unwrap_or_default();
         if source != "method.request.header.Authorization" {
-            findings.on("api", &at, format!("identity source `{source}`: a listed header that is absent is a 401 before we are asked"));
+            findings.on(
+                "api",
+                &at,
+                format!("identity source `{source}`: a listed header that is absent is a 401 before we are asked"),
+            );
         }
         if authorizer.get("authorizerCredentials").is_some() {
             findings.on("api", &at, "authorizerCredentials: the permission says who may call, no role does");
@@ -313,20 +327,28 @@ pub(crate) fn fresh_decisions(graph: &Graph, findings: &mut Findings) {
 
 pub(crate) fn exact_permissions(graph: &Graph, findings: &mut Findings) {
     let api = graph.of_kind("AWS::ApiGateway::RestApi").next().map(|api| api.reference.clone()).unwrap_or_default();
-    let stage = graph.of_kind("AWS::ApiGateway::Stage").next().and_then(|one| one.text("/StageName")).unwrap_or_default();
+    let stage =
+        graph.of_kind("AWS::ApiGateway::Stage").next().and_then(|one| one.text("/StageName")).unwrap_or_default();
     let place = &graph.place;
-    let source = |rest: &str| format!("arn:{}:execute-api:{}:{}:{api}/{rest}", place.partition, place.region, place.account);
+    let source =
+        |rest: &str| format!("arn:{}:execute-api:{}:{}:{api}/{rest}", place.partition, place.region, place.account);
     // Who may be called for what: function in the form it is called, by principal and source.
     let mut wanted: BTreeMap<(String, String, String), bool> = BTreeMap::new();
     for (route, operation) in operations(graph) {
         let uri = operation.pointer("/x-amazon-apigateway-integration/uri").and_then(Value::as_str).unwrap_or_default();
         let Some(function) = between(uri, "/functions/", "/invocations") else { continue };
         let (verb, path) = route.split_once(' ').unwrap_or_default();
-        let path = path.split('/').map(|part| if part.starts_with('{') { "*" } else { part }).collect::<Vec<_>>().join("/");
+        let path =
+            path.split('/').map(|part| if part.starts_with('{') { "*" } else { part }).collect::<Vec<_>>().join("/");
         let verb = if verb == "ANY" { "*" } else { verb };
-        wanted.insert((name_of(function), "apigateway.amazonaws.com".to_owned(), source(&format!("{stage}/{verb}{path}"))), false);
+        wanted.insert(
+            (name_of(function), "apigateway.amazonaws.com".to_owned(), source(&format!("{stage}/{verb}{path}"))),
+            false,
+        );
     }
-    let uri = graph.api().and_then(|api| api.pointer("/components/securitySchemes/gate/x-amazon-apigateway-authorizer/authorizerUri"));
+    let uri = graph
+        .api()
+        .and_then(|api| api.pointer("/components/securitySchemes/gate/x-amazon-apigateway-authorizer/authorizerUri"));
     if let Some(function) = uri.and_then(Value::as_str).and_then(|uri| between(uri, "/functions/", "/invocations")) {
         wanted.insert((name_of(function), "apigateway.amazonaws.com".to_owned(), source("authorizers/*")), false);
     }
@@ -410,7 +432,8 @@ pub(crate) fn quiet_stage(graph: &Graph, findings: &mut Findings) {
         access_log(stage, &format, findings);
         let settings = stage.list("/MethodSettings");
         let all = settings.iter().find(|one| {
-            one.get("ResourcePath").and_then(Value::as_str) == Some("/*") && one.get("HttpMethod").and_then(Value::as_str) == Some("*")
+            one.get("ResourcePath").and_then(Value::as_str) == Some("/*")
+                && one.get("HttpMethod").and_then(Value::as_str) == Some("*")
         });
         if all.is_none() {
             findings.at(stage, "/MethodSettings", "none for all methods of all paths");
@@ -419,7 +442,11 @@ pub(crate) fn quiet_stage(graph: &Graph, findings: &mut Findings) {
             let text = |name: &str| one.get(name).and_then(template::scalar);
             let mut must = |name: &str, allowed: &[&str]| {
                 if !allowed.contains(&text(name).unwrap_or_default().as_str()) {
-                    findings.at(stage, &format!("/MethodSettings/{i}/{name}"), format!("must be `{}`", allowed.join("` or `")));
+                    findings.at(
+                        stage,
+                        &format!("/MethodSettings/{i}/{name}"),
+                        format!("must be `{}`", allowed.join("` or `")),
+                    );
                 }
             };
             must("DataTraceEnabled", &["false"]);
@@ -450,7 +477,7 @@ fn access_log(stage: &Resource, format: &str, findings: &mut Findings) {
     }
     example.push_str(rest);
     let parsed = serde_json::from_str::<Value>(&example).ok();
-    if !parsed.is_some_and(|parsed| parsed.as_object().is_some_and(|fields| !fields.is_empty())) {
+    if parsed.is_none_or(|parsed| parsed.as_object().is_none_or(serde_json::Map::is_empty)) {
         findings.at(stage, "/AccessLogSetting/Format", "is no JSON object");
     }
     if example.contains('$') {

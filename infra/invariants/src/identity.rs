@@ -79,7 +79,9 @@ fn outside_boundary(graph: &Graph, role: &Resource, boundary: &str, findings: &m
     let empty = Value::Null;
     let bounds = statements(policy.get("/PolicyDocument").unwrap_or(&empty));
     for (at, one) in identity(role).iter().filter(|(_, one)| one.allow) {
-        for action in one.actions.iter().filter(|action| !bounds.iter().any(|bound| bound.allow && bound.covers(action))) {
+        for action in
+            one.actions.iter().filter(|action| !bounds.iter().any(|bound| bound.allow && bound.covers(action)))
+        {
             findings.at(role, at, format!("{}: the boundary does not let `{action}` through", one.sid()));
         }
     }
@@ -108,7 +110,11 @@ pub(crate) fn no_wildcards(graph: &Graph, findings: &mut Findings) {
             for one in statements(document) {
                 for name in ["NotAction", "NotResource", "NotPrincipal"] {
                     if one.raw.contains_key(name) {
-                        findings.at(resource, &at, format!("{}: {name} grants or refuses what nobody listed", one.sid()));
+                        findings.at(
+                            resource,
+                            &at,
+                            format!("{}: {name} grants or refuses what nobody listed", one.sid()),
+                        );
                     }
                 }
                 let effect = one.raw.get("Effect").and_then(Value::as_str).unwrap_or_default();
@@ -186,14 +192,17 @@ fn loose(graph: &Graph, role: &Resource, action: &str, one: &Statement<'_>) -> O
     let only_ours = |key: &str| key.starts_with("arn:") && key.contains(":key/") && key.contains(&graph.place.account);
     let one_key = matches!(one.resources.as_slice(), [key] if only_ours(key) && !key.contains('*'));
     let our_keys = one.resources.iter().all(|key| only_ours(key));
-    let exact = |from: &str| matches!(one.resources.as_slice(), [single] if single.contains(from) && !single.contains('*'));
+    let exact =
+        |from: &str| matches!(one.resources.as_slice(), [single] if single.contains(from) && !single.contains('*'));
     match action {
         "kms:Sign" => match (tag("ResourceTag") || one_key, one.binds("kms:SigningAlgorithm"), our_keys) {
             (true, true, true) => None,
             (_, false, _) => Some("says no signing algorithm"),
             _ => Some("is not bound to our signing keys"),
         },
-        "kms:GetPublicKey" => (!(our_keys && (one_key || tag("ResourceTag")))).then_some("is not bound to our signing keys"),
+        "kms:GetPublicKey" => {
+            (!(our_keys && (one_key || tag("ResourceTag")))).then_some("is not bound to our signing keys")
+        }
         "kms:CreateKey" | "kms:TagResource" => {
             let usage = one.demands("StringEquals", "kms:KeyUsage", &["SIGN_VERIFY"]);
             let spec = one.binds("kms:KeySpec") || action == "kms:TagResource";
@@ -228,7 +237,8 @@ fn loose(graph: &Graph, role: &Resource, action: &str, one: &Statement<'_>) -> O
                 let bucket = graph.outputs.get("data").and_then(|outputs| outputs.get(*bucket));
                 let arn = bucket.map(|bucket| format!("arn:{}:s3:::{bucket}", graph.place.partition));
                 let name = format!("portcullis-{environment}-{name}");
-                role.text("/RoleName") == Some(name) && Some(one.resources.as_slice()) == arn.as_ref().map(std::slice::from_ref)
+                role.text("/RoleName") == Some(name)
+                    && Some(one.resources.as_slice()) == arn.as_ref().map(std::slice::from_ref)
             });
             (!may).then_some("lists what nobody has to list")
         }
@@ -290,7 +300,7 @@ pub(crate) fn no_secrets(graph: &Graph, findings: &mut Findings) {
 
 fn secret(name: &str, value: &str) -> Option<String> {
     let upper = name.to_uppercase();
-    let speaking = ["SECRET", "PASSWORD", "PASSWD", "PRIVATE", "CREDENTIAL", "API_KEY", "TOKEN"];
+    let speaking = ["SECRET", "PASSWORD", "PASSWD", "PRIVATE", "CRED", "API_KEY", "TOKEN"];
     if let Some(word) = speaking.iter().find(|word| upper.contains(*word)) {
         return Some(format!("a name with {word} in it"));
     }
@@ -299,10 +309,12 @@ fn secret(name: &str, value: &str) -> Option<String> {
 
 /// What a value looks like if it is no id, name or switch.
 fn credential(value: &str) -> Option<&'static str> {
-    if ["AKIA", "ASIA"].iter().any(|start| value.match_indices(start).any(|(at, _)| {
-        let rest = value.get(at + 4..).unwrap_or_default();
-        rest.chars().take_while(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit()).count() >= 12
-    })) {
+    if ["AKIA", "ASIA"].iter().any(|start| {
+        value.match_indices(start).any(|(at, _)| {
+            let rest = value.get(at + 4..).unwrap_or_default();
+            rest.chars().take_while(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit()).count() >= 12
+        })
+    }) {
         return Some("an access key");
     }
     if value.contains("-----BEGIN") {
@@ -331,7 +343,9 @@ pub(crate) fn function_settings(graph: &Graph, findings: &mut Findings) {
     let mut by_route: BTreeSet<String> = BTreeSet::new();
     for (_, operation) in operations(graph) {
         let uri = operation.pointer("/x-amazon-apigateway-integration/uri").and_then(Value::as_str).unwrap_or_default();
-        by_route.extend(between(uri, ":function:", "/invocations").and_then(|name| name.split(':').next()).map(str::to_owned));
+        by_route.extend(
+            between(uri, ":function:", "/invocations").and_then(|name| name.split(':').next()).map(str::to_owned),
+        );
     }
     by_route.insert(format!("portcullis-{}-authorizer", graph.environment));
     for function in graph.of_kind("AWS::Lambda::Function") {
@@ -366,7 +380,7 @@ pub(crate) fn function_settings(graph: &Graph, findings: &mut Findings) {
         }
     }
     for group in graph.of_kind("AWS::Logs::LogGroup") {
-        if !group.text("/RetentionInDays").and_then(|days| days.parse::<u32>().ok()).is_some_and(|days| days > 0) {
+        if group.text("/RetentionInDays").and_then(|days| days.parse::<u32>().ok()).is_none_or(|days| days == 0) {
             findings.at(group, "/RetentionInDays", "kept for ever");
         }
     }
@@ -385,7 +399,8 @@ fn keeps_events(graph: &Graph, function: &Resource, name: &str, findings: &mut F
         return;
     };
     let arn = queue.arn().unwrap_or_default();
-    let deployment = DEPLOYMENTS.iter().find(|one| one.full_name(graph) == name).map(|one| one.name).unwrap_or_default();
+    let deployment =
+        DEPLOYMENTS.iter().find(|one| one.full_name(graph) == name).map(|one| one.name).unwrap_or_default();
     let may = role(graph, deployment).is_some_and(|role| {
         identity(role).iter().any(|(_, one)| one.allow && one.covers("sqs:SendMessage") && one.resources == [arn])
     });

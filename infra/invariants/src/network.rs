@@ -45,8 +45,8 @@ pub(crate) fn exact_edges(graph: &Graph, findings: &mut Findings) {
             found.insert(edge(&group, egress, &rule.properties), rule.path());
         }
     }
-    let names = names(graph);
-    let name = |id: &String| names.get(id).map_or_else(|| id.clone(), |name| (*name).to_owned());
+    let parts = parts(graph);
+    let name = |id: &String| parts.get(id).map_or_else(|| id.clone(), |name| (*name).to_owned());
     let expected = expected(graph);
     let impossible = |one: &Edge| one.egress && one.protocol == "-1" && one.peer == "127.0.0.1/32";
     for (one, at) in &found {
@@ -69,15 +69,25 @@ pub(crate) fn exact_edges(graph: &Graph, findings: &mut Findings) {
         if blocks != CLOUDFLARE || list.text("/AddressFamily").as_deref() != Some("IPv6") {
             findings.at(list, "/Entries", format!("{blocks:?} are not Cloudflare's tunnel addresses"));
         }
-        if !list.text("/MaxEntries").and_then(|most| most.parse::<u8>().ok()).is_some_and(|most| most <= 4) {
+        if list.text("/MaxEntries").and_then(|most| most.parse::<u8>().ok()).is_none_or(|most| most > 4) {
             findings.at(list, "/MaxEntries", "each counts as a rule of the group, used or not: at most 4");
         }
     }
     for subject in graph.of_kind("AWS::EC2::VPC") {
         let default = subject.attributes.get("DefaultSecurityGroup").and_then(Value::as_str).unwrap_or_default();
-        for resource in graph.resources.iter().filter(|one| one.properties.to_string().contains(default)) {
+        for resource in graph.resources.iter().filter(|one| names(&one.properties, default)) {
             findings.at(resource, "security group", "is the VPC's default one");
         }
+    }
+}
+
+/// Whether a text stands anywhere in a value.
+fn names(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(one) => one == text,
+        Value::Array(items) => items.iter().any(|item| names(item, text)),
+        Value::Object(fields) => fields.values().any(|field| names(field, text)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -120,7 +130,7 @@ fn groups(graph: &Graph) -> BTreeMap<String, String> {
     groups
 }
 
-fn names(graph: &Graph) -> BTreeMap<String, String> {
+fn parts(graph: &Graph) -> BTreeMap<String, String> {
     groups(graph).into_iter().map(|(name, group)| (group, name)).collect()
 }
 
@@ -284,10 +294,13 @@ fn endpoint_policy(graph: &Graph, endpoint: &Resource, service: &str, findings: 
         for resource in &allow.resources {
             let ours = match service {
                 "s3" => format!("arn:{}:s3:::portcullis-{}-", place.partition, graph.environment),
-                "sts" => format!("arn:{}:iam::{}:role/portcullis-{}-", place.partition, place.account, graph.environment),
+                "sts" => {
+                    format!("arn:{}:iam::{}:role/portcullis-{}-", place.partition, place.account, graph.environment)
+                }
                 _ => format!("arn:{}:{service}:{}:{}:", place.partition, place.region, place.account),
             };
-            if !resource.starts_with(&ours) && !(new_key && resource == "*") {
+            let made = new_key && resource == "*";
+            if !made && !resource.starts_with(&ours) {
                 findings.at(endpoint, &at, format!("`{resource}` is not ours"));
             }
         }
@@ -339,7 +352,8 @@ pub(crate) fn functions_in_their_tier(graph: &Graph, findings: &mut Findings) {
         findings.must_be(vpc, "/EnableDnsSupport", "true");
         findings.must_be(vpc, "/EnableDnsHostnames", "true");
         let watched = graph.of_kind("AWS::EC2::FlowLog").any(|log| {
-            log.text("/ResourceId").as_deref() == Some(&vpc.reference) && log.text("/TrafficType").as_deref() == Some("ALL")
+            log.text("/ResourceId").as_deref() == Some(&vpc.reference)
+                && log.text("/TrafficType").as_deref() == Some("ALL")
         });
         if graph.parameter("FlowLogs") != Some("off") && !watched {
             findings.at(vpc, "flow log", "none for all traffic");

@@ -43,7 +43,7 @@ impl Statement<'_> {
             ["StringEquals", "StringLike", "ArnEquals", "ArnLike"].contains(&one.operator.as_str())
                 && one.key.to_ascii_lowercase().starts_with(&key.to_ascii_lowercase())
                 && !one.values.is_empty()
-                && one.values.iter().all(|value| value.trim_matches('*') != "" )
+                && one.values.iter().all(|value| !value.trim_matches('*').is_empty())
         })
     }
 
@@ -66,7 +66,11 @@ impl Statement<'_> {
 
     /// Whether an action of it covers the given one.
     pub(crate) fn covers(&self, action: &str) -> bool {
-        self.actions.iter().any(|pattern| wildcard(&pattern.to_ascii_lowercase(), &action.to_ascii_lowercase()))
+        let wide = |pattern: &String| pattern.contains(['*', '?']);
+        self.actions.iter().any(|pattern| {
+            pattern.eq_ignore_ascii_case(action)
+                || (wide(pattern) && wildcard(&pattern.to_ascii_lowercase(), &action.to_ascii_lowercase()))
+        })
     }
 }
 
@@ -200,7 +204,8 @@ mod tests {
 
     #[test]
     fn a_statement_without_deny_is_an_allow() {
-        let document = json!({"Statement": {"Action": "s3:GetObject", "Condition": {"StringEquals": {"k": ["a", "b"]}}}});
+        let document =
+            json!({"Statement": {"Action": "s3:GetObject", "Condition": {"StringEquals": {"k": ["a", "b"]}}}});
         let statements = statements(&document);
         assert!(statements[0].allow && statements[0].demands("StringEquals", "K", &["a", "b"]));
         assert!(!statements[0].binds("other"));

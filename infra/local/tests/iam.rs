@@ -663,7 +663,21 @@ const NEW_KEY_MORE_TAGS: Pairs = &[
     ("aws:TagKeys", "portcullis:signing"),
     ("aws:TagKeys", "more"),
 ];
-const VIA_S3: Pairs = &[("kms:ViaService", "s3.us-east-1.amazonaws.com")];
+const VIA_S3: Pairs = &[
+    ("kms:ViaService", "s3.us-east-1.amazonaws.com"),
+    ("kms:EncryptionContext:aws:s3:arn", "arn:aws:s3:::objects/t/acme/1"),
+    ("kms:EncryptionContextKeys", "aws:s3:arn"),
+];
+const VIA_S3_WITH_BUCKET_KEY: Pairs = &[
+    ("kms:ViaService", "s3.us-east-1.amazonaws.com"),
+    ("kms:EncryptionContext:aws:s3:arn", "arn:aws:s3:::objects"),
+    ("kms:EncryptionContextKeys", "aws:s3:arn"),
+];
+const VIA_S3_OF_ANOTHER_BUCKET: Pairs = &[
+    ("kms:ViaService", "s3.us-east-1.amazonaws.com"),
+    ("kms:EncryptionContext:aws:s3:arn", "arn:aws:s3:::elsewhere/t/acme/1"),
+    ("kms:EncryptionContextKeys", "aws:s3:arn"),
+];
 const SIGNED_PUT: Pairs = &[
     ("s3:authType", "REST-QUERY-STRING"),
     ("s3:signatureAge", "299999"),
@@ -733,6 +747,8 @@ const MATRIX: &[(&str, &str, &str, Pairs, bool)] = &[
     ("upload-signer", "s3:GetObjectVersion", OBJECT, SIGNED_GET, false),
     ("upload-signer", "s3:PutObjectTagging", OBJECT, SIGNED_PUT, false),
     ("upload-signer", "kms:GenerateDataKey", BUCKET_KEY, VIA_S3, true),
+    ("upload-signer", "kms:GenerateDataKey", BUCKET_KEY, VIA_S3_WITH_BUCKET_KEY, true),
+    ("upload-signer", "kms:GenerateDataKey", BUCKET_KEY, VIA_S3_OF_ANOTHER_BUCKET, false),
     ("upload-signer", "kms:GenerateDataKey", BUCKET_KEY, &[], false),
     ("upload-signer", "kms:GenerateDataKey", KEY, VIA_S3, false),
     ("download-signer", "s3:GetObjectVersion", OBJECT, SIGNED_GET, true),
@@ -743,6 +759,8 @@ const MATRIX: &[(&str, &str, &str, Pairs, bool)] = &[
     ("download-signer", "s3:PutObject", OBJECT, SIGNED_PUT, false),
     ("download-signer", "s3:DeleteObject", OBJECT, SIGNED_GET, false),
     ("download-signer", "kms:Decrypt", BUCKET_KEY, VIA_S3, true),
+    ("download-signer", "kms:Decrypt", BUCKET_KEY, VIA_S3_WITH_BUCKET_KEY, true),
+    ("download-signer", "kms:Decrypt", BUCKET_KEY, VIA_S3_OF_ANOTHER_BUCKET, false),
     ("download-signer", "kms:Decrypt", BUCKET_KEY, &[], false),
     ("data-key-encrypt", "kms:GenerateDataKey", KEY, FIELD, true),
     ("data-key-encrypt", "kms:GenerateDataKey", KEY, WRITER, false),
@@ -772,6 +790,8 @@ const MATRIX: &[(&str, &str, &str, Pairs, bool)] = &[
     ("upload", "s3:DeleteObjectVersion", OBJECT, &[], false),
     ("object-events", "s3:GetObjectVersion", "arn:aws:s3:::trust/trust/keys.json", &[], false),
     ("object-events", "kms:Decrypt", BUCKET_KEY, VIA_S3, true),
+    ("object-events", "kms:Decrypt", BUCKET_KEY, VIA_S3_WITH_BUCKET_KEY, true),
+    ("object-events", "kms:Decrypt", BUCKET_KEY, VIA_S3_OF_ANOTHER_BUCKET, false),
     ("object-events", "kms:Decrypt", BUCKET_KEY, &[], false),
     ("trust", "kms:CreateKey", "*", NEW_KEY, true),
     ("trust", "kms:CreateKey", "*", NEW_DATA_KEY, false),

@@ -501,6 +501,9 @@ async fn the_invoke_api_answers_as_lambda_does() {
     let arn = "arn%3Aaws%3Alambda%3Aus-east-1%3A111122223333%3Afunction%3Aecho";
     assert_eq!(operator.post(&path(arn), &[], b"").await.body(), "{}");
 
+    let answer = operator.post(&path("echo%3Alive"), &[], br#"{"do":"context"}"#).await;
+    assert_eq!(object(answer.body())["arn"], "arn:aws:lambda:us-east-1:111122223333:function:echo:live");
+
     let headers = [("x-amz-log-type", "Tail")];
     let answer = operator.post(&path("echo"), &headers, br#"{"do":"error"}"#).await;
     assert_eq!(answer.status(), 200);

@@ -33,6 +33,10 @@ fn document() -> Value {
 }
 
 fn opened() -> Template {
+    Template::deployed(&parameters(), "111122223333", "us-east-1", "api123").unwrap()
+}
+
+fn parameters() -> BTreeMap<String, String> {
     let names = [
         "Issuer",
         "Audience",
@@ -55,7 +59,23 @@ fn opened() -> Template {
     for (name, key) in [("DataKeyArn", "data"), ("BucketKeyArn", "bucket"), ("SigningKeyArn", "signing")] {
         parameters.insert(name.to_owned(), format!("arn:aws:kms:us-east-1:111122223333:key/{key}"));
     }
-    Template::deployed(&parameters, "111122223333", "us-east-1", "api123").unwrap()
+    parameters
+}
+
+/// The API with an application behind the gate.
+fn with_app() -> Value {
+    let mut parameters = parameters();
+    for (name, value) in [
+        ("AppLinkId", "link1"),
+        (
+            "AppLoadBalancerArn",
+            "arn:aws:elasticloadbalancing:us-east-1:111122223333:loadbalancer/app/a/0123456789abcdef",
+        ),
+        ("AppHost", "app.example"),
+    ] {
+        parameters.insert(name.to_owned(), value.to_owned());
+    }
+    Template::deployed(&parameters, "111122223333", "us-east-1", "api123").unwrap().document().clone()
 }
 
 fn operations(document: &Value) -> Vec<(String, String, Map<String, Value>)> {
@@ -184,6 +204,42 @@ fn every_route_of_a_function_has_one_permission_and_every_permission_a_route() {
         })
         .collect();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn an_application_behind_the_gate_is_there_only_with_its_link_and_never_without_the_gate() {
+    const PATH: &str = "/app/{proxy+}";
+    assert!(opened().document()["paths"].get(PATH).is_none());
+    let document = with_app();
+    let item = document["paths"][PATH].as_object().unwrap();
+    assert_eq!(item.keys().collect::<Vec<_>>(), ["x-amazon-apigateway-any-method"]);
+    let operation = &item["x-amazon-apigateway-any-method"];
+    assert_eq!(operation["security"], serde_json::json!([{"gate": []}]));
+    assert_eq!(operation["x-portcullis-scopes"], serde_json::json!(["app"]));
+    let integration = &operation["x-amazon-apigateway-integration"];
+    assert_eq!((&integration["type"], &integration["connectionType"]), (&"http_proxy".into(), &"VPC_LINK".into()));
+    assert_eq!(
+        (&integration["uri"], &integration["connectionId"]),
+        (&"https://app.example:443/{proxy}".into(), &"link1".into())
+    );
+    let parameters = integration["requestParameters"].as_object().unwrap();
+    let header = |name: &str| parameters.get(&format!("integration.request.header.{name}")).and_then(Value::as_str);
+    for (name, value) in [
+        ("X-Portcullis-Subject", "context.authorizer.sub"),
+        ("X-Portcullis-Tenant", "context.authorizer.tenant"),
+        ("X-Portcullis-Client", "context.authorizer.client_id"),
+        ("X-Portcullis-Scope", "context.authorizer.scope"),
+        ("X-Portcullis-Device", "''"),
+        ("X-Portcullis-Request-Id", "context.requestId"),
+        ("X-Forwarded-User", "''"),
+        ("X-Remote-User", "''"),
+    ] {
+        assert_eq!(header(name), Some(value), "{name}");
+    }
+    // What the client says of itself reaches nobody; the token does, because the gate has verified it.
+    assert!(parameters.values().all(|value| !value.as_str().unwrap().starts_with("method.request.header")));
+    assert_eq!(header("Authorization"), None);
+    assert!(integration["requestTemplates"]["*/*"].as_str().unwrap().contains("$context.requestOverride.path"));
 }
 
 #[test]

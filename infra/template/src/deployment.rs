@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
+    sync::Arc,
 };
 
 use serde_json::Value;
@@ -241,8 +242,43 @@ impl Documents {
     /// # Errors
     /// All faults found, each with its stack.
     pub fn graph(&self, profile: &Profile, place: &Place) -> Result<Graph, Vec<String>> {
-        let mut walk = Walk { documents: self, profile, place, piped: BTreeMap::new(), faults: Vec::new() };
-        let mut open: Vec<Template> = Vec::new();
+        self.walk(profile, place, None).map(|(graph, _)| graph)
+    }
+
+    /// The same, and keeps what it was made of, for [`Documents::graph_after`].
+    ///
+    /// # Errors
+    /// All faults found, each with its stack.
+    pub fn open(&self, profile: &Profile, place: &Place) -> Result<Opened, Vec<String>> {
+        self.walk(profile, place, None).map(|(graph, stacks)| Opened { graph, documents: self.clone(), stacks })
+    }
+
+    /// The graph again after some change of documents or profile: stacks whose template and parameters are the same as
+    /// `before` are taken over.
+    ///
+    /// # Errors
+    /// All faults found, each with its stack.
+    pub fn graph_after(&self, before: &Opened, profile: &Profile, place: &Place) -> Result<Graph, Vec<String>> {
+        self.walk(profile, place, Some(before)).map(|(graph, _)| graph)
+    }
+
+    fn walk(
+        &self,
+        profile: &Profile,
+        place: &Place,
+        before: Option<&Opened>,
+    ) -> Result<(Graph, Vec<Kept>), Vec<String>> {
+        let before = before.filter(|before| before.graph.place == *place);
+        let mut walk = Walk {
+            documents: self,
+            profile,
+            place,
+            before,
+            piped: BTreeMap::new(),
+            opened: Vec::new(),
+            faults: Vec::new(),
+        };
+        let mut open: Vec<Arc<Template>> = Vec::new();
         let wanted = |stack: &&Stack| !stack.optional || profile.optional.contains(stack.name);
         for stack in STACKS.iter().filter(wanted) {
             open.extend(walk.open(stack.name));
@@ -271,13 +307,37 @@ impl Documents {
         let by_stack = |of: fn(&Template) -> BTreeMap<String, String>| {
             open.iter().map(|one| (one.stack().to_owned(), of(one))).collect::<BTreeMap<_, _>>()
         };
-        Ok(Graph {
+        let graph = Graph {
             place: place.clone(),
             environment: profile.parameters.get("Env").cloned().unwrap_or_default(),
             parameters: by_stack(Template::parameters),
             outputs: by_stack(|one| one.outputs().clone()),
             resources: open.iter().flat_map(|one| one.resources().values().cloned()).collect(),
-        })
+        };
+        Ok((graph, walk.opened))
+    }
+}
+
+/// A stack with the parameters it was given.
+type Kept = (BTreeMap<String, String>, Arc<Template>);
+
+/// A deployment's graph with the stacks it was made of.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The graph.
+    pub graph: Graph,
+    documents: Documents,
+    stacks: Vec<Kept>,
+}
+
+impl Opened {
+    /// The stack as it was opened from the same template with the same parameters.
+    fn same(&self, stack: &str, documents: &Documents, given: &BTreeMap<String, String>) -> Option<&Arc<Template>> {
+        let template = documents.stacks.get(stack);
+        let same = self.documents.stacks.get(stack) == template
+            && (stack != "api" || self.documents.inlined == documents.inlined);
+        let opened = || self.stacks.iter().find(|(before, one)| one.stack() == stack && before == given);
+        if same { opened().map(|(_, template)| template) } else { None }
     }
 }
 
@@ -285,22 +345,22 @@ struct Walk<'a> {
     documents: &'a Documents,
     profile: &'a Profile,
     place: &'a Place,
+    before: Option<&'a Opened>,
+    /// The stacks so far, with the parameters they were given.
+    opened: Vec<Kept>,
     /// Outputs so far, with the stack they are from.
     piped: BTreeMap<String, (String, String)>,
     faults: Vec<String>,
 }
 
 impl Walk<'_> {
-    fn open(&mut self, stack: &str) -> Option<Template> {
-        let template = match self.documents.template(stack) {
-            Ok(template) => template,
-            Err(faults) => {
-                self.faults.extend(faults);
-                return None;
-            }
+    fn open(&mut self, stack: &str) -> Option<Arc<Template>> {
+        let Some(document) = self.documents.stacks.get(stack) else {
+            self.faults.push(format!("{stack}: no template"));
+            return None;
         };
         let mut given = BTreeMap::new();
-        for name in parameters(&template) {
+        for name in parameters(document) {
             let piped = self.piped.get(name).filter(|(from, _)| from != stack);
             match (piped, self.profile.parameters.get(name)) {
                 (Some((from, value)), Some(other)) if value != other => {
@@ -315,17 +375,26 @@ impl Walk<'_> {
                 (None, None) => {}
             }
         }
-        match Template::open(stack, &template, &given, self.place) {
+        let opened = match self.before.and_then(|before| before.same(stack, self.documents, &given)) {
+            Some(same) => Ok(Arc::clone(same)),
+            None => self
+                .documents
+                .template(stack)
+                .and_then(|template| Template::open(stack, &template, &given, self.place))
+                .map(Arc::new),
+        };
+        match opened {
             Ok(opened) => {
                 for (name, value) in opened.outputs() {
                     self.pipe(stack, name, value);
                 }
+                self.opened.push((given, Arc::clone(&opened)));
                 Some(opened)
             }
             Err(faults) => {
                 self.faults.extend(faults.into_iter().map(|fault| format!("{stack}: {fault}")));
                 // So that later stacks tell their own faults, not this one's again.
-                let outputs = template.get("Outputs").and_then(Value::as_object);
+                let outputs = document.get("Outputs").and_then(Value::as_object);
                 for name in outputs.into_iter().flat_map(serde_json::Map::keys) {
                     self.pipe(stack, name, &format!("<{stack}.Outputs.{name}>"));
                 }

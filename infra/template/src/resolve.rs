@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::{Place, cidr, kind, scalar, scan::intrinsic};
+use crate::{
+    Place, cidr, kind, scalar,
+    scan::{At, intrinsic},
+};
 
 /// What references resolve to.
 #[derive(Clone, Debug)]
@@ -140,17 +143,17 @@ impl Scope {
 
     /// The value with all intrinsics resolved; `None` where it is `AWS::NoValue`.
     pub(crate) fn resolve(&self, value: &Value, at: &str, faults: &mut Vec<String>) -> Option<Value> {
-        Resolver { scope: self, faults, visited: BTreeSet::new() }.resolve(value, at)
+        Resolver { scope: self, faults, visited: BTreeSet::new() }.resolve(value, At::Top(at))
     }
 
     /// What `Ref` gives for a resource.
     pub(crate) fn reference(&self, id: &str, faults: &mut Vec<String>) -> Option<String> {
-        Resolver { scope: self, faults, visited: BTreeSet::new() }.resource(id, id)
+        Resolver { scope: self, faults, visited: BTreeSet::new() }.resource(id, At::Top(id))
     }
 
     /// What `Fn::GetAtt` gives for a resource.
     pub(crate) fn attribute(&self, id: &str, attribute: &str, faults: &mut Vec<String>) -> Option<Value> {
-        Resolver { scope: self, faults, visited: BTreeSet::new() }.attribute(id, attribute, id)
+        Resolver { scope: self, faults, visited: BTreeSet::new() }.attribute(id, attribute, At::Top(id))
     }
 }
 
@@ -162,7 +165,7 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn resolve(&mut self, value: &Value, at: &str) -> Option<Value> {
+    fn resolve(&mut self, value: &Value, at: At<'_>) -> Option<Value> {
         match value {
             Value::Object(fields) => match intrinsic(fields) {
                 Some((function, argument)) if fields.len() == 1 => self.call(function, argument, at),
@@ -170,7 +173,7 @@ impl Resolver<'_> {
                 None => {
                     let mut object = Map::new();
                     for (name, field) in fields {
-                        if let Some(field) = self.resolve(field, &format!("{at}/{name}")) {
+                        if let Some(field) = self.resolve(field, At::Key(&at, name)) {
                             object.insert(name.clone(), field);
                         }
                     }
@@ -179,13 +182,13 @@ impl Resolver<'_> {
             },
             Value::Array(items) => {
                 let items = items.iter().enumerate();
-                Some(Value::Array(items.filter_map(|(i, item)| self.resolve(item, &format!("{at}/{i}"))).collect()))
+                Some(Value::Array(items.filter_map(|(i, item)| self.resolve(item, At::Item(&at, i))).collect()))
             }
             other => Some(other.clone()),
         }
     }
 
-    fn call(&mut self, function: &str, argument: &Value, at: &str) -> Option<Value> {
+    fn call(&mut self, function: &str, argument: &Value, at: At<'_>) -> Option<Value> {
         let parts = argument.as_array().map(Vec::as_slice).unwrap_or_default();
         match (function, argument) {
             ("Ref", Value::String(name)) if name == "AWS::NoValue" => None,
@@ -281,7 +284,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn named(&mut self, name: &str, at: &str) -> Option<Value> {
+    fn named(&mut self, name: &str, at: At<'_>) -> Option<Value> {
         let scope = self.scope;
         if let Some(value) = scope.parameters.get(name) {
             return Some(value.clone());
@@ -299,7 +302,7 @@ impl Resolver<'_> {
     }
 
     /// What `Ref` gives.
-    fn resource(&mut self, id: &str, at: &str) -> Option<String> {
+    fn resource(&mut self, id: &str, at: At<'_>) -> Option<String> {
         let known = self.known(id, at)?;
         // A deployed resource's id is known; a name of our choosing stays what the template says.
         match self.scope.place.physical.get(&(self.scope.stack.clone(), id.to_owned())) {
@@ -308,7 +311,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn attribute(&mut self, id: &str, attribute: &str, at: &str) -> Option<Value> {
+    fn attribute(&mut self, id: &str, attribute: &str, at: At<'_>) -> Option<Value> {
         let known = self.known(id, at)?;
         let Some((_, form)) = known.attributes.iter().find(|(name, _)| *name == attribute) else {
             return self.fault(at, &format!("unknown attribute `{id}.{attribute}`"));
@@ -319,7 +322,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn known(&mut self, id: &str, at: &str) -> Option<&'static kind::Kind> {
+    fn known(&mut self, id: &str, at: At<'_>) -> Option<&'static kind::Kind> {
         let Some(resource) = self.scope.resources.get(id) else {
             self.fault(at, &format!("`{id}` is no parameter and no resource that is made here"));
             return None;
@@ -329,7 +332,7 @@ impl Resolver<'_> {
     }
 
     /// Fills in a form of [`kind::Kind`].
-    fn form(&mut self, form: &str, id: &str, attribute: &str, at: &str) -> Option<String> {
+    fn form(&mut self, form: &str, id: &str, attribute: &str, at: At<'_>) -> Option<String> {
         let (mut result, mut rest) = (String::new(), form);
         while let Some((before, after)) = rest.split_once('{') {
             let (name, tail) = after.split_once('}')?;
@@ -357,7 +360,7 @@ impl Resolver<'_> {
     }
 
     /// The name the template gives, else a stand-in.
-    fn physical_name(&mut self, id: &str, at: &str) -> Option<String> {
+    fn physical_name(&mut self, id: &str, at: At<'_>) -> Option<String> {
         let name = self.scope.resources.get(id).and_then(|one| kind::kind(&one.kind)).and_then(|kind| kind.name);
         match name {
             Some(name) if self.declared(id, name).is_some() => self.property(id, name, at),
@@ -369,7 +372,7 @@ impl Resolver<'_> {
         self.scope.resources.get(id)?.properties.get(property)
     }
 
-    fn property(&mut self, id: &str, property: &str, at: &str) -> Option<String> {
+    fn property(&mut self, id: &str, property: &str, at: At<'_>) -> Option<String> {
         let scope = self.scope;
         let Some(value) = scope.resources.get(id).and_then(|one| one.properties.get(property)) else {
             return Some(self.symbol(id, property));
@@ -393,7 +396,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn substitute(&mut self, text: &str, names: &Map<String, Value>, at: &str) -> Option<Value> {
+    fn substitute(&mut self, text: &str, names: &Map<String, Value>, at: At<'_>) -> Option<Value> {
         let (mut result, mut rest) = (String::new(), text);
         while let Some((before, after)) = rest.split_once("${") {
             result.push_str(before);
@@ -418,11 +421,11 @@ impl Resolver<'_> {
         Some(Value::String(result))
     }
 
-    fn texts(&mut self, items: &Value, at: &str) -> Option<Vec<String>> {
+    fn texts(&mut self, items: &Value, at: At<'_>) -> Option<Vec<String>> {
         self.resolve(items, at)?.as_array()?.iter().map(scalar).collect()
     }
 
-    fn fault(&mut self, at: &str, fault: &str) -> Option<Value> {
+    fn fault(&mut self, at: At<'_>, fault: &str) -> Option<Value> {
         self.faults.push(format!("{at}: {fault}"));
         None
     }

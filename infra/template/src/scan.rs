@@ -1,6 +1,6 @@
 //! What can be said of a template without any parameter: no intrinsic and no name in it is unknown, in no branch.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use serde_json::{Map, Value};
 
@@ -31,6 +31,24 @@ const PSEUDO: [&str; 7] = [
     "AWS::URLSuffix",
 ];
 
+/// A place in a document, spelled out only where there is a fault to tell.
+#[derive(Clone, Copy)]
+pub(crate) enum At<'a> {
+    Top(&'a str),
+    Key(&'a At<'a>, &'a str),
+    Item(&'a At<'a>, usize),
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            At::Top(name) => f.write_str(name),
+            At::Key(parent, name) => write!(f, "{parent}/{name}"),
+            At::Item(parent, index) => write!(f, "{parent}/{index}"),
+        }
+    }
+}
+
 /// The names a template declares.
 pub(crate) struct Names<'a> {
     pub(crate) parameters: &'a Map<String, Value>,
@@ -39,10 +57,10 @@ pub(crate) struct Names<'a> {
 }
 
 /// Collects the faults of `value` and of all that is in it, whether or not any condition ever chooses it.
-pub(crate) fn scan(value: &Value, names: &Names<'_>, at: &str, faults: &mut Vec<String>) {
+pub(crate) fn scan(value: &Value, names: &Names<'_>, at: At<'_>, faults: &mut Vec<String>) {
     match value {
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(i, item)| scan(item, names, &format!("{at}/{i}"), faults));
+            items.iter().enumerate().for_each(|(i, item)| scan(item, names, At::Item(&at, i), faults));
         }
         Value::Object(fields) => {
             if let Some((function, argument)) = intrinsic(fields) {
@@ -52,7 +70,7 @@ pub(crate) fn scan(value: &Value, names: &Names<'_>, at: &str, faults: &mut Vec<
                     call(function, argument, names, at, faults);
                 }
             }
-            fields.iter().for_each(|(name, field)| scan(field, names, &format!("{at}/{name}"), faults));
+            fields.iter().for_each(|(name, field)| scan(field, names, At::Key(&at, name), faults));
         }
         // What is fetched behind the reader's back cannot be judged.
         Value::String(text) if text.contains("{{resolve:") => {
@@ -62,7 +80,7 @@ pub(crate) fn scan(value: &Value, names: &Names<'_>, at: &str, faults: &mut Vec<
     }
 }
 
-fn call(function: &str, argument: &Value, names: &Names<'_>, at: &str, faults: &mut Vec<String>) {
+fn call(function: &str, argument: &Value, names: &Names<'_>, at: At<'_>, faults: &mut Vec<String>) {
     let resource = |id: &str| names.resources.contains_key(id);
     let value = |name: &str| names.parameters.contains_key(name) || resource(name) || PSEUDO.contains(&name);
     match (function, argument) {

@@ -8,7 +8,7 @@ use crate::{
     Resource, allowed_types, kind, parameter,
     resolve::{Declared, Scope},
     scalar,
-    scan::{Names, scan},
+    scan::{At, Names, scan},
 };
 
 /// Where templates are deployed.
@@ -82,7 +82,7 @@ impl Template {
         }
         let names = Names { parameters, conditions, resources };
         for (id, value) in resources.iter().chain(outputs) {
-            scan(value, &names, id, &mut faults);
+            scan(value, &names, At::Top(id), &mut faults);
         }
         let allowed = allowed_types(stack);
         if allowed.is_none() {
@@ -101,7 +101,7 @@ impl Template {
         }
         let no_resources = Names { parameters, conditions, resources: &empty };
         for (name, value) in conditions {
-            scan(value, &no_resources, &format!("condition {name}"), &mut faults);
+            scan(value, &no_resources, At::Top(&format!("condition {name}")), &mut faults);
         }
 
         let mut scope = Scope {

@@ -68,7 +68,14 @@ impl Edge {
         let Some(routes) = documents.iter().map(|document| routes(document)).collect::<Option<Vec<_>>>() else {
             return Err(vec![RouteFault::Document]);
         };
-        let routes: BTreeSet<(String, String)> = routes.into_iter().flatten().collect();
+        self.cover(&routes.into_iter().flatten().collect())
+    }
+
+    /// The same for routes that are read already, as [`routes`] gives them.
+    ///
+    /// # Errors
+    /// Every difference there is.
+    pub fn cover(&self, routes: &BTreeSet<(String, String)>) -> Result<(), Vec<RouteFault>> {
         let mut faults = BTreeSet::new();
         let roots = || self.roots.iter().chain(&self.optional);
         for root in roots().filter(|root| !is_root(root)) {
@@ -84,7 +91,7 @@ impl Edge {
                 faults.insert(RouteFault::Form(method.clone()));
             }
         }
-        for (method, path) in &routes {
+        for (method, path) in routes {
             if path.starts_with("/cdn-cgi/") {
                 faults.insert(RouteFault::Reserved(path.clone()));
             }

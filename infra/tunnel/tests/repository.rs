@@ -142,8 +142,8 @@ fn the_task_tells_cloudflared_nothing_else_than_the_image() {
     let mut commands = Vec::new();
     find(&task, "Command", &mut commands);
     let commands: Vec<Vec<String>> = commands.into_iter().map(|command| words(command.clone())).collect();
-    let run = ["tunnel", "--config", "/etc/cloudflared/config.yml", "run"].map(str::to_owned).to_vec();
+    let run = ["tunnel", "--config", "/etc/cloudflared/config.yaml", "run"].map(str::to_owned).to_vec();
     assert!(commands.contains(&run), "{commands:?}");
-    assert!(dockerfile.contains(" config.yaml /etc/cloudflared/config.yml\n"));
+    assert!(dockerfile.contains(" config.yaml /etc/cloudflared/config.yaml\n"));
     assert!(dockerfile.contains(&format!("USER {}\n", one("User").as_str().unwrap())));
 }

@@ -147,7 +147,7 @@ run "access_answers_preflights_of_named_origins" {
   }
 }
 
-run "one_limit_for_plans_that_have_one" {
+run "the_token_endpoint_may_share_the_limit_of_the_hosts" {
   variables {
     rate_limits = { token = 0 }
   }

@@ -97,7 +97,15 @@ impl Cloud {
 
     /// Calls that change something, in order.
     pub(crate) fn acts(&self) -> Vec<String> {
-        let acting = ["execute-change-set", "delete-stack", "put-object", "invoke", "update-", "cloudformation update", "deploy"];
+        let acting = [
+            "execute-change-set",
+            "delete-stack",
+            "put-object",
+            "invoke",
+            "update-",
+            "cloudformation update",
+            "deploy",
+        ];
         self.order().into_iter().filter(|call| acting.iter().any(|act| call.contains(act))).collect()
     }
 
@@ -105,14 +113,19 @@ impl Cloud {
         let name = option(call, "--stack-name").unwrap_or_default();
         let operation = format!("{} {}", call[1], call[2]);
         if !self.credentials.get() {
-            return Err(("", "Unable to locate credentials. You can configure credentials by running \"aws configure\".".to_owned()));
+            return Err((
+                "",
+                "Unable to locate credentials. You can configure credentials by running \"aws configure\".".to_owned(),
+            ));
         }
         let absent = || ("ValidationError", format!("Stack with id {name} does not exist"));
         match operation.as_str() {
             "sts get-caller-identity" => {
                 Ok(json!({"UserId": "U", "Account": "111122223333", "Arn": *self.caller.borrow()}))
             }
-            "ec2 describe-managed-prefix-lists" => Ok(json!({"PrefixLists": [{"PrefixListId": "pl-0123456789abcdef0"}]})),
+            "ec2 describe-managed-prefix-lists" => {
+                Ok(json!({"PrefixLists": [{"PrefixListId": "pl-0123456789abcdef0"}]}))
+            }
             "lambda get-account-settings" => Ok(json!({"AccountLimit": {"ConcurrentExecutions": 1000}})),
             "ssm describe-parameters" => {
                 let filter = option(call, "--parameter-filters").unwrap_or_default();
@@ -157,7 +170,10 @@ impl Cloud {
                     assert!(template["Parameters"].get(given).is_some(), "{name} has no parameter {given}");
                 }
                 for (declared, about) in template["Parameters"].as_object().unwrap() {
-                    assert!(about.get("Default").is_some() || parameters.contains_key(declared), "{name} lacks {declared}");
+                    assert!(
+                        about.get("Default").is_some() || parameters.contains_key(declared),
+                        "{name} lacks {declared}"
+                    );
                 }
                 let change = Change { stack: name.clone(), creates, template, body, parameters };
                 self.changes_made.borrow_mut().insert(name, change);
@@ -176,12 +192,16 @@ impl Cloud {
                 }
                 let listed: Vec<Value> = if change.creates {
                     let resources = change.template["Resources"].as_object().unwrap();
-                    let add = |(id, one): (&String, &Value)| json!({"Type": "Resource", "ResourceChange":
-                        {"Action": "Add", "LogicalResourceId": id, "ResourceType": one["Type"]}});
+                    let add = |(id, one): (&String, &Value)| {
+                        json!({"Type": "Resource", "ResourceChange":
+                        {"Action": "Add", "LogicalResourceId": id, "ResourceType": one["Type"]}})
+                    };
                     resources.iter().map(add).collect()
                 } else {
-                    let said = |[action, id, kind, replacement]: &[&str; 4]| json!({"Type": "Resource", "ResourceChange":
-                        {"Action": action, "LogicalResourceId": id, "ResourceType": kind, "Replacement": replacement}});
+                    let said = |[action, id, kind, replacement]: &[&str; 4]| {
+                        json!({"Type": "Resource", "ResourceChange":
+                        {"Action": action, "LogicalResourceId": id, "ResourceType": kind, "Replacement": replacement}})
+                    };
                     self.changes.borrow().iter().map(said).collect()
                 };
                 Ok(json!({"Status": "CREATE_COMPLETE", "Changes": listed}))
@@ -200,7 +220,8 @@ impl Cloud {
                     None => "UPDATE_COMPLETE".to_owned(),
                 };
                 let outputs = change.template.get("Outputs").and_then(Value::as_object).cloned().unwrap_or_default();
-                let outputs = outputs.keys().map(|name| (name.clone(), format!("out-{}", name.to_lowercase()))).collect();
+                let outputs =
+                    outputs.keys().map(|name| (name.clone(), format!("out-{}", name.to_lowercase()))).collect();
                 let stack = Stack {
                     status,
                     outputs: if failing.is_some() { BTreeMap::new() } else { outputs },
@@ -277,14 +298,15 @@ impl Cloud {
                 Ok(json!({"Name": "live", "FunctionVersion": version}))
             }
             "lambda update-alias" => {
-                let (function, version) = (option(call, "--function-name").unwrap(), option(call, "--function-version").unwrap());
+                let (function, version) =
+                    (option(call, "--function-name").unwrap(), option(call, "--function-version").unwrap());
                 self.aliases.borrow_mut().insert(function, version);
                 Ok(json!({}))
             }
             "lambda get-function-configuration" if self.functions_exist.get() => {
                 let mut answer = json!({"FunctionName": "f", "CodeSha256": "zip", "Architectures": ["arm64"], "Timeout": 10,
                     "Environment": {"Variables": {"PORTCULLIS_ENV": "prod"}}, "Version": "$LATEST"});
-                let deployed = self.calls.borrow().iter().any(|call| call.iter().any(|one| one == "--binary-path"));
+                let deployed = self.calls.borrow().iter().any(|call| call.iter().any(|one| one == "--binary-name"));
                 if let Some((name, value)) = self.drift.borrow().clone().filter(|_| deployed) {
                     answer[name] = value;
                 }
@@ -409,7 +431,8 @@ impl Checkout {
 }
 
 /// What every deployment of the tests is told.
-pub(crate) const SETTINGS: &str = "ENV=prod PROFILE=lean ISSUER=https://api.example.com AUDIENCE=https://api.example.com TEAM=acme";
+pub(crate) const SETTINGS: &str =
+    "ENV=prod PROFILE=lean ISSUER=https://api.example.com AUDIENCE=https://api.example.com TEAM=acme";
 
 pub(crate) fn option(call: &[String], name: &str) -> Option<String> {
     let at = call.iter().position(|one| one == name)?;

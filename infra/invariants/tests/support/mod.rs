@@ -1,11 +1,16 @@
 //! The deployments that the invariants are held against.
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(unused_imports, dead_code, reason = "each test uses its part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "helpers outside of #[test] functions; a test may fail loudly"
 )]
+
+pub(crate) mod caught;
+pub(crate) mod edit;
+pub(crate) mod mutants;
 
 use std::path::{Path, PathBuf};
 
@@ -131,14 +136,13 @@ fn application(base: &Profile) -> Profile {
     .with_stack("app-link")
 }
 
-pub(crate) fn graph(documents: &Documents, profile: &Profile) -> Graph {
-    documents.graph(profile, &place()).unwrap_or_else(|faults| panic!("{}", faults.join("\n")))
-}
-
-/// The graphs of all deployments.
-pub(crate) fn graphs() -> Vec<Graph> {
+/// The graphs of all deployments, with their names.
+pub(crate) fn graphs() -> Vec<(String, Result<Graph, Vec<String>>)> {
     let documents = documents();
-    in_parallel(&deployments(), |(_, profile)| graph(&documents, profile))
+    let place = place();
+    let usual =
+        documents.open(&profile("recommended"), &place).unwrap_or_else(|faults| panic!("{}", faults.join("\n")));
+    in_parallel(&deployments(), |(name, profile)| (name.clone(), documents.graph_after(&usual, profile, &place)))
 }
 
 /// Runs over all items on all cores, and keeps their order.

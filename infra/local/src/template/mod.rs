@@ -357,6 +357,9 @@ impl Reader {
         let mut environment = BTreeMap::new();
         for (name, value) in resource.get("/Environment/Variables").and_then(Value::as_object).into_iter().flatten() {
             match scalar(value) {
+                Some(text) if stands_in(&text) => {
+                    self.fault(id, format!("variable {name} is `{text}`, which exists only after deployment"));
+                }
                 Some(text) => {
                     environment.insert(name.clone(), text);
                 }
@@ -410,6 +413,9 @@ impl Reader {
         for policy in resource.list("/Policies") {
             let name = policy.get("PolicyName").and_then(Value::as_str).unwrap_or_default().to_owned();
             let document = policy.get("PolicyDocument").cloned().unwrap_or_default();
+            if stands_in(&document.to_string()) {
+                self.fault(id, format!("policy `{name}` names what exists only after deployment"));
+            }
             if let Err(faults) = Policy::identity(&document) {
                 faults.into_iter().for_each(|fault| self.fault(id, format!("policy `{name}`: {fault}")));
             }
@@ -541,6 +547,11 @@ impl Reader {
 /// `NAME` or `NAME:ALIAS` of what is named so or by its ARN.
 fn called(function: &str) -> String {
     function.split_once(":function:").map_or(function, |(_, name)| name).to_owned()
+}
+
+/// Whether a text holds the stand-in for an id that AWS would make, `<functions.LogicalId>`.
+fn stands_in(text: &str) -> bool {
+    text.contains("<functions.") || text.contains("<api.")
 }
 
 fn trusts_lambda(role: &RoleSpec) -> bool {
