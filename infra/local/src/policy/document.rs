@@ -57,6 +57,7 @@ struct Principals {
 enum Kind {
     Identity,
     Trust,
+    Resource,
 }
 
 impl Policy {
@@ -74,6 +75,14 @@ impl Policy {
     /// All faults found.
     pub fn trust(document: &Value) -> Result<Policy, Vec<String>> {
         Policy::read(document, Kind::Trust)
+    }
+
+    /// Reads the policy of a key or a bucket: always a `Principal` and a resource.
+    ///
+    /// # Errors
+    /// All faults found.
+    pub fn resource(document: &Value) -> Result<Policy, Vec<String>> {
+        Policy::read(document, Kind::Resource)
     }
 
     fn read(document: &Value, kind: Kind) -> Result<Policy, Vec<String>> {
@@ -123,6 +132,16 @@ impl Policy {
         })
     }
 
+    /// What this policy of a key or a bucket says about somebody's action on it.
+    pub fn evaluate_for(&self, by: TrustedBy<'_>, action: &str, resource: &str, context: &Context) -> Verdict {
+        self.verdict(|statement| {
+            statement.principals.cover(by)
+                && statement.covers_action(action)
+                && statement.covers_resource(resource, context)
+                && statement.holds(context)
+        })
+    }
+
     /// The ids of the statements that allow.
     pub fn allow_statements(&self) -> impl Iterator<Item = &str> {
         self.statements.iter().filter(|statement| statement.effect == Effect::Allow).map(|one| one.sid.as_str())
@@ -167,7 +186,7 @@ impl Statement {
         }
         let has_resource = fields.contains_key("Resource") || fields.contains_key("NotResource");
         let (resources, not_resources) = match kind {
-            Kind::Identity => one_of(fields, "Resource", "NotResource", faults),
+            Kind::Identity | Kind::Resource => one_of(fields, "Resource", "NotResource", faults),
             Kind::Trust => {
                 if has_resource {
                     faults.push("a trust policy has no Resource".to_owned());
@@ -185,10 +204,10 @@ impl Statement {
             })
             .collect();
         let principals = match (kind, fields.get("Principal")) {
-            (Kind::Trust, Some(principal)) => Principals::read(principal, faults),
+            (Kind::Trust | Kind::Resource, Some(principal)) => Principals::read(principal, faults),
             (Kind::Identity, None) => Principals::default(),
-            (Kind::Trust, None) => {
-                faults.push("a trust policy needs a Principal".to_owned());
+            (Kind::Trust | Kind::Resource, None) => {
+                faults.push("this policy needs a Principal".to_owned());
                 Principals::default()
             }
             (Kind::Identity, Some(_)) => {
@@ -265,7 +284,9 @@ impl Principals {
 
     fn cover(&self, by: TrustedBy<'_>) -> bool {
         match by {
-            TrustedBy::Service(service) => self.services.iter().any(|name| name == service),
+            // Anybody is anybody: the services of AWS too.
+            TrustedBy::Service(service) => self.anyone || self.services.iter().any(|name| name == service),
+            TrustedBy::Named(arn) => self.anyone || self.aws.iter().any(|name| *name == arn || *name == role_of(arn)),
             TrustedBy::Arn(arn) => {
                 let account = arn.split(':').nth(4).unwrap_or_default();
                 self.anyone

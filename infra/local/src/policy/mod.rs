@@ -54,6 +54,10 @@ pub struct TrailEntry {
     pub principal: String,
     /// The resource's ARN, or `*`.
     pub resource: String,
+    /// What was known about the call, the global keys included.
+    pub context: Context,
+    /// The policy that narrowed the caller's session, if one did.
+    pub session_policy: Option<Value>,
     /// The outcome.
     pub allowed: bool,
     /// `role/policy number/statement id` of the statement that decided, if one did.
@@ -175,7 +179,7 @@ impl Iam {
         let principal = caller.principal();
         let context = self.complete(caller, action, context);
         let (allowed, statement, reason) = self.decide(principal, action, resource, &context);
-        self.record(principal, action, resource, allowed, statement, &reason);
+        self.record(principal, action, resource, &context, (allowed, statement), &reason);
         if allowed { Decision::Allow } else { Decision::Deny { reason } }
     }
 
@@ -193,7 +197,7 @@ impl Iam {
             }
             PrincipalKind::Role { .. } => self.decide(principal, ACTION, role_arn, &context),
         };
-        self.record(principal, ACTION, role_arn, allowed, statement, &reason);
+        self.record(principal, ACTION, role_arn, &context, (allowed, statement), &reason);
         if allowed { Decision::Allow } else { Decision::Deny { reason } }
     }
 
@@ -314,15 +318,21 @@ impl Iam {
         principal: &Principal,
         action: &str,
         resource: &str,
-        allowed: bool,
-        statement: Option<String>,
+        context: &Context,
+        (allowed, statement): (bool, Option<String>),
         reason: &str,
     ) {
+        let session_policy = match &principal.kind {
+            PrincipalKind::Role { session_policy, .. } => session_policy.clone(),
+            PrincipalKind::Operator => None,
+        };
         self.note(TrailEntry {
             service: action.split(':').next().unwrap_or_default().to_owned(),
             action: action.to_owned(),
             principal: principal.arn.clone(),
             resource: resource.to_owned(),
+            context: context.clone(),
+            session_policy,
             allowed,
             statement,
             reason: reason.to_owned(),
@@ -330,11 +340,13 @@ impl Iam {
     }
 }
 
-/// Whom a trust policy is asked about.
+/// Whom a trust or resource policy is asked about.
 #[derive(Clone, Copy, Debug)]
 pub enum TrustedBy<'a> {
-    /// A role, session, user or account-root ARN.
+    /// A role, session, user or account-root ARN, covered also by whoever names its account.
     Arn(&'a str),
+    /// The same, but covered only where the policy names it itself, or anybody: what needs no identity policy besides.
+    Named(&'a str),
     /// A service principal.
     Service(&'a str),
 }

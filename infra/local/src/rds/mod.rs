@@ -371,6 +371,8 @@ impl RdsEndpoint {
             action: "rds-db:connect".to_owned(),
             principal: principal.to_owned(),
             resource: self.arn(user),
+            context: Context::new(),
+            session_policy: None,
             allowed: false,
             statement: None,
             reason: reason.to_owned(),
