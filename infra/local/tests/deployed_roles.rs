@@ -17,6 +17,8 @@ use uuid::Uuid;
 
 const ACCOUNT: &str = "123456789012";
 const REGION: &str = "us-east-1";
+/// The object bucket of the deployment below.
+const OBJECTS: &str = "arn:aws:s3:::objects";
 const THROUGH_S3: &str = "s3.us-east-1.amazonaws.com";
 
 struct Stack {
@@ -188,12 +190,18 @@ fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_t
 #[test]
 fn the_bucket_key_is_used_through_s3_only() {
     let stack = Stack::start("RS256");
-    let generate = json!({ "KeyId": stack.bucket, "KeySpec": "AES_256" });
+    let bucket = |key: &str, arn: &str| {
+        json!({ "KeyId": key, "KeySpec": "AES_256", "EncryptionContext": { "aws:s3:arn": arn } })
+    };
+    // With a bucket key the context is the bucket's ARN, without one the object's.
+    let generate = bucket(&stack.bucket, OBJECTS);
     stack.may("upload-signer", Some(THROUGH_S3), "GenerateDataKey", &generate);
     stack.may_not("upload-signer", None, "GenerateDataKey", &generate);
     stack.may_not("upload-signer", Some("s3.eu-west-1.amazonaws.com"), "GenerateDataKey", &generate);
-    let data = json!({ "KeyId": stack.data, "KeySpec": "AES_256" });
-    stack.may_not("upload-signer", Some(THROUGH_S3), "GenerateDataKey", &data);
+    stack.may_not("upload-signer", Some(THROUGH_S3), "GenerateDataKey", &bucket(&stack.data, OBJECTS));
+    stack.may_not("upload-signer", Some(THROUGH_S3), "GenerateDataKey", &bucket(&stack.bucket, "arn:aws:s3:::another"));
+    let plain = json!({ "KeyId": stack.bucket, "KeySpec": "AES_256" });
+    stack.may_not("upload-signer", Some(THROUGH_S3), "GenerateDataKey", &plain);
 }
 
 #[test]
