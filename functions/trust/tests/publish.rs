@@ -14,6 +14,7 @@ use shared::jwks::Algorithm;
 use shared::port::{CreatedKey, Database, Fault, FaultKind, Parameter, SigningKeys};
 use shared::trust::{Envelope, KeyState, OwnKeys, SigningState, TrustObject};
 use testkit::{FixedClock, Registry, TrustBucket};
+use trust::rotation::{DAY, Policy, Waits};
 use trust::{Issues, PROFILES, Publisher};
 
 const KEYS: &str = "trust/keys.json";
@@ -72,6 +73,7 @@ impl World {
             keys: self.maker.clone(),
             clock: self.clock.clone(),
             issues: Issues { issuer: "https://gate.example".into(), audience: "api://acme".into(), algorithm },
+            policy: Policy { algorithm, period: 90 * DAY, spares: 1, waits: Waits::DEFAULT },
         }
     }
 
