@@ -164,7 +164,7 @@ where
     ) -> Result<Outcome, Fault> {
         let outcome = self.shelf().put(key, held, body, life, now).await?;
         match outcome {
-            Outcome::Published => report.published.push(key),
+            Outcome::Published if !report.published.contains(&key) => report.published.push(key),
             Outcome::Unchanged if !report.published.contains(&key) => report.unchanged.push(key),
             _ => {}
         }
