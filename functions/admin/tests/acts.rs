@@ -89,7 +89,10 @@ async fn refused_acts_name_the_field_and_reach_neither_database_nor_bucket() {
         (json!({"operation":"signing.drop","operator":"a"}), ("missing_field", "kid")),
         (json!({"operation":"signing.drop","operator":"a","kid":"+".repeat(43)}), ("invalid_kid", "kid")),
         (json!({"operation":"signing.drop","operator":"a","kid":"k".repeat(44)}), ("invalid_kid", "kid")),
-        (json!({"operation":"signing.drop","operator":"a","kid":"k".repeat(43),"confirm":"yes"}), ("wrong_type", "confirm")),
+        (
+            json!({"operation":"signing.drop","operator":"a","kid":"k".repeat(43),"confirm":"yes"}),
+            ("wrong_type", "confirm"),
+        ),
         (with(put(), "operation", json!("Client.Put")), ("unsupported_operation", "operation")),
         (with(put(), "secret", json!("x")), ("unknown_field", "secret")),
         (with(put(), "client_secret", json!(null)), ("unknown_field", "client_secret")),

@@ -298,7 +298,8 @@ impl Plan {
             self.state.keys.iter().filter(|key| key.state == state && key.alg == alg).count()
         };
         let wanted = policy.spares + usize::from(of(KeyState::Active) == 0);
-        let room = MOST_KEYS.saturating_sub(self.state.keys.iter().filter(|key| key.state != KeyState::Removed).count());
+        let room =
+            MOST_KEYS.saturating_sub(self.state.keys.iter().filter(|key| key.state != KeyState::Removed).count());
         let missing = wanted.saturating_sub(of(KeyState::Published)).min(room);
         self.state.making = match self.state.making {
             _ if missing == 0 => None,

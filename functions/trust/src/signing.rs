@@ -152,7 +152,8 @@ where
         for _ in 0..ATTEMPTS {
             let outcome = async {
                 let held = self.shelf().read(SigningState::KEY).await?;
-                let state = held.body().and_then(read_state).map_err(|malformed| refused("signing_state", malformed))?;
+                let state =
+                    held.body().and_then(read_state).map_err(|malformed| refused("signing_state", malformed))?;
                 if made.iter().all(|key| state.keys.iter().any(|held| held.kid == key.kid)) {
                     // An earlier attempt was written although its answer said nothing.
                     return Ok(Some(Outcome::Published));

@@ -181,7 +181,8 @@ async fn genesis_is_never_entered_again() {
     let before = world.bucket.json(KEYS);
     world.bucket.remove(STATE);
     let body = |body: &str| format!(r#"{{"version":1,"issued_at":1,"not_after":2,"body":{body}}}"#);
-    let (array, none, making) = (body("[]"), body(r#"{"keys":[]}"#), body(r#"{"keys":[],"making":{"since":1,"lost":0}}"#));
+    let (array, none, making) =
+        (body("[]"), body(r#"{"keys":[]}"#), body(r#"{"keys":[],"making":{"since":1,"lost":0}}"#));
     for state in [None, Some("{}"), Some("not json"), Some(&*array), Some(&*none), Some(&*making)] {
         if let Some(text) = state {
             world.bucket.put(STATE, text);
@@ -352,8 +353,7 @@ async fn an_instance_that_was_overtaken_does_not_bring_the_older_body_back() {
 
 #[tokio::test]
 async fn an_unreadable_publication_is_replaced() {
-    let world = World::new();
-    world.run().await;
+    let world = World::settled().await;
     world.bucket.put(REVOCATIONS, "garbage");
     assert_eq!(world.run().await, [REVOCATIONS]);
     assert!(world.bucket.json(REVOCATIONS)["body"].is_object());

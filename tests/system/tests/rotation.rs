@@ -114,7 +114,10 @@ async fn keys_follow_each_other(signer: &str, algorithm: &str) {
     world.pass(1).await;
     let old = world.token().await;
     let ordered = world.admin("signing.rotate", json!({})).await;
-    assert_eq!((&ordered["outcome"], &ordered["key"]["kid"], &ordered["nudge"]), (&json!("ordered"), &json!(spare), &json!("delivered")));
+    assert_eq!(
+        (&ordered["outcome"], &ordered["key"]["kid"], &ordered["nudge"]),
+        (&json!("ordered"), &json!(spare), &json!("delivered"))
+    );
     let c = ordered["successor"].as_str().unwrap().to_owned();
     let again = world.admin("signing.rotate", json!({"kid": spare})).await;
     assert_eq!((&again["outcome"], &again["key"]["state"]), (&json!("unchanged"), &json!("retiring")));
@@ -142,7 +145,9 @@ async fn keys_follow_each_other(signer: &str, algorithm: &str) {
     assert!(!world.jwks().await.contains(&c));
     let listed = world.admin("signing.list", json!({})).await;
     let listed = listed["keys"].as_array().unwrap();
-    assert!(listed.iter().any(|key| key["kid"] == c.as_str() && key["state"] == "removed" && key["dropped_ms"].is_i64()));
+    assert!(
+        listed.iter().any(|key| key["kid"] == c.as_str() && key["state"] == "removed" && key["dropped_ms"].is_i64())
+    );
     assert_eq!(world.running.count("public.admin_audit WHERE operation LIKE 'signing.%'").await, 5);
 
     // Five keys in all: two at genesis, one after each change. All of them by the role of trust, and none is gone.
