@@ -102,12 +102,12 @@ impl<T> Copy<T> {
     ) -> Option<(Arc<T>, i64)> {
         let serves = |held: &(Object<T>, i64)| now - held.1 <= last_good && now < held.0.not_after;
         let due = !self.held.as_ref().is_some_and(|held| serves(held) && now - held.1 < fresh);
-        if due && real >= self.dark {
-            if let Some(object) = object {
-                if self.held.as_ref().is_none_or(|(held, _)| object.version >= held.version) {
-                    self.held = Some((object.clone(), now));
-                }
-            }
+        if due
+            && real >= self.dark
+            && let Some(object) = object
+            && self.held.as_ref().is_none_or(|(held, _)| object.version >= held.version)
+        {
+            self.held = Some((object.clone(), now));
         }
         self.held.as_ref().filter(|held| serves(held)).map(|(object, read)| (Arc::clone(&object.body), now - read))
     }
