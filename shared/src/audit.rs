@@ -3,8 +3,9 @@
 
 use std::io::Write as _;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::clock::Timestamp;
 use crate::port::Fault;
 
 /// A line on its way to the log.
@@ -52,6 +53,14 @@ impl Line {
         self
     }
 
+    /// Makes metrics of numbers, in CloudWatch's embedded metric format: `(name, unit, value)`, namespace `Portcullis`, by function.
+    pub fn metrics(mut self, at: Timestamp, metrics: &[(&'static str, &'static str, i64)]) -> Self {
+        let named: Vec<Value> = metrics.iter().map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
+        let directive = json!([{ "Namespace": "Portcullis", "Dimensions": [["function"]], "Metrics": named }]);
+        self.0.insert("_aws".to_owned(), json!({ "Timestamp": at.millis(), "CloudWatchMetrics": directive }));
+        metrics.iter().fold(self, |line, (name, _, value)| line.number(name, *value))
+    }
+
     /// A fault with its chain of causes, at level `ERROR`. The one place where a cause is printed.
     pub fn fault(self, fault: &Fault) -> Self {
         let mut text = fault.to_string();
@@ -88,6 +97,19 @@ mod tests {
         assert!(!line.contains('\n'));
         let back: Value = serde_json::from_str(&line).unwrap();
         assert_eq!((back["client_id"].as_str(), back["items"].as_i64()), (Some("a\nb\"}"), Some(3)));
+    }
+
+    #[test]
+    fn metrics_are_numbers_that_the_directive_names() {
+        let at = Timestamp::from_millis(1_234);
+        let line = Line::new("trust", "signing").metrics(at, &[("SigningKeyAge", "Seconds", 7)]).render();
+        let back: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&back["SigningKeyAge"], &back["function"]), (&json!(7), &json!("trust")));
+        assert_eq!(
+            back["_aws"],
+            json!({ "Timestamp": 1_234, "CloudWatchMetrics": [{ "Namespace": "Portcullis", "Dimensions": [["function"]],
+                "Metrics": [{ "Name": "SigningKeyAge", "Unit": "Seconds" }] }] })
+        );
     }
 
     #[test]

@@ -45,6 +45,9 @@ impl Act {
             "issuer.put" => issuer_put(&mut fields)?,
             "issuer.remove" => issuer_remove(&mut fields)?,
             "revoke" => revoke(&mut fields, now)?,
+            "signing.list" => signing_list(),
+            "signing.rotate" => signing_rotate(&mut fields)?,
+            "signing.drop" => signing_drop(&mut fields)?,
             _ => return Err(Refusal::of(Code::UnsupportedOperation, "operation")),
         };
         fields.finish()?;
@@ -196,6 +199,47 @@ fn revoke(fields: &mut Fields, now: Timestamp) -> Result<Act, Refusal> {
         parameters: vec![Parameter::Text(kind), Parameter::Text(value), Parameter::Int(epoch)],
         moves_trust: true,
     })
+}
+
+fn signing_list() -> Act {
+    Act {
+        operation: "signing.list",
+        function: "api.signing_list",
+        target: "signing".to_owned(),
+        parameters: vec![],
+        moves_trust: false,
+    }
+}
+
+/// `kid`: the key to be followed by its successor, default the active one.
+fn signing_rotate(fields: &mut Fields) -> Result<Act, Refusal> {
+    let kid = fields.optional_text("kid")?.map(kid).transpose()?;
+    Ok(Act {
+        operation: "signing.rotate",
+        function: "api.signing_rotate",
+        target: kid.clone().unwrap_or_else(|| "signing".to_owned()),
+        parameters: vec![Parameter::OptionalText(kid)],
+        moves_trust: true,
+    })
+}
+
+/// `confirm`: also when nobody can sign afterwards.
+fn signing_drop(fields: &mut Fields) -> Result<Act, Refusal> {
+    let kid = kid(fields.text("kid")?)?;
+    let confirm = fields.bool("confirm", false)?;
+    Ok(Act {
+        operation: "signing.drop",
+        function: "api.signing_drop",
+        target: kid.clone(),
+        parameters: vec![Parameter::Text(kid), Parameter::Bool(confirm)],
+        moves_trust: true,
+    })
+}
+
+/// A key id of ours is a SHA-256 thumbprint (RFC 7638), base64url.
+fn kid(kid: String) -> Result<String, Refusal> {
+    let is_base64url = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    if kid.len() == 43 && kid.bytes().all(is_base64url) { Ok(kid) } else { Err(Refusal::of(Code::InvalidKid, "kid")) }
 }
 
 /// Who acts, as claimed: Lambda passes no caller identity on.

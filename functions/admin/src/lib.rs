@@ -1,4 +1,4 @@
-//! Operators' acts: tenants, clients, issuers, revocations.
+//! Operators' acts: tenants, clients, issuers, revocations, signing keys.
 //!
 //! Invoked directly, under IAM, with `{"operation", "operator", …}`. Each act is one SQL function that changes the rows and writes
 //! the audit in the same statement; who the operator is stays a claim, beside the request id that CloudTrail knows. Where
@@ -62,6 +62,8 @@ impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
             Some("issuer_taken") => Some(Refusal::of(Code::IssuerTaken, "issuer")),
             Some("issuer_limit") => Some(Refusal::of(Code::IssuerLimit, "id")),
             Some("issuer_unknown") => Some(Refusal::of(Code::IssuerUnknown, "id")),
+            Some("signing_key_unknown") => Some(Refusal::of(Code::SigningKeyUnknown, "kid")),
+            Some("nobody_signs") => Some(Refusal::of(Code::NobodySigns, "confirm")),
             Some(_) => None,
             None => return Err(Fault::new(FaultKind::Invalid, "postgres", act.function)),
         };

@@ -59,6 +59,12 @@ pub enum Code {
     IssuerLimit,
     /// There is no such issuer.
     IssuerUnknown,
+    /// `kid` is not 43 characters of base64url.
+    InvalidKid,
+    /// There is no such signing key, or none is active.
+    SigningKeyUnknown,
+    /// Without this key nobody could sign for a while; `confirm` says that this is known.
+    NobodySigns,
 }
 
 impl Code {
@@ -92,6 +98,9 @@ impl Code {
             Self::IssuerTaken => "issuer_taken",
             Self::IssuerLimit => "issuer_limit",
             Self::IssuerUnknown => "issuer_unknown",
+            Self::InvalidKid => "invalid_kid",
+            Self::SigningKeyUnknown => "signing_key_unknown",
+            Self::NobodySigns => "nobody_signs",
         }
     }
 }

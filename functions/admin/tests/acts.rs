@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::{Clock, Timestamp};
 use shared::entropy::SystemEntropy;
+use shared::port::{Database, Parameter};
 use testkit::{FixedClock, Registry, TrustBucket};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
@@ -82,7 +83,17 @@ async fn refused_acts_name_the_field_and_reach_neither_database_nor_bucket() {
         (with(put(), "operator", json!("a\nb")), ("invalid_operator", "operator")),
         (with(put(), "operator", json!("a".repeat(129))), ("invalid_operator", "operator")),
         (with(put(), "operation", json!("identity.put")), ("unsupported_operation", "operation")),
-        (with(put(), "operation", json!("signing.rotate")), ("unsupported_operation", "operation")),
+        (with(put(), "operation", json!("policy.put")), ("unsupported_operation", "operation")),
+        (json!({"operation":"signing.list","operator":"a","kid":"k"}), ("unknown_field", "kid")),
+        (json!({"operation":"signing.rotate","operator":"a","kid":"k"}), ("invalid_kid", "kid")),
+        (json!({"operation":"signing.rotate","operator":"a","kid":null}), ("wrong_type", "kid")),
+        (json!({"operation":"signing.drop","operator":"a"}), ("missing_field", "kid")),
+        (json!({"operation":"signing.drop","operator":"a","kid":"+".repeat(43)}), ("invalid_kid", "kid")),
+        (json!({"operation":"signing.drop","operator":"a","kid":"k".repeat(44)}), ("invalid_kid", "kid")),
+        (
+            json!({"operation":"signing.drop","operator":"a","kid":"k".repeat(43),"confirm":"yes"}),
+            ("wrong_type", "confirm"),
+        ),
         (with(put(), "operation", json!("Client.Put")), ("unsupported_operation", "operation")),
         (with(put(), "secret", json!("x")), ("unknown_field", "secret")),
         (with(put(), "client_secret", json!(null)), ("unknown_field", "client_secret")),
@@ -312,4 +323,42 @@ async fn every_act_that_reached_the_database_is_audited_with_operator_and_reques
             (&json!("alice"), &json!("req-1"), &json!("tenant_unknown"))
         ]
     );
+}
+
+#[tokio::test]
+async fn orders_about_signing_keys_are_given_once_and_never_leave_nobody_unasked() {
+    let world = World::new();
+    let (active, spare) = ("a".repeat(43), "b".repeat(43));
+    let act = |operation: &str| json!({ "operation": operation, "operator": "alice" });
+    let unknown = ("signing_key_unknown", "kid");
+    assert_eq!(code(&world.act(act("signing.rotate")).await), unknown);
+    assert_eq!(code(&world.act(with(act("signing.drop"), "kid", json!(active))).await), unknown);
+
+    let key = |kid: &str, state: &str, turn: Value| {
+        json!({ "kid": kid, "alg": "ES256", "key": "arn", "state": state, "created_ms": 1, "activated_ms": 1, "retired_ms": null,
+            "removed_ms": null, "ripe_ms": turn, "urgent_ms": turn })
+    };
+    let keys = json!([key(&active, "active", json!(null)), key(&spare, "published", json!(NOW.millis() + 1))]);
+    let report = vec![Parameter::Int(NOW.millis()), Parameter::Json(keys)];
+    world.registry.call("api.trust_signing", report.clone()).await.unwrap();
+
+    for outcome in ["ordered", "unchanged"] {
+        let answer = world.act(act("signing.rotate")).await;
+        assert_eq!((&answer["outcome"], &answer["nudge"]), (&json!(outcome), &json!("delivered")));
+        assert_eq!((&answer["key"]["kid"], &answer["successor"]), (&json!(active), &json!(spare)));
+        assert_eq!(answer["from_ms"], NOW.millis() + 1);
+    }
+    let drop = with(act("signing.drop"), "kid", json!(active));
+    world.bucket.take_writes();
+    assert_eq!(code(&world.act(drop.clone()).await), ("nobody_signs", "confirm"));
+    assert!(world.bucket.take_writes().is_empty());
+    let confirmed = world.act(with(drop.clone(), "confirm", json!(true))).await;
+    assert_eq!((&confirmed["outcome"], &confirmed["signer"]), (&json!("dropped"), &json!(spare)));
+    assert_eq!(world.act(drop).await["outcome"], "unchanged");
+    assert_eq!(world.bucket.take_writes().len(), 2);
+    let orders = world.registry.call("api.trust_signing", report).await.unwrap();
+    assert_eq!(orders["dropped"], json!([active]));
+    let listed = world.act(act("signing.list")).await;
+    assert_eq!((listed["keys"].as_array().unwrap().len(), &listed["nudge"]), (2, &json!("not_needed")));
+    assert_eq!(world.registry.acts().len(), 8);
 }

@@ -38,6 +38,7 @@ migrations! {
     "0005_client_revocation",
     "0006_index_keys",
     "0007_file_lifecycle",
+    "0008_signing_keys",
     "0009_proofs",
 }
 

@@ -16,8 +16,8 @@ use tokio_postgres::{Client, Config, NoTls};
 const LOGINS: [&str; 8] =
     ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
 
-/// The functions of the foundation and of issuers, and the one login that may call each.
-const FOUNDATION: [(&str, &str); 12] = [
+/// The functions of the foundation, of issuers and of signing keys, and the one login that may call each.
+const FOUNDATION: [(&str, &str); 16] = [
     ("client_for_token", "token"),
     ("consume_assertion", "token"),
     ("revoke_own", "token"),
@@ -30,6 +30,10 @@ const FOUNDATION: [(&str, &str); 12] = [
     ("issuer_put", "admin"),
     ("issuer_remove", "admin"),
     ("trust_issuers", "trust"),
+    ("trust_signing", "trust"),
+    ("signing_list", "admin"),
+    ("signing_rotate", "admin"),
+    ("signing_drop", "admin"),
 ];
 
 const NOW: i64 = 1_800_000_000_000;
@@ -218,6 +222,33 @@ fn without_issuer(id: &str) -> (&'static str, Vec<Parameter>) {
 
 fn issuers() -> (&'static str, Vec<Parameter>) {
     ("api.trust_issuers", vec![])
+}
+
+/// A report of `trust`: each key's letter, state, and for a published one how long ago its turn came if nobody else signs.
+fn keys(now: i64, keys: &[(char, &str, Option<i64>)]) -> (&'static str, Vec<Parameter>) {
+    let key = |(letter, state, urgent): &(char, &str, Option<i64>)| {
+        let at = |states: &[&str]| states.contains(state).then_some(NOW);
+        json!({ "kid": kid(*letter), "alg": "ES256", "key": format!("arn:{letter}"), "state": state, "created_ms": NOW - 1,
+            "activated_ms": at(&["active", "retiring"]), "retired_ms": at(&["retiring"]), "removed_ms": at(&["removed"]),
+            "ripe_ms": urgent.map(|ago| now - ago + 1_000), "urgent_ms": urgent.map(|ago| now - ago) })
+    };
+    ("api.trust_signing", vec![Parameter::Int(now), Parameter::Json(keys.iter().map(key).collect())])
+}
+
+fn kid(letter: char) -> String {
+    letter.to_string().repeat(43)
+}
+
+fn list_keys() -> (&'static str, Vec<Parameter>) {
+    ("api.signing_list", act(vec![]))
+}
+
+fn rotate(letter: Option<char>) -> (&'static str, Vec<Parameter>) {
+    ("api.signing_rotate", act(vec![Parameter::OptionalText(letter.map(kid))]))
+}
+
+fn drop_key(letter: char, confirm: bool) -> (&'static str, Vec<Parameter>) {
+    ("api.signing_drop", act(vec![text(&kid(letter)), Parameter::Bool(confirm)]))
 }
 
 fn found(client_id: &str) -> (&'static str, Vec<Parameter>) {
@@ -522,6 +553,39 @@ async fn the_fake_registry_answers_as_postgres_does() {
         without_issuer("sts"),
         without_issuer("sts"),
         issuers(),
+        rotate(None),
+        drop_key('a', true),
+        list_keys(),
+        keys(NOW, &[]),
+        keys(NOW, &[('a', "active", None), ('b', "published", None)]),
+        rotate(None),
+        rotate(None),
+        rotate(Some('a')),
+        rotate(Some('b')),
+        rotate(Some('z')),
+        drop_key('a', false),
+        keys(NOW, &[('a', "active", None), ('b', "published", Some(-5))]),
+        rotate(Some('a')),
+        drop_key('a', false),
+        keys(NOW, &[('a', "active", None), ('b', "published", Some(0)), ('c', "published", Some(-9))]),
+        keys(NOW - 1, &[('a', "removed", None)]),
+        list_keys(),
+        drop_key('c', false),
+        drop_key('c', false),
+        drop_key('a', false),
+        drop_key('a', true),
+        keys(NOW, &[('a', "removed", None), ('b', "active", None), ('c', "removed", None)]),
+        rotate(None),
+        drop_key('b', false),
+        drop_key('b', true),
+        keys(NOW, &[('b', "removed", None), ('d', "published", Some(-300))]),
+        rotate(None),
+        drop_key('d', true),
+        keys(NOW - 200_000, &[('e', "active", None)]),
+        drop_key('e', false),
+        list_keys(),
+        snapshot(NOW),
+        snapshot(NOW + 1_000_000_000_000),
     ] {
         let called = format!("{function}{parameters:?}");
         let real = logins[login_of(function)].call(function, parameters.clone()).await;

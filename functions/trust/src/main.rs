@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             keys: ChosenKeys::open(place, config.env, &aws),
             clock: SystemClock,
             issues: config.issues,
+            policy: config.policy,
         })
     })
 }

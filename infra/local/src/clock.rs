@@ -1,6 +1,12 @@
 //! The one clock of a stack: credentials, signatures, keys and caches all read it, so a test can move them together.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,17 +16,50 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Clock {
     start: Option<SystemTime>,
     ahead: Arc<AtomicU64>,
+    shared: Option<Arc<Shared>>,
+}
+
+/// How function processes learn of a clock that was put ahead.
+struct Shared {
+    file: File,
+    environment: BTreeMap<String, String>,
 }
 
 impl Clock {
     /// Follows the machine's clock, plus whatever [`Clock::advance`] added.
     pub fn system() -> Clock {
-        Clock { start: None, ahead: Arc::default() }
+        Clock { start: None, ahead: Arc::default(), shared: None }
+    }
+
+    /// As [`Clock::system`], for the function processes too: a small library, built in `folder` by the machine's C compiler, puts
+    /// their wall clock ahead by as much. Their timeouts run on as always.
+    ///
+    /// # Errors
+    /// When the folder cannot be written or there is no `cc`.
+    pub fn of_processes_too(folder: &Path) -> io::Result<Clock> {
+        std::fs::create_dir_all(folder)?;
+        let (page, source, library) = (folder.join("ahead"), folder.join("ahead.c"), folder.join("ahead.so"));
+        std::fs::write(&page, 0_i64.to_ne_bytes())?;
+        std::fs::write(&source, include_str!("clock/ahead.c"))?;
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).output()?;
+        if !built.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&built.stderr).into_owned()));
+        }
+        let environment = [("LD_PRELOAD", &library), ("LOCAL_CLOCK", &page)];
+        let environment = environment.map(|(name, path)| (name.to_owned(), path.display().to_string()));
+        let file = File::options().write(true).open(page)?;
+        let shared = Some(Arc::new(Shared { file, environment: environment.into() }));
+        Ok(Clock { shared, ..Clock::system() })
+    }
+
+    /// What a function process needs in its environment to see this clock.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        self.shared.as_ref().map(|shared| shared.environment.clone()).unwrap_or_default()
     }
 
     /// Stands still at `start` until [`Clock::advance`] moves it.
     pub fn at(start: SystemTime) -> Clock {
-        Clock { start: Some(start), ahead: Arc::default() }
+        Clock { start: Some(start), ahead: Arc::default(), shared: None }
     }
 
     /// The current time of this stack.
@@ -40,7 +79,12 @@ impl Clock {
 
     /// Moves this clock and all its clones forward, to the millisecond.
     pub fn advance(&self, by: Duration) {
-        self.ahead.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        let ahead = self.ahead.fetch_add(by, Ordering::SeqCst).saturating_add(by);
+        if let Some(shared) = &self.shared {
+            // Eight bytes of a mapped page: the processes see all of them or none.
+            let _ = shared.file.write_at(&ahead.to_ne_bytes(), 0);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -11,6 +12,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
+use time::OffsetDateTime;
+use time::macros::format_description;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
@@ -131,6 +134,17 @@ where
 /// A response with this status and no body.
 pub fn empty(status: http::StatusCode) -> Response {
     answer(status, &[], Bytes::new())
+}
+
+/// The answer with this moment in its `Date` (RFC 9110 §6.6.1): the SDKs correct their own clock by it, so it must be the stack's.
+pub fn dated(mut response: Response, now: SystemTime) -> Response {
+    let form =
+        format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+    let date = OffsetDateTime::from(now).format(form).ok().and_then(|date| date.parse().ok());
+    if let Some(date) = date {
+        response.headers_mut().insert(http::header::DATE, date);
+    }
+    response
 }
 
 /// A response from parts. Headers that HTTP cannot carry are left out.

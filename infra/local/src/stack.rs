@@ -251,6 +251,7 @@ impl Stack {
         let reached = endpoints.iter().filter(|(service, _)| **service != "lambda");
         settings.endpoints = reached.map(|(service, url)| ((*service).to_owned(), url.clone())).collect();
         settings.extra.insert("PORTCULLIS_CA_FILE".to_owned(), ca_file.display().to_string());
+        settings.extra.extend(options.clock.environment());
         let lambda = Lambda::start(Arc::clone(&account), settings).await.map_err(all)?;
         let runner: Arc<dyn lambda::Invoke> = lambda.clone();
         let events = Arc::new(Events::new(Arc::clone(&account), deployment, runner.clone()).map_err(all)?);

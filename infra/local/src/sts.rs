@@ -89,7 +89,7 @@ impl Sts {
         let sts = Arc::clone(self);
         wire::serve(listener, None, LIMIT, move |request| {
             let sts = Arc::clone(&sts);
-            async move { sts.answer(request).await }
+            async move { wire::dated(Arc::clone(&sts).answer(request).await, sts.account.clock.now()) }
         })
         .await
     }

@@ -102,7 +102,7 @@ fn every_function_gets_exactly_its_variables() {
         ("data-key-encrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
         ("data-key-decrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
         ("object-events", with(&[&database, &["ENV", "OBJECT_BUCKET", "BUCKET_KEY_ARN", "SCAN"]])),
-        ("trust", with(&[&gate, &database, &["SIGNER", "SIGNING_ALG"]])),
+        ("trust", with(&[&gate, &database, &["SIGNER", "SIGNING_ALG", "SIGNING_DAYS", "SIGNING_SPARES"]])),
         ("issuer-keys", with(&[&["ENV", "TRUST_BUCKET"]])),
         ("admin", with(&[&database, &["ENV", "TRUST_BUCKET"]])),
         ("migrate", with(&[&database, &["ENV"]])),

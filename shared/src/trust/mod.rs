@@ -7,7 +7,7 @@ mod cached;
 mod objects;
 
 pub use cached::{Cached, Stale};
-pub use objects::{KeyState, OwnKeys, Revocations, SigningKey, SigningState};
+pub use objects::{KeyState, Making, OwnKeys, Revocations, SigningKey, SigningState};
 
 use std::sync::Arc;
 

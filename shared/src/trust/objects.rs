@@ -113,12 +113,15 @@ pub struct SigningKey {
     pub kid: String,
     /// The JOSE name of its algorithm.
     pub alg: String,
-    /// How the signer addresses it: the KMS key ARN.
+    /// How the signer addresses it: the KMS key ARN, or the parameter's name. Never an alias: an alias moves, a `kid` does not.
     pub key: String,
     /// Its state.
     pub state: KeyState,
-    /// When it was made and published.
+    /// When it was made.
     pub created_at: i64,
+    /// When it was first *seen* in `trust/keys.json`, and has been in it since. Waits count from here, not from the making.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub published_at: Option<i64>,
     /// When it became active.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub activated_at: Option<i64>,
@@ -133,12 +136,25 @@ pub struct SigningKey {
     pub jwk: Map<String, Value>,
 }
 
+/// Written before a key is made, so that a publisher that dies meanwhile is neither repeated every minute nor forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Making {
+    /// When the making began, milliseconds since the epoch.
+    pub since: i64,
+    /// How many makings before it came to nothing.
+    pub lost: u32,
+}
+
 /// `trust/signing-state.json`: which key signs.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SigningState {
     /// All keys, the newest last.
     pub keys: Vec<SigningKey>,
+    /// The making that is under way, if any.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub making: Option<Making>,
 }
 
 impl SigningState {

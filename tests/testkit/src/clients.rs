@@ -1,4 +1,4 @@
-//! Tenants, clients, issuers, revocations and used assertions in memory, behind the same functions that Postgres offers to `token`,
+//! Tenants, clients, issuers, revocations, signing keys and used assertions in memory, behind the same functions that Postgres offers to `token`,
 //! `admin` and `trust`.
 
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ struct State {
     assertions: BTreeMap<(String, Vec<u8>), i64>,
     proofs: BTreeMap<(String, Vec<u8>), i64>,
     nonce_keys: Vec<(String, i64)>,
+    signing: BTreeMap<String, Value>,
     acts: Vec<Value>,
     calls: Vec<&'static str>,
     down: bool,
@@ -270,6 +271,74 @@ impl State {
                 };
                 Some(json!({ "issuers": self.issuers.values().map(published).collect::<Vec<_>>() }))
             }
+            ("api.trust_signing", [Int(now), Json(keys)]) => self.signing(*now, keys.as_array()?),
+            ("api.signing_list", [Text(operator), Text(request), Int(now)]) => {
+                self.act(*now, operator, request, "signing.list", "signing", "listed");
+                let mut keys: Vec<&Value> = self.signing.values().collect();
+                keys.sort_by_key(|key| (int(key, "created_ms"), text(key, "kid")));
+                Some(json!({ "outcome": "listed", "keys": keys }))
+            }
+            ("api.signing_rotate", [Text(operator), Text(request), Int(now), OptionalText(kid)]) => {
+                let found = self.signing.values_mut().filter(|key| match kid {
+                    Some(kid) => text(key, "kid") == *kid,
+                    None => text(key, "state") == "active" && int(key, "dropped_ms").is_none(),
+                });
+                let found = found.max_by_key(|key| int(key, "activated_ms"));
+                let (outcome, key) = match found {
+                    None => ("signing_key_unknown", None),
+                    Some(key) if text(key, "state") != "active" || int(key, "replace_ms").is_some() => {
+                        ("unchanged", Some(key.clone()))
+                    }
+                    Some(key) => {
+                        merge(key, json!({ "replace_ms": now }));
+                        ("ordered", Some(key.clone()))
+                    }
+                };
+                let target = key.as_ref().map(|key| text(key, "kid")).or(kid.clone()).unwrap_or("signing".into());
+                self.act(*now, operator, request, "signing.rotate", &target, outcome);
+                let waiting = |key: &&Value| text(key, "state") == "published" && int(key, "dropped_ms").is_none();
+                let next = self.signing.values().filter(waiting).filter(|key| int(key, "ripe_ms").is_some());
+                let next = next.min_by_key(|key| int(key, "ripe_ms"));
+                Some(match key {
+                    None => json!({ "outcome": outcome }),
+                    Some(key) => json!({ "outcome": outcome, "key": key, "successor": next.map(|key| text(key, "kid")),
+                        "from_ms": next.and_then(|key| int(key, "ripe_ms")).map(|ripe| ripe.max(*now)) }),
+                })
+            }
+            ("api.signing_drop", [Text(operator), Text(request), Int(now), Text(kid), Bool(confirm)]) => {
+                let could = |key: &&Value| {
+                    text(key, "kid") != *kid
+                        && int(key, "dropped_ms").is_none()
+                        && int(key, "seen_ms").is_some_and(|seen| seen >= now - 180_000)
+                        && match text(key, "state").as_str() {
+                            "active" => true,
+                            "published" => int(key, "urgent_ms").is_some(),
+                            _ => false,
+                        }
+                };
+                let order = |key: &&Value| (text(key, "state") != "active", int(key, "urgent_ms"));
+                let next = self.signing.values().filter(could).min_by_key(order).cloned();
+                let from = next.as_ref().map(|key| match text(key, "state").as_str() {
+                    "active" => *now,
+                    _ => int(key, "urgent_ms").unwrap_or(*now).max(*now),
+                });
+                let outcome = match self.signing.get(kid) {
+                    None => "signing_key_unknown",
+                    Some(key) if int(key, "dropped_ms").is_some() => "unchanged",
+                    Some(key) if text(key, "state") != "removed" && !confirm && from != Some(*now) => "nobody_signs",
+                    Some(_) => "dropped",
+                };
+                if let (Some(key), "dropped") = (self.signing.get_mut(kid), outcome) {
+                    merge(key, json!({ "dropped_ms": now }));
+                    self.revocations.insert(("kid".to_owned(), kid.clone()), (now / 1000, 253_402_300_799_000));
+                }
+                self.act(*now, operator, request, "signing.drop", kid, outcome);
+                Some(match self.signing.get(kid) {
+                    None => json!({ "outcome": outcome }),
+                    Some(key) => json!({ "outcome": outcome, "key": key, "signer": next.map(|key| text(&key, "kid")),
+                        "from_ms": from }),
+                })
+            }
             ("api.trust_snapshot", [Int(now)]) => Some(self.snapshot(*now)),
             _ => None,
         }
@@ -326,6 +395,33 @@ impl State {
         self.proofs.retain(|_, ends| *ends >= now);
         self.proofs.insert(id, ends);
         consumed
+    }
+
+    fn signing(&mut self, now: i64, keys: &[Value]) -> Option<Value> {
+        for key in keys {
+            let kid = text(key, "kid");
+            let held = self.signing.get(&kid).cloned();
+            if held.as_ref().and_then(|held| int(held, "seen_ms")).is_some_and(|seen| seen > now) {
+                continue;
+            }
+            let mut row = json!({ "replace_ms": null, "dropped_ms": null });
+            if let Some(held) = held {
+                row = held;
+                let moves = ["state", "activated_ms", "retired_ms", "removed_ms", "ripe_ms", "urgent_ms"];
+                for name in moves {
+                    merge(&mut row, json!({ name: key.get(name) }));
+                }
+            } else {
+                merge(&mut row, key.clone());
+            }
+            merge(&mut row, json!({ "seen_ms": now }));
+            self.signing.insert(kid, row);
+        }
+        let kids = |of: &dyn Fn(&Value) -> bool| -> Vec<String> {
+            self.signing.iter().filter(|(_, key)| of(key)).map(|(kid, _)| kid.clone()).collect()
+        };
+        let replace = kids(&|key| int(key, "replace_ms").is_some() && text(key, "state") == "active");
+        Some(json!({ "replace": replace, "dropped": kids(&|key| int(key, "dropped_ms").is_some()) }))
     }
 
     fn end(&mut self, kind: &str, value: &str, epoch: i64) {
@@ -385,6 +481,10 @@ fn text(row: &Value, name: &str) -> String {
 
 fn flag(row: &Value, name: &str) -> bool {
     row.get(name).and_then(Value::as_bool).unwrap_or(false)
+}
+
+fn int(row: &Value, name: &str) -> Option<i64> {
+    row.get(name).and_then(Value::as_i64)
 }
 
 fn version(row: &Value) -> i64 {

@@ -94,7 +94,7 @@ impl Kms {
         let kms = Arc::clone(self);
         http::serve(listener, None, LIMIT, move |request| {
             let kms = Arc::clone(&kms);
-            async move { kms.answer(request).await }
+            async move { http::dated(Arc::clone(&kms).answer(request).await, kms.account.clock.now()) }
         })
         .await
     }

@@ -114,7 +114,7 @@ impl S3 {
         let s3 = Arc::clone(self);
         serve(listener, None, LARGEST_BODY, move |request| {
             let s3 = Arc::clone(&s3);
-            async move { s3.handle(request).await }
+            async move { crate::http::dated(s3.handle(request).await, s3.account.clock.now()) }
         })
         .await
     }

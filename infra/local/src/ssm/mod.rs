@@ -68,7 +68,7 @@ impl Ssm {
         let ssm = Arc::clone(self);
         http::serve(listener, None, LIMIT, move |request| {
             let ssm = Arc::clone(&ssm);
-            async move { ssm.answer(request).await }
+            async move { http::dated(Arc::clone(&ssm).answer(request).await, ssm.account.clock.now()) }
         })
         .await
     }

@@ -45,13 +45,18 @@ impl Running {
 
     /// A stack with these parameters of the template in place of its own.
     pub async fn start_with(parameters: &[(&str, &str)]) -> Self {
+        Self::start_at(Clock::system(), parameters).await
+    }
+
+    /// The same with another clock.
+    pub async fn start_at(clock: Clock, parameters: &[(&str, &str)]) -> Self {
         let home = root().join(".local");
         let options = Options {
             binaries: binaries(),
             postgres: unpacked_postgres(&root()),
             root: home.join("run"),
             cache: Some(home.join("cache")),
-            clock: Clock::system(),
+            clock,
             parameters: parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
         let stack = Stack::start(options).await.expect("the stack starts");
