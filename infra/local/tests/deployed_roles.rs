@@ -190,9 +190,7 @@ fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_t
 #[test]
 fn the_bucket_key_is_used_through_s3_only() {
     let stack = Stack::start("RS256");
-    let bucket = |key: &str, arn: &str| {
-        json!({ "KeyId": key, "KeySpec": "AES_256", "EncryptionContext": { "aws:s3:arn": arn } })
-    };
+    let bucket = |key: &str, arn: &str| json!({ "KeyId": key, "KeySpec": "AES_256", "EncryptionContext": { "aws:s3:arn": arn } });
     // With a bucket key the context is the bucket's ARN, without one the object's.
     let generate = bucket(&stack.bucket, OBJECTS);
     stack.may("upload-signer", Some(THROUGH_S3), "GenerateDataKey", &generate);
