@@ -1,7 +1,7 @@
 -- Proofs of possession at the token endpoint (RFC 9449): each counts once, and nonces that every environment can check.
 
 CREATE TABLE public.proof_ids (
-    tenant      text NOT NULL REFERENCES public.tenants (tenant),
+    tenant      text NOT NULL,
     jkt         text NOT NULL CHECK (length(jkt) = 43),
     jti_hash    bytea NOT NULL CHECK (length(jti_hash) = 32),
     expires_ms  bigint NOT NULL,
@@ -52,27 +52,29 @@ EXCEPTION WHEN SQLSTATE 'PC001' THEN
 END
 $$;
 
--- The keys of nonces, newest first, in hex: {"keys":["…"]}. Where the newest is a day old p_candidate becomes the newest; what
--- no living nonce can have been made with is removed.
+-- The keys of nonces, newest first, in hex, and when the next one is due: {"keys":["…"],"until_ms":…}. Where the newest is a day
+-- old p_candidate becomes the newest; what no living nonce can have been made with is removed. Whoever keeps the answer beyond
+-- until_ms would not know the nonces of those who have asked again.
 CREATE FUNCTION api.nonce_keys(p_candidate bytea, p_now_ms bigint) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    v_keys jsonb;
+    v_keys  jsonb;
+    v_until bigint;
 BEGIN
     PERFORM internal.across_tenants(true);
     IF NOT EXISTS (SELECT FROM nonce_keys k WHERE k.created_ms > p_now_ms - 86400000) THEN
         -- One environment makes it; the others find it.
-        PERFORM pg_advisory_xact_lock(7206931123);
+        PERFORM pg_advisory_xact_lock(7025180341218052);
         INSERT INTO nonce_keys (key, created_ms)
         SELECT p_candidate, p_now_ms
          WHERE NOT EXISTS (SELECT FROM nonce_keys k WHERE k.created_ms > p_now_ms - 86400000);
         DELETE FROM nonce_keys k WHERE k.created_ms < p_now_ms - 3 * 86400000;
     END IF;
-    SELECT coalesce(jsonb_agg(encode(k.key, 'hex') ORDER BY k.created_ms DESC), '[]'::jsonb)
-      INTO v_keys
+    SELECT coalesce(jsonb_agg(encode(k.key, 'hex') ORDER BY k.created_ms DESC), '[]'::jsonb), max(k.created_ms) + 86400000
+      INTO v_keys, v_until
       FROM (SELECT * FROM nonce_keys ORDER BY created_ms DESC LIMIT 2) k;
     PERFORM internal.across_tenants(false);
-    RETURN jsonb_build_object('keys', v_keys);
+    RETURN jsonb_build_object('keys', v_keys, 'until_ms', v_until);
 END
 $$;
 

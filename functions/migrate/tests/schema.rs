@@ -16,10 +16,12 @@ use tokio_postgres::{Client, Config, NoTls};
 const LOGINS: [&str; 8] =
     ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
 
-/// The functions of the foundation, of issuers and of signing keys, and the one login that may call each.
-const FOUNDATION: [(&str, &str); 16] = [
+/// The functions of the foundation, of issuers, of signing keys and of proofs, and the one login that may call each.
+const FOUNDATION: [(&str, &str); 18] = [
     ("client_for_token", "token"),
     ("consume_assertion", "token"),
+    ("consume_with_proof", "token"),
+    ("nonce_keys", "token"),
     ("revoke_own", "token"),
     ("tenant_put", "admin"),
     ("client_put", "admin"),
@@ -177,6 +179,16 @@ fn consume(tenant: &str, client_id: &str, version: i64, id: u8) -> (&'static str
         Parameter::Int(NOW),
     ];
     ("api.consume_assertion", parameters)
+}
+
+fn prove(tenant: &str, client_id: &str, version: i64, id: u8, proof: u8) -> (&'static str, Vec<Parameter>) {
+    let (_, mut parameters) = consume(tenant, client_id, version, id);
+    parameters.extend([text(&"k".repeat(43)), Parameter::Bytes(vec![proof; 32]), Parameter::Int(NOW + 310_000)]);
+    ("api.consume_with_proof", parameters)
+}
+
+fn nonce_keys(candidate: u8, now: i64) -> (&'static str, Vec<Parameter>) {
+    ("api.nonce_keys", vec![Parameter::Bytes(vec![candidate; 32]), Parameter::Int(now)])
 }
 
 fn revoke_own(tenant: &str, client_id: &str, version: i64, id: u8, exp: i64) -> (&'static str, Vec<Parameter>) {
@@ -477,6 +489,65 @@ async fn of_many_uses_of_one_assertion_exactly_one_wins() {
 }
 
 #[tokio::test]
+async fn of_many_uses_of_one_proof_exactly_one_wins_and_the_others_keep_their_assertions() {
+    let server = Server::migrated().await;
+    let admin = server.login("admin").await;
+    for (function, parameters) in [
+        tenant("acme", true),
+        client("acme", "acme-one", &["app"], true),
+        tenant("globex", true),
+        client("globex", "globex-one", &["app"], true),
+    ] {
+        admin.call(function, parameters).await.unwrap();
+    }
+    let logins = futures::future::join_all((0..20).map(|_| server.login("token"))).await;
+    let uses = logins.iter().zip(1..).map(|(login, id)| {
+        let (function, parameters) = prove("acme", "acme-one", 1, id, 7);
+        login.call(function, parameters)
+    });
+    let answers = futures::future::join_all(uses).await;
+    let outcomes: Vec<&str> =
+        answers.iter().map(|answer| answer.as_ref().unwrap()["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == "ok").count(), 1, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == "proof_replayed").count(), 19, "{outcomes:?}");
+    // Whoever lost has its assertion still, and a proof of its own takes it.
+    let says = async |(function, parameters): (&'static str, Vec<Parameter>)| {
+        logins[0].call(function, parameters).await.unwrap()["outcome"].as_str().unwrap().to_owned()
+    };
+    for (id, outcome) in (1..).zip(&outcomes) {
+        let expected = if *outcome == "ok" { "replayed" } else { "ok" };
+        assert_eq!(says(prove("acme", "acme-one", 1, id, 100 + id)).await, expected);
+    }
+    assert_eq!(says(prove("globex", "globex-one", 1, 1, 7)).await, "proof_replayed", "whoever uses it");
+    assert_eq!(says(consume("globex", "globex-one", 1, 1)).await, "ok");
+    assert_eq!(says(prove("acme", "acme-one", 2, 60, 60)).await, "client_changed");
+}
+
+#[tokio::test]
+async fn environments_that_ask_at_once_get_the_same_nonce_key_and_tomorrow_a_second_one() {
+    let server = Server::migrated().await;
+    let logins = futures::future::join_all((0..20).map(|_| server.login("token"))).await;
+    let asked = logins.iter().zip(1..).map(|(login, candidate)| {
+        let (function, parameters) = nonce_keys(candidate, NOW);
+        login.call(function, parameters)
+    });
+    let answers: Vec<Value> = futures::future::join_all(asked).await.into_iter().map(Result::unwrap).collect();
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    let keys = |answer: &Value| answer["keys"].as_array().unwrap().clone();
+    let day = 86_400_000;
+    assert_eq!((keys(&answers[0]).len(), answers[0]["until_ms"].as_i64()), (1, Some(NOW + day)));
+    let ask = async |candidate, now| {
+        let (function, parameters) = nonce_keys(candidate, now);
+        logins[0].call(function, parameters).await.unwrap()
+    };
+    assert_eq!(ask(90, NOW + day - 1).await, answers[0]);
+    let tomorrow = ask(91, NOW + day).await;
+    assert_eq!(keys(&tomorrow), [vec![json!("5b".repeat(32))], keys(&answers[0])].concat());
+    let late = ask(92, NOW + 5 * day).await;
+    assert_eq!(keys(&late), [json!("5c".repeat(32))], "what no living nonce was made with is gone");
+}
+
+#[tokio::test]
 async fn the_fake_registry_answers_as_postgres_does() {
     let server = Server::migrated().await;
     let mut logins = BTreeMap::new();
@@ -504,6 +575,14 @@ async fn the_fake_registry_answers_as_postgres_does() {
         consume("acme", "acme-one", 1, 1),
         consume("globex", "acme-one", 1, 2),
         consume("acme", "nobody", 1, 2),
+        prove("acme", "acme-one", 1, 20, 1),
+        prove("acme", "acme-one", 1, 20, 2),
+        prove("acme", "acme-one", 1, 21, 1),
+        prove("acme", "acme-one", 1, 21, 2),
+        prove("globex", "acme-one", 1, 22, 3),
+        nonce_keys(1, NOW),
+        nonce_keys(2, NOW + 1),
+        nonce_keys(3, NOW + 86_400_001),
         client("acme", "acme-one", &["app", "files:read"], true),
         consume("acme", "acme-one", 1, 3),
         consume("acme", "acme-one", 2, 3),

@@ -22,7 +22,14 @@ const KEPT: i64 = 3600;
 /// Judges the proofs that come to the token endpoint.
 pub(crate) struct Bindings {
     target: Option<Target>,
-    keys: Mutex<Option<(Timestamp, Vec<NonceKey>)>>,
+    keys: Mutex<Option<Held>>,
+}
+
+/// The keys of nonces as they were read, newest first, and when the next one is due.
+struct Held {
+    read: Timestamp,
+    until: Timestamp,
+    keys: Vec<NonceKey>,
 }
 
 impl Bindings {
@@ -61,7 +68,7 @@ impl Bindings {
     /// A nonce for the client's next proof; none where the keys are not in memory.
     pub(crate) fn next<E: Entropy>(&self, entropy: &E, now: Timestamp) -> Option<String> {
         let held = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().and_then(|(_, keys)| keys.first()).map(|key| key.issue(now, entropy))
+        held.as_ref().and_then(|held| held.keys.first()).map(|key| key.issue(now, entropy))
     }
 
     async fn keys<D: Database, E: Entropy>(
@@ -72,24 +79,26 @@ impl Bindings {
     ) -> Result<Vec<NonceKey>, Fault> {
         {
             let held = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((read, keys)) = held.as_ref() {
-                if (0..KEPT * 1000).contains(&now.millis_since(*read)) {
-                    return Ok(keys.clone());
-                }
+            // Beyond `until` others make nonces with a key that is not among these.
+            let current = |held: &&Held| (0..KEPT * 1000).contains(&now.millis_since(held.read)) && now < held.until;
+            if let Some(held) = held.as_ref().filter(current) {
+                return Ok(held.keys.clone());
             }
         }
         let mut candidate = [0; 32];
         entropy.fill(&mut candidate);
         let parameters = vec![Parameter::Bytes(candidate.to_vec()), Parameter::Int(now.millis())];
         let answer = database.call(OPERATION, parameters).await?;
-        let keys = read(&answer).ok_or_else(|| Fault::new(FaultKind::Invalid, "database", OPERATION))?;
-        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, keys.clone()));
+        let held = read(&answer, now).ok_or_else(|| Fault::new(FaultKind::Invalid, "database", OPERATION))?;
+        let keys = held.keys.clone();
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
         Ok(keys)
     }
 }
 
-fn read(answer: &Value) -> Option<Vec<NonceKey>> {
+fn read(answer: &Value, now: Timestamp) -> Option<Held> {
     let key = |key: &Value| Some(NonceKey::new(&from_hex(key.as_str()?)?.try_into().ok()?));
     let keys: Vec<_> = answer.get("keys")?.as_array()?.iter().map(key).collect::<Option<_>>()?;
-    Some(keys).filter(|keys| !keys.is_empty())
+    let until = Timestamp::from_millis(answer.get("until_ms")?.as_i64()?);
+    Some(Held { read: now, until, keys }).filter(|held| !held.keys.is_empty())
 }

@@ -13,7 +13,8 @@ use crate::config::Settings;
 /// The metadata document. Nothing is listed that does not exist.
 pub(crate) fn answer(settings: &Settings) -> Response {
     let issuer = &settings.issuer;
-    let (methods, algorithms) = (["private_key_jwt"], ["ES256", "PS256", "EdDSA"]);
+    // RFC 9864 calls EdDSA with this curve `Ed25519`; clients choose by either name.
+    let (methods, algorithms) = (["private_key_jwt"], ["ES256", "PS256", "EdDSA", "Ed25519"]);
     Response::json(
         200,
         &json!({

@@ -8,7 +8,7 @@
 
 use serde_json::{Value, json};
 use shared::boot::{Api, Handler as _, Invocation, Routes as _};
-use shared::clock::Timestamp;
+use shared::clock::{Clock as _, Timestamp};
 use shared::entropy::SystemEntropy;
 use shared::http::{Request, Response};
 use shared::jwks::{Algorithm, KeySet};
@@ -265,6 +265,13 @@ async fn a_bound_client_without_a_proof_is_refused() {
     assert_eq!(world.registry.assertions(), 0);
 }
 
+/// The same text with another character before the last one, which may hold bits that are not there.
+fn another_end(text: &str) -> String {
+    let (start, end) = text.split_at(text.len() - 2);
+    let other = if end.starts_with('A') { 'E' } else { 'A' };
+    format!("{start}{other}{}", &end[1..])
+}
+
 /// One request for a token, with these proofs.
 async fn prove(world: &World, assertion: &str, proofs: &[&str]) -> Response {
     let fields =
@@ -311,7 +318,7 @@ async fn a_proof_that_does_not_hold_is_refused_and_burns_nothing() {
         all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         all
     };
-    let spoilt = format!("{}A", &good[..good.len() - 2]);
+    let spoilt = another_end(&good);
     for (what, proofs, code) in [
         ("two proofs", vec![good.clone(), good.clone()], "invalid_dpop_proof"),
         ("a bad signature", vec![spoilt], "invalid_dpop_proof"),
@@ -331,7 +338,7 @@ async fn a_proof_that_does_not_hold_is_refused_and_burns_nothing() {
         ("a nonce of nobody's", vec![proof("POST", "/oauth2/token", json!({"nonce": "x"}))], "use_dpop_nonce"),
         (
             "a nonce with another last letter",
-            vec![proof("POST", "/oauth2/token", json!({"nonce": format!("{}A", &nonce[..nonce.len() - 1])}))],
+            vec![proof("POST", "/oauth2/token", json!({"nonce": another_end(&nonce)}))],
             "use_dpop_nonce",
         ),
     ] {
@@ -347,6 +354,41 @@ async fn a_proof_that_does_not_hold_is_refused_and_burns_nothing() {
         assert_eq!(prove(&world, &world.assertion(jti), &[&late]).await.status(), 200);
     }
     assert_eq!(prove(&world, &assertion, &[&good]).await.status(), 200, "and after all that the good one passes");
+}
+
+#[tokio::test]
+async fn a_nonce_is_good_in_every_environment_when_its_key_has_just_changed() {
+    let (world, holder) = (World::new(), Issuer::new("h1"));
+    let settings = || Settings { issuer: ISSUER.into(), audience: AUDIENCE.into(), algorithm: Algorithm::Es256 };
+    let environment = |clock: &FixedClock| {
+        let (issuer, bucket) = (world.issuer.clone(), world.bucket.clone());
+        Token::new(settings(), world.registry.clone(), issuer, bucket, clock.clone(), SystemEntropy)
+    };
+    let clock = FixedClock::at(NOW);
+    let (first, second) = (environment(&clock), environment(&clock));
+    let ask = async |endpoint: &Endpoint, jti: &str, nonce: Option<&str>| {
+        let now = clock.now();
+        world.issuer.publish(&world.bucket, now);
+        let assertion = world.client.assertion("acme-backend", jti, now, &json!({}));
+        let proof = holder.proof("POST", "/oauth2/token", jti, now, &json!({ "nonce": nonce }));
+        let fields = [
+            ("grant_type", "client_credentials"),
+            ("client_assertion_type", JWT_BEARER),
+            ("client_assertion", assertion.as_str()),
+        ];
+        let body = fields.iter().map(|(n, v)| format!("{n}={}", encode(v))).collect::<Vec<_>>().join("&");
+        let headers = json!({"Content-Type": ["application/x-www-form-urlencoded"], "DPoP": [proof]});
+        let event = json!({"resource":"/oauth2/token","path":"/oauth2/token","httpMethod":"POST","multiValueHeaders":headers,
+            "body":body,"isBase64Encoded":false,"requestContext":{"requestId":"g-1","httpMethod":"POST"}});
+        endpoint.answer(&Request::parse(event).unwrap(), &invocation()).await.unwrap()
+    };
+    ask(&second, "a", None).await;
+    clock.set(NOW.plus_seconds(86_340));
+    ask(&first, "b", None).await;
+    clock.set(NOW.plus_seconds(86_401));
+    let nonce = ask(&second, "c", None).await.find("dpop-nonce").unwrap().to_owned();
+    assert_eq!(ask(&first, "d", Some(&nonce)).await.status(), 200);
+    assert_eq!(ask(&second, "e", Some(&nonce)).await.status(), 200);
 }
 
 #[tokio::test]
@@ -413,7 +455,7 @@ async fn the_documents_say_what_exists_and_nothing_else() {
     assert_eq!(body["issuer"], ISSUER);
     assert_eq!(body["token_endpoint"], format!("{ISSUER}/oauth2/token"));
     assert_eq!(body["grant_types_supported"], json!(["client_credentials"]));
-    assert_eq!(body["dpop_signing_alg_values_supported"], json!(["ES256", "PS256", "EdDSA"]));
+    assert_eq!(body["dpop_signing_alg_values_supported"], json!(["ES256", "PS256", "EdDSA", "Ed25519"]));
     for name in ["revocation", "introspection"] {
         let path = if name == "revocation" { "revoke" } else { "introspect" };
         assert_eq!(body[format!("{name}_endpoint")], format!("{ISSUER}/oauth2/{path}"));

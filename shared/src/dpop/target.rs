@@ -12,7 +12,12 @@ pub struct Target(String);
 
 impl Target {
     /// The URL of `path` under our own base URL.
+    ///
+    /// A path that does not begin with a slash would change the host, and one with a query or a fragment in it is no path.
     pub fn new(base: &str, path: &str) -> Result<Self, Malformed> {
+        if !path.starts_with('/') || path.contains(['?', '#']) {
+            return Err(Malformed("target"));
+        }
         Self::parse(&format!("{}{path}", base.trim_end_matches('/'))).ok_or(Malformed("target"))
     }
 
@@ -102,6 +107,13 @@ mod tests {
         assert_eq!(Target::parse("https://gate.example/%2f%e4"), Target::parse("https://gate.example/%2F%E4"));
         assert_eq!(Target::parse("https://gate.example"), Target::parse("https://gate.example/"));
         assert_eq!(Target::parse("http://[::1]:80/a").unwrap().as_str(), "http://[::1]/a");
+    }
+
+    #[test]
+    fn a_path_that_is_none_has_no_target() {
+        for path in ["", "files", ".evil/x", "@evil/x", "/a?b", "/a#b", "/a/../b"] {
+            assert!(Target::new("https://gate.example", path).is_err(), "{path}");
+        }
     }
 
     #[test]

@@ -78,6 +78,30 @@ report.row('a client secret', 'invalid_client', await processed(ask(oauth.Client
 report.row('a scope the client does not hold', 'invalid_scope', await processed(ask(proof, { scope: 'app' })));
 report.row('a resource that is not this API', 'invalid_target', await processed(ask(proof, { resource: 'https://other.example' })));
 
+// Tokens bound to a key (RFC 9449): nonce, grant, resource, and what a thief has.
+const bound = { client_id: 'acme-bound' };
+const boundProof = oauth.PrivateKeyJwt({ key: await privateKey(bound.client_id), kid: client(bound.client_id).kid });
+for (const algorithm of ['ES256', 'PS256', 'Ed25519']) {
+  const DPoP = oauth.DPoP(bound, await oauth.generateKeyPair(algorithm));
+  const granted = async () =>
+    oauth.processClientCredentialsResponse(server, bound, await oauth.clientCredentialsGrantRequest(server, bound, boundProof, {}, { DPoP }));
+  const first = await granted().then(() => null, (error) => error);
+  report.row(`${algorithm}: the first proof is told the nonce to use`, true, first !== null && oauth.isDPoPNonceError(first));
+  const token = await granted();
+  report.row(`${algorithm}: and the second gets a bound token`, 'dpop', token.token_type);
+  const call = (path, options) => oauth.protectedResourceRequest(token.access_token, 'GET', new URL(path, manifest.gateway), undefined, null, options);
+  const passes = await call(UNKNOWN_FILE, { DPoP });
+  report.row(`${algorithm}: which passes the gate with a proof`, [404, 'not_found'], [passes.status, (await passes.json()).code]);
+  const query = await call(`${UNKNOWN_FILE}?a=1`, { DPoP });
+  report.row(`${algorithm}: with a query in the URL too`, 404, query.status);
+  report.row(`${algorithm}: and not as a bearer token`, 'OAUTH_WWW_AUTHENTICATE_CHALLENGE', await refusal(() => call(UNKNOWN_FILE)));
+  const thief = oauth.DPoP(bound, await oauth.generateKeyPair(algorithm));
+  report.row(`${algorithm}: nor with another key`, 'OAUTH_WWW_AUTHENTICATE_CHALLENGE', await refusal(() => call(UNKNOWN_FILE, { DPoP: thief })));
+}
+const unbound = await refusal(async () =>
+  oauth.processClientCredentialsResponse(server, bound, await oauth.clientCredentialsGrantRequest(server, bound, boundProof, {})));
+report.row('a bound client without a proof', 'invalid_dpop_proof', unbound);
+
 // Introspection (RFC 7662) and revocation (RFC 7009).
 const described = async (token) =>
   oauth.processIntrospectionResponse(server, me, await oauth.introspectionRequest(server, me, proof, token));

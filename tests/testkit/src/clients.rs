@@ -122,7 +122,8 @@ impl State {
                     self.nonce_keys.insert(0, (hex(candidate), *now));
                 }
                 let newest: Vec<_> = self.nonce_keys.iter().take(2).map(|(key, _)| key).collect();
-                Some(json!({ "keys": newest }))
+                let until = self.nonce_keys.first().map(|(_, made)| made + 86_400_000);
+                Some(json!({ "keys": newest, "until_ms": until }))
             }
             (
                 "api.revoke_own",
