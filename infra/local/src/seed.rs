@@ -48,7 +48,8 @@ impl Client {
         let (x, y) = (point.get(1..33).unwrap_or_default(), point.get(33..65).unwrap_or_default());
         let jwk = json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": kid,
             "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)});
-        let public = json!({"kty": "EC", "crv": "P-256", "x": jwk["x"], "y": jwk["y"]});
+        let public =
+            json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)});
         let client = Self { client_id, tenant, scopes: scopes.to_vec(), dpop, kid, private_key_file, public, pair };
         Ok((client, jwk))
     }
