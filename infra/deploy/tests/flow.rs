@@ -373,3 +373,50 @@ fn a_deployment_is_destroyed_only_by_its_name_and_never_with_its_data() {
     }
     assert!(cloud.stacks.borrow().contains_key("portcullis-prod-data"));
 }
+
+#[test]
+fn preflight_asks_for_the_secret_by_the_name_that_the_templates_use() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    let secret = |cloud: &Cloud, name: &str| *cloud.secret.borrow_mut() = name.to_owned();
+    for line in ["", " PARAMETERS=TunnelCredentialsParameter="] {
+        assert_eq!(
+            checkout.run(&cloud, &format!("preflight {SETTINGS} {IMAGE}{line}")),
+            Exit::Done,
+            "{}",
+            cloud.text()
+        );
+    }
+    assert!(cloud.text().contains("/portcullis/prod/tunnel"), "{}", cloud.text());
+    secret(&cloud, "/portcullis/tunnel-credentials");
+    assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} {IMAGE}")), Exit::Missing);
+    assert!(cloud.text().contains("no parameter /portcullis/prod/tunnel"), "{}", cloud.text());
+    secret(&cloud, "/mine");
+    let mine = format!("preflight {SETTINGS} {IMAGE} PARAMETERS=TunnelCredentialsParameter=/mine");
+    assert_eq!(checkout.run(&cloud, &mine), Exit::Done, "{}", cloud.text());
+}
+
+#[test]
+fn an_account_whose_api_gateway_may_write_no_logs_is_told_before_anything_starts() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    cloud.log_role.set(false);
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Missing);
+    assert!(cloud.text().contains("MISSING   API Gateway's log role"), "{}", cloud.text());
+    assert!(cloud.text().contains("PARAMETERS=\"ApiGatewayAccountRole=on\""), "{}", cloud.text());
+    assert!(cloud.acts().is_empty(), "{:?}", cloud.acts());
+    let on = format!("preflight {SETTINGS} PARAMETERS=ApiGatewayAccountRole=on");
+    assert_eq!(checkout.run(&cloud, &on), Exit::Done, "{}", cloud.text());
+}
+
+#[test]
+fn versions_that_are_kept_do_not_stand_in_the_way_of_the_next_creation() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    *cloud.fails.borrow_mut() = Some(("portcullis-prod-functions".to_owned(), "ROLLBACK_COMPLETE".to_owned()));
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Failed);
+    *cloud.fails.borrow_mut() = None;
+    *cloud.stayed.borrow_mut() = vec!["AWS::Lambda::Version", "AWS::Logs::LogGroup"];
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Refused, "{}", cloud.text());
+    assert!(cloud.text().contains("AWS::Logs::LogGroup physical-"), "{}", cloud.text());
+    assert!(!cloud.text().contains("(AWS::Lambda::Version"), "{}", cloud.text());
+    *cloud.stayed.borrow_mut() = vec!["AWS::Lambda::Version"];
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Done, "{}", cloud.text());
+}
