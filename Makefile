@@ -14,7 +14,7 @@ BENCH ?=
 
 # Arguments of the targets for AWS: make deploy ENV=prod PROFILE=lean ISSUER=https://api.example.com AUDIENCE=… TEAM=…
 # What is not given there may stand in infra/aws/deploy.env.
-NAMES := ENV PROFILE REGION ISSUER AUDIENCE TEAM IMAGE WITH ARCH PARAMETERS SETTINGS DRY_RUN ALLOW_REPLACE FUNCTION VERSION SINCE FOLLOW
+NAMES := ENV PROFILE REGION ISSUER AUDIENCE TEAM IMAGE WITH ARCH PARAMETERS SETTINGS DRY_RUN ALLOW_REPLACE ALLOW_DEFAULTS FUNCTION VERSION SINCE FOLLOW
 DEPLOY := target/debug/deploy
 SAID = $(foreach name,$(NAMES),$(if $($(name)),'$(name)=$($(name))'))
 TOOL := $(CARGO) build --quiet --package deploy --locked
