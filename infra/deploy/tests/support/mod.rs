@@ -88,6 +88,16 @@ impl Cloud {
         cloud
     }
 
+    /// API Gateway's account, with and without a role for logs.
+    pub(crate) fn account(log_role: bool) -> Value {
+        let mut answer = json!({"throttleSettings": {"burstLimit": 5000, "rateLimit": 10000.0}, "features": ["UsagePlans"],
+            "apiKeyVersion": "4"});
+        if log_role {
+            answer["cloudwatchRoleArn"] = json!("arn:aws:iam::111122223333:role/logs");
+        }
+        answer
+    }
+
     /// What was said, as one text.
     pub(crate) fn text(&self) -> String {
         self.said.borrow().join("\n")
@@ -135,10 +145,7 @@ impl Cloud {
                 Ok(json!({"PrefixLists": [{"PrefixListId": "pl-0123456789abcdef0"}]}))
             }
             "lambda get-account-settings" => Ok(json!({"AccountLimit": {"ConcurrentExecutions": 1000}})),
-            "apigateway get-account" => Ok(match self.log_role.get() {
-                true => json!({"cloudwatchRoleArn": "arn:aws:iam::111122223333:role/logs", "throttleSettings": {}}),
-                false => json!({"throttleSettings": {"burstLimit": 5000, "rateLimit": 10000.0}}),
-            }),
+            "apigateway get-account" => Ok(Self::account(self.log_role.get())),
             "ssm describe-parameters" => {
                 let filter = option(call, "--parameter-filters").unwrap_or_default();
                 Ok(match filter == format!("Key=Name,Values={}", self.secret.borrow()) {
