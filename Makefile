@@ -14,9 +14,14 @@ BENCH ?=
 
 # Arguments of the targets for AWS: make deploy ENV=prod PROFILE=lean ISSUER=https://api.example.com AUDIENCE=… TEAM=…
 # What is not given there may stand in infra/aws/deploy.env.
-NAMES := ENV PROFILE REGION ISSUER AUDIENCE TEAM IMAGE WITH ARCH PARAMETERS SETTINGS DRY_RUN ALLOW_REPLACE FUNCTION VERSION SINCE FOLLOW
+NAMES := ENV PROFILE REGION ISSUER AUDIENCE TEAM IMAGE WITH ARCH PARAMETERS SETTINGS DRY_RUN ALLOW_REPLACE ALLOW_DEFAULTS FUNCTION VERSION SINCE FOLLOW
+# These change what a command does to a deployment, and a shell may have them for reasons of its own (VERSION above all).
+TYPED := VERSION ALLOW_REPLACE ALLOW_DEFAULTS
 DEPLOY := target/debug/deploy
-SAID = $(foreach name,$(NAMES),$(if $($(name)),'$(name)=$($(name))'))
+# One word for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+given = $(if $(filter $(1),$(TYPED)),$(filter command line,$(origin $(1))),$($(1)))
+SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=$($(name)))))
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
 .PHONY: help demo dev test test-clients test-faults test-system check build bench fmt lint clean need
@@ -31,12 +36,12 @@ need: ## install what the local stack needs (Postgres 15 or later), as root or n
 demo: need ## build, start the local stack, run the whole journey and every refusal, print them as a table
 	@echo "building (the first time takes minutes, the AWS SDKs are large) ..."
 	@$(BUILD)
-	@$(STACK) demo $(PARAMETERS)
+	@$(STACK) demo $(foreach one,$(PARAMETERS),$(call quoted,$(one)))
 
 dev: need ## the local stack in the foreground, with lines to paste
 	@echo "building (the first time takes minutes, the AWS SDKs are large) ..."
 	@$(BUILD)
-	@$(STACK) dev $(PARAMETERS)
+	@$(STACK) dev $(foreach one,$(PARAMETERS),$(call quoted,$(one)))
 
 test: need ## everything that proves it
 	@$(BUILD)
@@ -66,12 +71,12 @@ lint: ## clippy, warnings are errors
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 build: ## zips for Lambda with cargo-lambda, for this machine's architecture (ARCH=arm64 for the other)
-	@scripts/build $(ARCH)
+	@scripts/build $(if $(ARCH),$(call quoted,$(ARCH)))
 
 bench: need ## what the release binaries cost, in ratios to an empty handler (BENCH=--check holds the budgets)
 	@echo "building with the release profile (minutes: every program is optimised as a whole) ..."
 	@$(BUILD) --release
-	@target/release/bench $(BENCH)
+	@target/release/bench $(foreach one,$(BENCH),$(call quoted,$(one)))
 
 ##@ On AWS (make deploy ENV=prod PROFILE=lean ISSUER=https://… AUDIENCE=… TEAM=…; docs/deploy/README.md):
 

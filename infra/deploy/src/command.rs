@@ -13,7 +13,7 @@ pub enum Exit {
     Done,
     /// 1: a step failed, and said what to do.
     Failed,
-    /// 2: something is missing; nothing was started.
+    /// 2: something is missing and nothing was started, or something could not be asked.
     Missing,
     /// 3: refused by a rule; nothing was changed.
     Refused,
@@ -90,7 +90,11 @@ pub fn run(world: World<'_>, arguments: &[String]) -> Exit {
             world.say("ENV is not given");
             return Exit::Usage;
         }
-        "verify-live" => live::run(world, &settings, region),
+        "verify-live" => match live::run(world, &settings, region) {
+            Ok(live::Verified::Everything) => Ok(()),
+            Ok(live::Verified::NotEverything) => return Exit::Missing,
+            Err(failure) => Err(failure),
+        },
         _ => destroy::run(world, &settings, region),
     };
     match ended {

@@ -21,6 +21,11 @@ pub fn run(world: World<'_>, settings: &Settings, region: Option<String>) -> Res
     let mut deployment = Deployment::new(world, settings, region).map_err(templates)?;
     deployment.learn_prefix_list()?;
     deployment.learn_tunnel()?;
+    let moves = deployment.moves()?;
+    if let Some(refusal) = moves.refusal(settings) {
+        return Err(refusal);
+    }
+    moves.lines().iter().for_each(|line| world.say(line));
     let (steps, left_out) = plan::steps(settings, deployment.has_tunnel());
     let mut warnings = Vec::new();
     for (index, step) in steps.iter().enumerate() {
@@ -69,9 +74,10 @@ fn title(step: Step, env: &str) -> String {
 /// Creates or updates a stack and learns its outputs.
 fn make(deployment: &mut Deployment<'_>, stack: Stack) -> Result<String, Failure> {
     if stack == layout::BOOTSTRAP
-        && let Some(kept) = kept_by_role(deployment)?
+        && let Some(state) = deployment.kept_by_role()?
     {
-        return Ok(kept);
+        deployment.learn(state.outputs);
+        return Ok("as it was: the deploy role does not change it".to_owned());
     }
     if stack == layout::NETWORK && !deployment.known.contains_key("ApiId") {
         // Once there is an API, the endpoint never opens again to all of them.
@@ -99,23 +105,6 @@ fn make(deployment: &mut Deployment<'_>, stack: Stack) -> Result<String, Failure
         true => format!("as it was, {outputs} outputs"),
         false => format!("{}, {outputs} outputs", state.status),
     })
-}
-
-/// The deploy role cannot change what it was made by; for it the bootstrap stack is what it is.
-fn kept_by_role(deployment: &mut Deployment<'_>) -> Result<Option<String>, Failure> {
-    let identity = deployment.stacks.aws.ask(&["sts", "get-caller-identity"])?;
-    let caller = identity.get("Arn").and_then(Value::as_str).unwrap_or_default();
-    let Some(state) = deployment.stacks.state(layout::BOOTSTRAP.name)? else { return Ok(None) };
-    let role = state.outputs.get("DeployRoleArn").cloned().unwrap_or_default();
-    let is_it = match role.rsplit_once('/') {
-        Some((_, role)) => caller.contains(&format!(":assumed-role/{role}/")),
-        None => false,
-    };
-    if !is_it {
-        return Ok(None);
-    }
-    deployment.learn(state.outputs);
-    Ok(Some("as it was: the deploy role does not change it".to_owned()))
 }
 
 /// Uploads what is not there yet. Keys are digests of programs, so nothing is ever overwritten.

@@ -6,8 +6,8 @@ use crate::artifact::Artifact;
 use crate::aws::{Aws, AwsError};
 use crate::layout::{self, Stack};
 use crate::render::{Rendered, Snapshot};
-use crate::settings::Settings;
-use crate::stacks::{Failure, Stacks};
+use crate::settings::{self, Settings};
+use crate::stacks::{Failure, Stacks, State};
 use crate::world::World;
 
 /// The API's id before there is an API: the endpoint lets any of our account through, for minutes.
@@ -97,6 +97,77 @@ fn implied(parameter: &str, tunnel: bool) -> Option<String> {
     }
 }
 
+/// A parameter that will have another value than the stack that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The stack.
+    pub stack: &'static str,
+    /// The parameter.
+    pub name: String,
+    /// What stands.
+    pub old: String,
+    /// What comes.
+    pub new: String,
+    /// Whether nobody named it: it falls back to a default or moves with the profile.
+    pub unnamed: bool,
+}
+
+/// What would change without anybody having said so, and what somebody did say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Parameters.
+    pub parameters: Vec<Moved>,
+    /// Optional stacks that stand and are not wanted this time.
+    pub left_out: Vec<&'static str>,
+}
+
+impl Moves {
+    /// One line each.
+    pub fn lines(&self) -> Vec<String> {
+        let parameters = self.parameters.iter().map(|moved| {
+            let unnamed = if moved.unnamed { "  (nobody named it)" } else { "" };
+            format!("{}: {}: {} -> {}{unnamed}", moved.stack, moved.name, shown(&moved.old), shown(&moved.new))
+        });
+        let left_out = self.left_out.iter().map(|stack| format!("the stack {stack} stands and WITH does not name it"));
+        parameters.chain(left_out).collect()
+    }
+
+    /// The refusal of what nobody said, unless `ALLOW_DEFAULTS` says that it is meant.
+    pub fn refusal(&self, settings: &Settings) -> Option<Failure> {
+        let unnamed: Vec<&Moved> = self.parameters.iter().filter(|moved| moved.unnamed).collect();
+        if settings.on("ALLOW_DEFAULTS") || (unnamed.is_empty() && self.left_out.is_empty()) {
+            return None;
+        }
+        let refused = Self { parameters: unnamed.iter().copied().cloned().collect(), left_out: self.left_out.clone() };
+        let (mut keep, mut parameters) = (Vec::new(), BTreeSet::new());
+        for moved in unnamed {
+            match settings::said(&moved.name, &moved.old).strip_prefix("PARAMETERS=") {
+                Some(_) => parameters.extend([format!("{}={}", moved.name, moved.old)]),
+                None => keep.extend([settings::said(&moved.name, &moved.old)]),
+            }
+        }
+        if !self.left_out.is_empty() {
+            let all: Vec<&str> = settings.wanted().chain(self.left_out.iter().copied()).collect();
+            keep.push(format!("WITH=\"{}\"", all.join(" ")));
+        }
+        if !parameters.is_empty() {
+            keep.push(format!("PARAMETERS=\"{}\"", parameters.into_iter().collect::<Vec<_>>().join(" ")));
+        }
+        Some(Failure {
+            what: refused.lines(),
+            remedy: format!(
+                "nothing was changed. To keep what stands, say it on the command line or in infra/aws/deploy.env: {}. If the new values are meant, name those, or: ALLOW_DEFAULTS=1",
+                keep.join(" ")
+            ),
+            refused: true,
+        })
+    }
+}
+
+fn shown(value: &str) -> &str {
+    if value.is_empty() { "(empty)" } else { value }
+}
+
 /// A deployment that is about to be planned or made.
 #[derive(Debug)]
 pub struct Deployment<'w> {
@@ -171,6 +242,60 @@ impl<'w> Deployment<'w> {
         }
     }
 
+    /// Compares what the stacks that stand were given with what they would be given now.
+    ///
+    /// # Errors
+    /// What AWS answers instead.
+    pub fn moves(&self) -> Result<Moves, AwsError> {
+        let wanted: BTreeSet<&str> = self.settings.wanted().collect();
+        // What an earlier stack answers is nobody's to say, nor is the id of the API, which the second pass knows.
+        let mut piped = BTreeSet::from(["ApiId".to_owned()]);
+        let mut moves = Moves::default();
+        for stack in layout::all() {
+            let comes = layout::optional(stack.name).is_none() || wanted.contains(stack.name);
+            let outputs = self.rendered.get(stack.name).filter(|_| comes).map(Rendered::outputs).unwrap_or_default();
+            let before = piped.clone();
+            piped.extend(outputs);
+            let Some(state) = self.stacks.state(stack.name)?.filter(|state| !state.is_husk()) else { continue };
+            if !comes {
+                moves.left_out.push(stack.name);
+                continue;
+            }
+            let Some(rendered) = self.rendered.get(stack.name) else { continue };
+            if stack == layout::BOOTSTRAP && self.kept_by_role()?.is_some() {
+                continue;
+            }
+            let given = parameters(rendered, self.settings, &self.known, self.has_tunnel());
+            for (name, default) in rendered.parameters().into_iter().filter(|(name, _)| !before.contains(name)) {
+                // A parameter that the template did not have when it was deployed falls back to nothing.
+                let Some(old) = state.parameters.get(&name) else { continue };
+                let Some(new) = given.values.get(&name).cloned().or(default) else { continue };
+                if *old != new {
+                    let said = self.settings.parameters.contains_key(&name)
+                        || self.settings.followed.contains(&name)
+                        || self.known.contains_key(&name)
+                        || (self.settings.decided(&name).is_none() && implied(&name, self.has_tunnel()).is_some());
+                    moves.parameters.push(Moved { stack: stack.name, name, old: old.clone(), new, unnamed: !said });
+                }
+            }
+        }
+        Ok(moves)
+    }
+
+    /// The bootstrap stack, if the caller is the deploy role: that cannot change what it was made by.
+    ///
+    /// # Errors
+    /// What AWS answers instead.
+    pub fn kept_by_role(&self) -> Result<Option<State>, AwsError> {
+        let identity = self.stacks.aws.ask(&["sts", "get-caller-identity"])?;
+        let caller = identity.get("Arn").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let state = self.stacks.state(layout::BOOTSTRAP.name)?;
+        Ok(state.filter(|state| {
+            let role = state.outputs.get("DeployRoleArn").and_then(|role| role.rsplit_once('/'));
+            role.is_some_and(|(_, role)| caller.contains(&format!(":assumed-role/{role}/")))
+        }))
+    }
+
     /// Learns the outputs of a stack.
     pub fn learn(&mut self, outputs: BTreeMap<String, String>) {
         if let Some(bucket) = outputs.get("CodeBucket") {
@@ -188,7 +313,7 @@ impl<'w> Deployment<'w> {
     /// What AWS answers instead.
     pub fn learn_tunnel(&mut self) -> Result<(), AwsError> {
         if self.settings.decided("ImageUri").is_none()
-            && let Some(mut edge) = self.stacks.state(layout::EDGE.name)?.filter(crate::stacks::State::stands)
+            && let Some(mut edge) = self.stacks.state(layout::EDGE.name)?.filter(State::stands)
             && let Some(image) = edge.parameters.remove("ImageUri")
         {
             self.known.insert("ImageUri".to_owned(), image);
@@ -263,6 +388,21 @@ pub fn show(world: World<'_>, settings: &Settings, region: Option<String>) -> Re
             }
         }
     }
+    if online {
+        match deployment.moves() {
+            Ok(moves) => {
+                moves.lines().iter().for_each(|line| world.say(clipped(line)));
+                if let Some(refusal) = moves.refusal(settings) {
+                    outcome = Outcome::Refused;
+                    world.say(format!("REFUSED: {}", refusal.remedy));
+                }
+            }
+            Err(error) => {
+                online = false;
+                world.say(clipped(&format!("AWS was not asked further: {error}")));
+            }
+        }
+    }
     let (steps, left_out) = steps(settings, deployment.has_tunnel());
     let mut coming = BTreeSet::new();
     for (number, step) in steps.iter().enumerate() {
@@ -299,9 +439,10 @@ pub fn show(world: World<'_>, settings: &Settings, region: Option<String>) -> Re
     Ok(outcome)
 }
 
-/// Learns what stands already.
+/// Learns what stands already, and no more than a deployment would: not from an optional stack that is not wanted.
 fn existing(deployment: &mut Deployment<'_>) -> Result<(), AwsError> {
-    for stack in layout::all() {
+    let wanted: BTreeSet<&str> = deployment.settings.wanted().collect();
+    for stack in layout::all().filter(|one| layout::optional(one.name).is_none() || wanted.contains(one.name)) {
         if let Some(state) = deployment.stacks.state(stack.name)?.filter(|state| !state.outputs.is_empty()) {
             deployment.learn(state.outputs);
         }

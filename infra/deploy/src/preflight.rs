@@ -18,6 +18,8 @@ use crate::world::{Call, World};
 const LARGE: u64 = 6 * 1024 * 1024;
 /// Concurrent executions below which nothing can be reserved and a burst is throttled.
 const FEW: u64 = 100;
+/// What the account's setting of API Gateway is called in the report.
+const LOG_ROLE: &str = "API Gateway's log role";
 
 /// What is known of one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,9 +327,10 @@ fn account(world: World<'_>, settings: &Settings, region: Option<String>) -> Vec
         }
     }
     .or(without_region.then_some("no region"));
-    let asked: [(&str, &dyn Fn() -> Finding); 4] = [
+    let asked: [(&str, &dyn Fn() -> Finding); 5] = [
         ("S3 prefix list", &|| prefix_list(&aws)),
         ("concurrent executions", &|| concurrency(&aws, settings)),
+        (LOG_ROLE, &|| log_role(&aws, settings)),
         ("tunnel credential", &|| tunnel_credential(&aws, settings)),
         ("tunnel image", &|| image(&aws, settings)),
     ];
@@ -386,10 +389,28 @@ fn concurrency(aws: &Aws<'_>, settings: &Settings) -> Finding {
     }
 }
 
+/// The role by which API Gateway writes logs is one for the account and region; without it no stage with logs can be made.
+fn log_role(aws: &Aws<'_>, settings: &Settings) -> Finding {
+    let remedy = "PARAMETERS=\"ApiGatewayAccountRole=on\" makes it, or set one by: aws apigateway update-account";
+    let made = settings.decided("ApiGatewayAccountRole") == Some("on");
+    match aws.ask(&["apigateway", "get-account"]) {
+        Ok(answer) => match answer.get("cloudwatchRoleArn").and_then(Value::as_str).filter(|role| !role.is_empty()) {
+            Some(role) => here(LOG_ROLE, role),
+            None if made => here(LOG_ROLE, "the api stack makes it"),
+            None => finding(LOG_ROLE, Verdict::Missing, "API Gateway may write no logs in this region", remedy),
+        },
+        Err(_) if made => here(LOG_ROLE, "the api stack makes it"),
+        // The deploy role may not ask this, and need not: it updates what a person deployed first.
+        Err(error) if error.is_denied() => finding(LOG_ROLE, Verdict::Note, format!("not asked: {error}"), remedy),
+        Err(error) => finding(LOG_ROLE, Verdict::Missing, error.to_string(), "the right apigateway:GET on /account"),
+    }
+}
+
 fn tunnel_credential(aws: &Aws<'_>, settings: &Settings) -> Finding {
     const WHAT: &str = "tunnel credential";
-    let name = settings.decided("TunnelCredentialsParameter").map(str::to_owned);
-    let name = name.unwrap_or_else(|| "/portcullis/tunnel-credentials".to_owned());
+    // As the templates take it: an empty name is the usual one.
+    let name = settings.decided("TunnelCredentialsParameter").filter(|name| !name.is_empty()).map(str::to_owned);
+    let name = name.unwrap_or_else(|| format!("/portcullis/{}/tunnel", settings.env()));
     let put = format!(
         "cloudflared tunnel create …, then: aws ssm put-parameter --type SecureString --name {name} --value file://<tunnel id>.json"
     );

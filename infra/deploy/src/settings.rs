@@ -22,6 +22,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("SETTINGS", "file with such lines; infra/aws/deploy.env where it exists"),
     ("DRY_RUN", "1: say what would be done"),
     ("ALLOW_REPLACE", "logical ids of stateful resources that may be replaced or removed"),
+    ("ALLOW_DEFAULTS", "1: what stands and is not named this time may fall back to its default"),
     ("FUNCTION", "deployment of a function, e.g. token or data-key-encrypt"),
     ("VERSION", "published version to roll back to"),
     ("SINCE", "minutes of log to show (10)"),
@@ -44,8 +45,10 @@ pub struct Settings {
     named: BTreeMap<String, String>,
     /// Parameters that the person set, by template name.
     pub parameters: BTreeMap<String, String>,
-    /// Parameters that the profile sets.
+    /// Parameters that the profile sets, and those that follow from what the person set.
     pub profile: BTreeMap<String, String>,
+    /// Names of those that follow from what the person set.
+    pub followed: BTreeSet<String>,
 }
 
 impl Settings {
@@ -69,14 +72,6 @@ impl Settings {
             Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {}
             Err(error) => faults.push(format!("SETTINGS: {file}: {error}")),
         }
-        if let Some(more) = settings.named.remove("PARAMETERS") {
-            for one in more.split_whitespace() {
-                match one.split_once('=') {
-                    Some((name, value)) => settings.parameter(name, value),
-                    None => faults.push(format!("PARAMETERS: `{one}` is not Name=value")),
-                }
-            }
-        }
         for (name, parameter) in PARAMETERS {
             if let Some(value) = settings.named.get(*name).cloned() {
                 settings.parameter(parameter, &value);
@@ -90,6 +85,7 @@ impl Settings {
         let mut follows = |when: bool, parameter: &str, value: &str| {
             if when {
                 settings.profile.insert(parameter.to_owned(), value.to_owned());
+                settings.followed.insert(parameter.to_owned());
             }
         };
         let scans = settings.named.get("WITH").is_some_and(|with| with.contains("malware-scan"));
@@ -153,22 +149,47 @@ impl Settings {
         self.parameters.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     }
 
+    /// Sets a parameter by its name in the templates, if it has no setting of its own: two ways to say one thing could
+    /// disagree, and only the settings' form is checked.
+    fn template_parameter(&mut self, name: &str, value: &str, from: &str, faults: &mut Vec<String>) {
+        match PARAMETERS.iter().find(|(_, parameter)| *parameter == name) {
+            Some((setting, _)) => faults.push(format!("{from}: {name} has a setting of its own: {setting}={value}")),
+            None => self.parameter(name, value),
+        }
+    }
+
     fn set(&mut self, line: &str, from: &str, faults: &mut Vec<String>) {
         let Some((name, value)) = line.split_once('=') else {
             faults.push(format!("{from}: `{line}` is not NAME=value"));
             return;
         };
         let (name, value) = (name.trim(), value.trim());
-        if NAMES.iter().any(|(known, _)| *known == name) {
+        if name == "PARAMETERS" {
+            // By name: what the command line says of one parameter takes nothing away from the file's others.
+            for one in value.split_whitespace() {
+                match one.split_once('=') {
+                    Some((name, value)) => self.template_parameter(name, value, from, faults),
+                    None => faults.push(format!("PARAMETERS: `{one}` is not Name=value")),
+                }
+            }
+        } else if NAMES.iter().any(|(known, _)| *known == name) {
             // Make hands over every variable; an empty one was not given.
             if !value.is_empty() {
                 self.named.entry(name.to_owned()).or_insert_with(|| value.to_owned());
             }
         } else if name.chars().any(|letter| letter.is_ascii_lowercase()) {
-            self.parameter(name, value);
+            self.template_parameter(name, value, from, faults);
         } else {
             faults.push(format!("{from}: no setting `{name}`"));
         }
+    }
+}
+
+/// How a person says that a template parameter has this value.
+pub fn said(parameter: &str, value: &str) -> String {
+    match PARAMETERS.iter().find(|(_, known)| *known == parameter) {
+        Some((setting, _)) => format!("{setting}={value}"),
+        None => format!("PARAMETERS=\"{parameter}={value}\""),
     }
 }
 

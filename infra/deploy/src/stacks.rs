@@ -68,8 +68,17 @@ pub struct State {
 }
 
 impl State {
-    fn is_moving(&self) -> bool {
+    /// Whether an operation goes on.
+    pub fn is_moving(&self) -> bool {
         self.status.ends_with("_IN_PROGRESS") && self.status != "REVIEW_IN_PROGRESS"
+    }
+
+    /// Whether there is no more of it than a name: its creation failed, or was never made.
+    pub fn is_husk(&self) -> bool {
+        matches!(
+            self.status.as_str(),
+            "REVIEW_IN_PROGRESS" | "CREATE_FAILED" | "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "DELETE_COMPLETE"
+        )
     }
 
     /// Whether there is a stack that can be updated.
@@ -432,7 +441,8 @@ impl Stacks<'_> {
         let left: Vec<String> = self
             .resources(part)?
             .into_iter()
-            .filter(|[.., status]| status != "DELETE_COMPLETE")
+            // A version that is kept goes with its function, which is listed itself where it stayed.
+            .filter(|[_, kind, _, status]| status != "DELETE_COMPLETE" && kind != "AWS::Lambda::Version")
             .map(|[id, kind, physical, status]| format!("{part}: {id} ({kind} {physical}) is {status}"))
             .collect();
         let name = layout::name(&self.env, part);

@@ -373,3 +373,141 @@ fn a_deployment_is_destroyed_only_by_its_name_and_never_with_its_data() {
     }
     assert!(cloud.stacks.borrow().contains_key("portcullis-prod-data"));
 }
+
+#[test]
+fn preflight_asks_for_the_secret_by_the_name_that_the_templates_use() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    let secret = |cloud: &Cloud, name: &str| *cloud.secret.borrow_mut() = name.to_owned();
+    for line in ["", " PARAMETERS=TunnelCredentialsParameter="] {
+        assert_eq!(
+            checkout.run(&cloud, &format!("preflight {SETTINGS} {IMAGE}{line}")),
+            Exit::Done,
+            "{}",
+            cloud.text()
+        );
+    }
+    assert!(cloud.text().contains("/portcullis/prod/tunnel"), "{}", cloud.text());
+    secret(&cloud, "/portcullis/tunnel-credentials");
+    assert_eq!(checkout.run(&cloud, &format!("preflight {SETTINGS} {IMAGE}")), Exit::Missing);
+    assert!(cloud.text().contains("no parameter /portcullis/prod/tunnel"), "{}", cloud.text());
+    secret(&cloud, "/mine");
+    let mine = format!("preflight {SETTINGS} {IMAGE} PARAMETERS=TunnelCredentialsParameter=/mine");
+    assert_eq!(checkout.run(&cloud, &mine), Exit::Done, "{}", cloud.text());
+}
+
+#[test]
+fn an_account_whose_api_gateway_may_write_no_logs_is_told_before_anything_starts() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    cloud.log_role.set(false);
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Missing);
+    assert!(cloud.text().contains("MISSING   API Gateway's log role"), "{}", cloud.text());
+    assert!(cloud.text().contains("PARAMETERS=\"ApiGatewayAccountRole=on\""), "{}", cloud.text());
+    assert!(cloud.acts().is_empty(), "{:?}", cloud.acts());
+    let on = format!("preflight {SETTINGS} PARAMETERS=ApiGatewayAccountRole=on");
+    assert_eq!(checkout.run(&cloud, &on), Exit::Done, "{}", cloud.text());
+    // For check_calls.py: the shape of the answer is AWS's.
+    let asked = [true, false].map(|role| json!(["apigateway get-account", Cloud::account(role)]));
+    std::fs::write(format!("{}/live-answers-account.json", env!("CARGO_TARGET_TMPDIR")), json!(asked).to_string())
+        .unwrap();
+}
+
+#[test]
+fn versions_that_are_kept_do_not_stand_in_the_way_of_the_next_creation() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    *cloud.fails.borrow_mut() = Some(("portcullis-prod-functions".to_owned(), "ROLLBACK_COMPLETE".to_owned()));
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Failed);
+    *cloud.fails.borrow_mut() = None;
+    *cloud.stayed.borrow_mut() = vec!["AWS::Lambda::Version", "AWS::Logs::LogGroup"];
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Refused, "{}", cloud.text());
+    assert!(cloud.text().contains("AWS::Logs::LogGroup physical-"), "{}", cloud.text());
+    assert!(!cloud.text().contains("(AWS::Lambda::Version"), "{}", cloud.text());
+    *cloud.stayed.borrow_mut() = vec!["AWS::Lambda::Version"];
+    assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS}")), Exit::Done, "{}", cloud.text());
+}
+
+#[test]
+fn what_is_left_out_does_not_fall_back_to_its_default_by_itself() {
+    let (checkout, cloud) = deployed("PARAMETERS=LogRetention=400");
+    cloud.calls.borrow_mut().clear();
+    cloud.said.borrow_mut().clear();
+    for command in ["plan", "deploy"] {
+        assert_eq!(checkout.run(&cloud, &format!("{command} {SETTINGS}")), Exit::Refused, "{}", cloud.text());
+        let text = cloud.text();
+        assert!(text.contains("network: LogRetention: 400 -> 90") && text.contains("nobody named it"), "{text}");
+        assert!(text.contains("PARAMETERS=\"LogRetention=400\"") && text.contains("ALLOW_DEFAULTS=1"), "{text}");
+        assert!(cloud.acts().iter().all(|act| !act.contains("execute")), "{:?}", cloud.acts());
+        cloud.said.borrow_mut().clear();
+    }
+    // Named, it is told and done; so is the default where it is meant.
+    let named = format!("deploy {SETTINGS} PARAMETERS=LogRetention=365");
+    assert_eq!(checkout.run(&cloud, &named), Exit::Done, "{}", cloud.text());
+    assert!(cloud.text().contains("data: LogRetention: 400 -> 365"), "{}", cloud.text());
+    assert!(!cloud.text().contains("nobody named it"), "{}", cloud.text());
+    let allowed = format!("deploy {SETTINGS} ALLOW_DEFAULTS=1");
+    assert_eq!(checkout.run(&cloud, &allowed), Exit::Done, "{}", cloud.text());
+    assert_eq!(cloud.stacks.borrow()["portcullis-prod-api"].parameters["LogRetention"], "90");
+    // What the profile says is a default too.
+    let other = SETTINGS.replace("PROFILE=lean ", "");
+    assert_eq!(checkout.run(&cloud, &format!("deploy {other}")), Exit::Refused);
+    assert!(cloud.text().contains("network: DbMode: direct -> proxy"), "{}", cloud.text());
+}
+
+#[test]
+fn an_optional_stack_that_stands_is_not_forgotten_by_itself() {
+    let (checkout, cloud) = deployed("WITH=malware-scan,app-link PARAMETERS=AppLoadBalancerArn=out-apploadbalancerarn");
+    cloud.said.borrow_mut().clear();
+    let again = format!("{SETTINGS} WITH=malware-scan,app-link PARAMETERS=AppLoadBalancerArn=out-apploadbalancerarn");
+    assert_eq!(checkout.run(&cloud, &format!("plan {again}")), Exit::Done, "{}", cloud.text());
+    for command in ["plan", "deploy"] {
+        cloud.said.borrow_mut().clear();
+        assert_eq!(checkout.run(&cloud, &format!("{command} {SETTINGS}")), Exit::Refused, "{}", cloud.text());
+        let text = cloud.text();
+        for line in [
+            "the stack malware-scan stands and WITH does not name it",
+            "data: Scan: guardduty -> off",
+            // The plan learns no more than the deployment would: the link is no output of this one.
+            "api: AppLinkId: out-applinkid -> (empty)",
+            "WITH=\"malware-scan app-link\"",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+    let allowed = format!("deploy {SETTINGS} ALLOW_DEFAULTS=1");
+    assert_eq!(checkout.run(&cloud, &allowed), Exit::Done, "{}", cloud.text());
+    assert_eq!(cloud.stacks.borrow()["portcullis-prod-api"].parameters["AppLinkId"], "");
+    // To want it again is to name what follows from it.
+    assert_eq!(checkout.run(&cloud, &format!("deploy {again}")), Exit::Done, "{}", cloud.text());
+}
+
+#[test]
+fn parameters_of_the_command_line_and_of_the_file_are_merged_by_name() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    let file = checkout.path("settings");
+    std::fs::write(&file, "PARAMETERS=LogRetention=400 DbStorage=30\nBackupDays=20\n").unwrap();
+    let line = format!("deploy {SETTINGS} SETTINGS=settings PARAMETERS=LogRetention=365");
+    assert_eq!(checkout.run(&cloud, &line), Exit::Done, "{}", cloud.text());
+    let stacks = cloud.stacks.borrow();
+    let data = &stacks["portcullis-prod-data"].parameters;
+    assert_eq!([&data["LogRetention"], &data["DbStorage"], &data["BackupDays"]], ["365", "30", "20"]);
+}
+
+#[test]
+fn what_has_a_setting_of_its_own_is_no_further_parameter() {
+    let (checkout, cloud) = (Checkout::built(), Cloud::new());
+    for (name, setting) in [
+        ("Env", "ENV"),
+        ("Issuer", "ISSUER"),
+        ("Audience", "AUDIENCE"),
+        ("AccessTeam", "TEAM"),
+        ("ImageUri", "IMAGE"),
+        ("Architecture", "ARCH"),
+    ] {
+        for line in [format!("PARAMETERS={name}=other"), format!("{name}=other")] {
+            cloud.said.borrow_mut().clear();
+            assert_eq!(checkout.run(&cloud, &format!("deploy {SETTINGS} {line}")), Exit::Usage, "{line}");
+            let told = format!("{name} has a setting of its own: {setting}=other");
+            assert!(cloud.text().contains(&told), "{}", cloud.text());
+        }
+    }
+    assert!(cloud.acts().is_empty());
+}

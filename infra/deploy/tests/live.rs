@@ -17,7 +17,7 @@ use template::{Documents, Graph, Place, Resource};
 const ACCOUNT: &str = "111122223333";
 const REGION: &str = "us-east-1";
 
-/// Changes one answer: the call as text, and the answer.
+/// Changes one answer: the call as text, and the answer. A text is the code of a refusal.
 type Meddling = fn(&str, &mut Value);
 
 struct Account {
@@ -426,6 +426,11 @@ impl Programs for Account {
         };
         self.lines.borrow_mut().push(call.arguments.clone());
         (self.meddling)(&call.arguments.join(" "), &mut answer);
+        if let Some(code) = answer.as_str() {
+            let stderr =
+                format!("\nAn error occurred ({code}) when calling the X operation: does not exist, or may not\n");
+            return Ok(Answer { status: 254, stderr, ..Answer::default() });
+        }
         self.calls.borrow_mut().push((operation, answer.clone()));
         Ok(Answer { stdout: if answer.is_null() { String::new() } else { answer.to_string() }, ..Answer::default() })
     }
@@ -685,4 +690,76 @@ fn whatever_somebody_changes_is_found() {
         assert_eq!(exit, Exit::Failed, "{what} was not found");
         assert!(told.iter().any(|line| line.contains(expected)), "{what}: {expected} is not in {told:#?}");
     }
+}
+
+#[test]
+fn what_could_not_be_asked_is_no_pass() {
+    let cases: &[(&str, Meddling)] = &[
+        ("kms get-key-policy", |call, answer| {
+            if call.starts_with("kms get-key-policy") {
+                *answer = json!("AccessDenied");
+            }
+        }),
+        ("drift of data", |call, answer| {
+            if call.starts_with("cloudformation detect-stack-drift --stack-name portcullis-prod-data") {
+                *answer = json!("AccessDenied");
+            }
+        }),
+        ("the stack watch is not there", |call, answer| {
+            if call.starts_with("cloudformation describe-stacks --stack-name portcullis-prod-watch") {
+                *answer = json!("ValidationError");
+            }
+        }),
+        ("the stack watch is UPDATE_IN_PROGRESS", |call, answer| {
+            if call.starts_with("cloudformation describe-stacks --stack-name portcullis-prod-watch") {
+                answer["Stacks"][0]["StackStatus"] = json!("UPDATE_IN_PROGRESS");
+            }
+        }),
+    ];
+    for (expected, meddling) in cases {
+        let (exit, said) = Account::new("lean", *meddling).verify();
+        let told: Vec<&str> = said.lines().filter(|line| !line.starts_with("holds")).collect();
+        assert_eq!(exit.code(), 2, "{expected}: {told:#?}");
+        assert!(told.iter().any(|line| line.starts_with("not asked") && line.contains(expected)), "{told:#?}");
+        assert!(!said.contains("everything holds"), "{told:#?}");
+    }
+}
+
+#[test]
+fn a_stack_that_is_there_and_does_not_stand_is_a_fault() {
+    fn fallen(call: &str, answer: &mut Value, part: &str, status: &str) {
+        if call.starts_with(&format!("cloudformation describe-stacks --stack-name portcullis-prod-{part}")) {
+            answer["Stacks"][0]["StackStatus"] = json!(status);
+        }
+    }
+    let cases: &[(&str, Meddling)] = &[
+        ("FAULT  the stack watch is UPDATE_ROLLBACK_FAILED", |call, answer| {
+            fallen(call, answer, "watch", "UPDATE_ROLLBACK_FAILED");
+        }),
+        ("FAULT  the stack edge is ROLLBACK_COMPLETE", |call, answer| {
+            fallen(call, answer, "edge", "ROLLBACK_COMPLETE");
+        }),
+        ("the stack bootstrap is DELETE_FAILED", |call, answer| fallen(call, answer, "", "DELETE_FAILED")),
+    ];
+    for (expected, meddling) in cases {
+        let (exit, said) = Account::new("lean", *meddling).verify();
+        assert_eq!(exit, Exit::Failed, "{expected}");
+        assert!(said.contains(expected), "{expected}\n{said}");
+    }
+}
+
+#[test]
+fn a_deployment_that_was_made_without_a_tunnel_needs_none() {
+    let (exit, said) = Account::new("lean", |call, answer| {
+        if call.starts_with("cloudformation describe-stacks --stack-name portcullis-prod-edge") {
+            *answer = json!("ValidationError");
+        }
+        if call.starts_with("cloudformation describe-stacks --stack-name portcullis-prod-watch") {
+            let parameters = answer["Stacks"][0]["Parameters"].as_array_mut().unwrap();
+            parameters.iter_mut().find(|one| one["ParameterKey"] == "Tunnel").unwrap()["ParameterValue"] = json!("off");
+        }
+    })
+    .verify();
+    assert!(!said.contains("the stack edge is not there"), "{said}");
+    assert_ne!(exit.code(), 2, "{said}");
 }

@@ -45,11 +45,20 @@ pub struct Live<'w> {
     physical: BTreeMap<(String, String), String>,
 }
 
+/// How an inspection ended in which nothing was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// Everything was asked, and holds.
+    Everything,
+    /// Something could not be asked; that is no pass.
+    NotEverything,
+}
+
 /// Asks a deployed account whether the invariants hold there, and reports.
 ///
 /// # Errors
 /// What does not hold, or why nothing could be asked.
-pub fn run(world: World<'_>, settings: &Settings, region: Option<String>) -> Result<(), Failure> {
+pub fn run(world: World<'_>, settings: &Settings, region: Option<String>) -> Result<Verified, Failure> {
     let stacks = preflight::stacks(world, settings, region);
     let identity = stacks.aws.ask(&["sts", "get-caller-identity"])?;
     let account = identity.get("Account").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -81,12 +90,13 @@ pub fn run(world: World<'_>, settings: &Settings, region: Option<String>) -> Res
         INVARIANTS.iter().filter(|one| !one.needs_only_the_graph()).map(|one| one.number.to_string()).collect();
     world.say(format!("invariants {} need the repository and are checked by make test", repository.join(", ")));
     if broken + drifted.len() == 0 {
-        world.say(if live.unasked.len() + undetected.len() == 0 {
-            "everything holds"
-        } else {
-            "everything that was asked holds"
-        });
-        Ok(())
+        let unasked = live.unasked.len() + undetected.len();
+        if unasked == 0 {
+            world.say("everything holds");
+            return Ok(Verified::Everything);
+        }
+        world.say(format!("what was asked holds, but {unasked} things could not be asked: that is no pass"));
+        Ok(Verified::NotEverything)
     } else {
         let remedy = "make deploy puts back what a template says; look at CloudTrail for who changed it".to_owned();
         Err(Failure {
@@ -112,8 +122,18 @@ impl<'w> Live<'w> {
         }
         let mut standing: Vec<(&'static str, State, Value)> = Vec::new();
         let mut physical = BTreeMap::new();
+        let (mut fallen, mut moving) = (Vec::new(), Vec::new());
         for stack in layout::all() {
-            let Some(state) = stacks.state(stack.name)?.filter(State::stands) else { continue };
+            let Some(state) = stacks.state(stack.name)? else { continue };
+            if !state.stands() {
+                // Of what was only ever planned there is nothing. What is between two states is neither, and may be asked later.
+                if state.is_moving() {
+                    moving.push((stack.name, format!("the stack {} is {}", stack.name, state.status)));
+                } else if state.status != "REVIEW_IN_PROGRESS" {
+                    fallen.push((stack.name, format!("the stack {} is {} {}", stack.name, state.status, state.reason)));
+                }
+                continue;
+            }
             let name = layout::name(&stacks.env, stack.name);
             let answer = stacks.aws.ask(&["cloudformation", "get-template", "--stack-name", &name])?;
             let document = match answer.get("TemplateBody") {
@@ -126,6 +146,10 @@ impl<'w> Live<'w> {
                 physical.insert((stack.name.to_owned(), id), own);
             }
             standing.push((stack.name, state, document));
+        }
+        if standing.is_empty() && !fallen.is_empty() {
+            let what = fallen.into_iter().map(|(_, what)| what).collect();
+            return Err(Failure { what, remedy: "make deploy says what to do".to_owned(), refused: false });
         }
         if standing.is_empty() {
             return Err(Failure::new(format!("there is no deployment {}", stacks.env), "make deploy"));
@@ -144,14 +168,19 @@ impl<'w> Live<'w> {
             asked: BTreeSet::new(),
             physical,
         };
-        for (name, _) in layout::all()
-            .map(|stack| (stack.name, ()))
-            .filter(|(name, ())| !standing.iter().any(|(one, ..)| one == name))
-        {
-            if layout::optional(name).is_none() {
+        let tunnel = standing.iter().find(|(name, ..)| *name == layout::WATCH.name);
+        let no_tunnel =
+            tunnel.is_some_and(|(_, state, _)| state.parameters.get("Tunnel").is_some_and(|on| on == "off"));
+        for name in layout::all().map(|stack| stack.name).filter(|name| !standing.iter().any(|(one, ..)| one == name)) {
+            let is_here = |list: &[(&str, String)]| list.iter().any(|(one, _)| *one == name);
+            // A deployment without a tunnel was made without one; the alarms know.
+            let meant = layout::optional(name).is_some() || (name == layout::EDGE.name && no_tunnel);
+            if !is_here(&fallen) && !is_here(&moving) && !meant {
                 live.unasked.push(format!("the stack {name} is not there"));
             }
         }
+        live.faults.extend(fallen.into_iter().map(|(_, what)| what.trim_end().to_owned()));
+        live.unasked.extend(moving.into_iter().map(|(_, what)| what));
         live.learn_names(&standing);
         Ok(live)
     }

@@ -64,6 +64,12 @@ pub(crate) struct Cloud {
     pub(crate) functions_exist: Cell<bool>,
     /// What the second answer about a function's configuration adds.
     pub(crate) drift: RefCell<Option<(&'static str, Value)>>,
+    /// Whether the account has a role by which API Gateway writes logs.
+    pub(crate) log_role: Cell<bool>,
+    /// The name of the one secret.
+    pub(crate) secret: RefCell<String>,
+    /// What stayed of a creation that failed, by type.
+    pub(crate) stayed: RefCell<Vec<&'static str>>,
     objects: RefCell<BTreeMap<String, String>>,
     changes_made: RefCell<BTreeMap<String, Change>>,
     time: Cell<u64>,
@@ -74,10 +80,22 @@ impl Cloud {
         let cloud = Self::default();
         cloud.credentials.set(true);
         cloud.functions_exist.set(true);
+        cloud.log_role.set(true);
+        *cloud.secret.borrow_mut() = "/portcullis/prod/tunnel".to_owned();
         cloud.time.set(1_800_000_000);
         *cloud.caller.borrow_mut() = "arn:aws:iam::111122223333:user/ann".to_owned();
         *cloud.versions.borrow_mut() = vec![1];
         cloud
+    }
+
+    /// API Gateway's account, with and without a role for logs.
+    pub(crate) fn account(log_role: bool) -> Value {
+        let mut answer = json!({"throttleSettings": {"burstLimit": 5000, "rateLimit": 10000.0}, "features": ["UsagePlans"],
+            "apiKeyVersion": "4"});
+        if log_role {
+            answer["cloudwatchRoleArn"] = json!("arn:aws:iam::111122223333:role/logs");
+        }
+        answer
     }
 
     /// What was said, as one text.
@@ -127,9 +145,13 @@ impl Cloud {
                 Ok(json!({"PrefixLists": [{"PrefixListId": "pl-0123456789abcdef0"}]}))
             }
             "lambda get-account-settings" => Ok(json!({"AccountLimit": {"ConcurrentExecutions": 1000}})),
+            "apigateway get-account" => Ok(Self::account(self.log_role.get())),
             "ssm describe-parameters" => {
                 let filter = option(call, "--parameter-filters").unwrap_or_default();
-                Ok(json!({"Parameters": [{"Name": filter, "Type": "SecureString"}]}))
+                Ok(match filter == format!("Key=Name,Values={}", self.secret.borrow()) {
+                    true => json!({"Parameters": [{"Name": *self.secret.borrow(), "Type": "SecureString"}]}),
+                    false => json!({"Parameters": []}),
+                })
             }
             "ecr describe-images" => Ok(json!({"imageDetails": [{}]})),
             "cloudformation describe-stacks" => {
@@ -174,6 +196,12 @@ impl Cloud {
                         about.get("Default").is_some() || parameters.contains_key(declared),
                         "{name} lacks {declared}"
                     );
+                }
+                // As CloudFormation does it, whoever asks sees defaults like what was given.
+                for (declared, about) in template["Parameters"].as_object().unwrap() {
+                    if let Some(default) = about.get("Default").and_then(template::scalar) {
+                        parameters.entry(declared.clone()).or_insert(default);
+                    }
                 }
                 let change = Change { stack: name.clone(), creates, template, body, parameters };
                 self.changes_made.borrow_mut().insert(name, change);
@@ -255,7 +283,12 @@ impl Cloud {
                         }
                         _ => format!("physical-{id}"),
                     };
-                    let status = if gone { "DELETE_COMPLETE" } else { "CREATE_COMPLETE" };
+                    let stayed = self.stayed.borrow().contains(&one["Type"].as_str().unwrap());
+                    let status = match (gone, stayed) {
+                        (true, true) => "DELETE_SKIPPED",
+                        (true, false) => "DELETE_COMPLETE",
+                        (false, _) => "CREATE_COMPLETE",
+                    };
                     json!({"LogicalResourceId": id, "ResourceType": one["Type"], "PhysicalResourceId": physical, "ResourceStatus": status})
                 };
                 Ok(json!({"StackResourceSummaries": resources.iter().map(summary).collect::<Vec<_>>()}))
