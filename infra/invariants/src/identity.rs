@@ -237,6 +237,9 @@ fn deployments_are_held(graph: &Graph, findings: &mut Findings) {
         if !identity(deploy).iter().any(|(_, one)| imports(one)) {
             findings.at(deploy, "/Policies", "may take over what exists into a stack");
         }
+        for action in NO_KEY_ENDS.iter().filter(|action| !all_of(&[deploy], action)) {
+            findings.at(deploy, "/Policies", format!("does not deny `{action}`"));
+        }
     }
     for policy in policies {
         for (at, document) in documents(policy) {

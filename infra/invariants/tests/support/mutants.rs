@@ -641,6 +641,12 @@ fn grants() -> Vec<Mutant> {
             "recommended GitHub",
             t(14, "deployments that take over what exists", |d| drop_sid(d, "bootstrap", "DeployRole", "NoImports")),
         ),
+        on(
+            "recommended GitHub",
+            t(14, "a deploy role that a key's policy may name", |d| {
+                drop_sid(d, "bootstrap", "DeployRole", "WhateverAResourcePolicySays");
+            }),
+        ),
         more("every parameter", "AdminRole", "ssm:GetParameter", "arn:aws:ssm:eu-central-1:123456789012:parameter/*"),
         t(14, "every role", |d| {
             put(
