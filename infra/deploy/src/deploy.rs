@@ -131,7 +131,8 @@ fn upload(deployment: &Deployment<'_>) -> Result<String, Failure> {
         let aws = &deployment.stacks.aws;
         if aws.find(&["s3api", "head-object", "--bucket", bucket, "--key", &key])?.is_none() {
             let path = artifact.path.display().to_string();
-            let sum = ["--checksum-algorithm", "SHA256"];
+            // The bucket refuses what could write over a program.
+            let sum = ["--checksum-algorithm", "SHA256", "--if-none-match", "*"];
             aws.ask(
                 &[&["s3api", "put-object", "--bucket", bucket, "--key", &key, "--body", &path][..], &sum].concat(),
             )?;

@@ -174,6 +174,7 @@ fn allowed(resource: &Resource, at: &str, one: &Statement<'_>, findings: &mut Fi
 }
 
 pub(crate) fn bound_grants(graph: &Graph, findings: &mut Findings) {
+    deployments_are_held(graph, findings);
     for role in graph.of_kind("AWS::IAM::Role").filter(|role| role.stack != "bootstrap") {
         for (at, one) in identity(role).iter().filter(|(_, one)| one.allow) {
             for action in &one.actions {
@@ -182,6 +183,86 @@ pub(crate) fn bound_grants(graph: &Graph, findings: &mut Findings) {
                 }
             }
         }
+    }
+}
+
+/// What no policy of a key or bucket may hand to a role under the boundary.
+const NEVER: &[&str] = &[
+    "kms:CreateGrant",
+    "kms:DeleteImportedKeyMaterial",
+    "kms:DisableKey",
+    "kms:PutKeyPolicy",
+    "kms:ScheduleKeyDeletion",
+    "s3:DeleteBucketPolicy",
+    "s3:DeleteObject",
+    "s3:PutBucketPolicy",
+    "s3:PutLifecycleConfiguration",
+];
+
+/// Nor to a deployment, which writes those policies.
+const NO_KEY_ENDS: &[&str] = &["kms:DeleteImportedKeyMaterial", "kms:DisableKey", "kms:ScheduleKeyDeletion"];
+
+/// A right that is only missing can come from a resource's own policy, so what must never be is denied.
+fn deployments_are_held(graph: &Graph, findings: &mut Findings) {
+    let environment = graph.environment.as_str();
+    let ours = |name: &str| format!("portcullis-{environment}-{name}");
+    let policies: Vec<&Resource> = graph.of_kind("AWS::IAM::ManagedPolicy").collect();
+    let all_of = |policies: &[&Resource], action: &str| {
+        policies
+            .iter()
+            .flat_map(|policy| documents(policy))
+            .flat_map(|(_, document)| statements(document))
+            .any(|one| !one.allow && one.covers(action) && one.resources == ["*"] && one.conditions.is_empty())
+    };
+    for boundary in policies.iter().filter(|policy| policy.text("/ManagedPolicyName") == Some(ours("boundary"))) {
+        for action in NEVER.iter().filter(|action| !all_of(&[*boundary], action)) {
+            findings.at(boundary, "/PolicyDocument", format!("does not deny `{action}`"));
+        }
+    }
+    if let Some(execution) = role(graph, "execution") {
+        let attached = execution.texts("/ManagedPolicyArns");
+        let held: Vec<&Resource> = policies.iter().copied().filter(|one| attached.contains(&one.reference)).collect();
+        for action in NO_KEY_ENDS.iter().filter(|action| !all_of(&held, action)) {
+            findings.at(execution, "/ManagedPolicyArns", format!("nothing denies `{action}`"));
+        }
+    }
+    if let Some(deploy) = role(graph, "deploy") {
+        let imports = |one: &Statement<'_>| {
+            !one.allow
+                && one.covers("cloudformation:CreateChangeSet")
+                && one.resources == ["*"]
+                && one.conditions.len() == 1
+                && one.demands("Null", "cloudformation:ImportResourceTypes", &["false"])
+        };
+        if !identity(deploy).iter().any(|(_, one)| imports(one)) {
+            findings.at(deploy, "/Policies", "may take over what exists into a stack");
+        }
+        for action in NO_KEY_ENDS.iter().filter(|action| !all_of(&[deploy], action)) {
+            findings.at(deploy, "/Policies", format!("does not deny `{action}`"));
+        }
+    }
+    for policy in policies {
+        for (at, document) in documents(policy) {
+            for one in statements(document).iter().filter(|one| one.allow && one.covers("kms:TagResource")) {
+                if let Some(fault) = tags_of_others(environment, one) {
+                    findings.at(policy, &at, format!("{}: `kms:TagResource` {fault}", one.sid()));
+                }
+            }
+        }
+    }
+}
+
+/// By its tag a key is a deployment's: whoever tags another's key takes it.
+fn tags_of_others(environment: &str, one: &Statement<'_>) -> Option<&'static str> {
+    let (env, signing) = ("portcullis:env", "portcullis:signing");
+    let puts = |tag: &str| one.demands("StringEquals", &format!("aws:RequestTag/{tag}"), &[environment]);
+    let keeps = |tag: &str| one.demands("StringEqualsIfExists", &format!("aws:ResourceTag/{tag}"), &[environment]);
+    let none = |tag: &str| one.demands("Null", &format!("aws:ResourceTag/{tag}"), &["true"]);
+    match (puts(env), puts(signing)) {
+        (true, false) if keeps(env) && none(signing) => None,
+        (false, true) if keeps(signing) => None,
+        (false, false) => Some("puts on any tag"),
+        _ => Some("reaches keys of another deployment, or of another kind"),
     }
 }
 

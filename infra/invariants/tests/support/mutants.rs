@@ -616,6 +616,37 @@ fn grants() -> Vec<Mutant> {
             let place = sid(d, "functions", "TrustRole", "CreateSigningKeys").pointer_mut("/Condition").unwrap();
             remove(place, "ForAllValues:StringEquals");
         }),
+        t(14, "a boundary that a key's policy may overrule", |d| {
+            drop_sid(d, "bootstrap", "Boundary", "WhateverAResourcePolicySays");
+        }),
+        t(14, "a boundary that a bucket's policy may overrule", |d| {
+            let place = sid(d, "bootstrap", "Boundary", "WhateverAResourcePolicySays");
+            place["Action"].as_array_mut().unwrap().retain(|action| action != "s3:PutBucketPolicy");
+        }),
+        t(14, "deployments that end keys", |d| drop_sid(d, "bootstrap", "ExecutionData", "NoKeyEnds")),
+        t(14, "deployments that end keys of others", |d| {
+            let place = sid(d, "bootstrap", "ExecutionData", "NoKeyEnds");
+            put(place, "Condition", json!({"StringEquals": {"aws:ResourceTag/portcullis:env": {"Ref": "Env"}}}));
+        }),
+        t(14, "deployments that tag keys of others", |d| {
+            remove(&mut sid(d, "bootstrap", "ExecutionData", "TagKeys")["Condition"], "StringEqualsIfExists");
+        }),
+        t(14, "deployments that tag signing keys", |d| {
+            remove(&mut sid(d, "bootstrap", "ExecutionData", "TagKeys")["Condition"], "Null");
+        }),
+        t(14, "signing keys of others made ours by their tag", |d| {
+            remove(&mut sid(d, "bootstrap", "Boundary", "TagSigningKeys")["Condition"], "StringEqualsIfExists");
+        }),
+        on(
+            "recommended GitHub",
+            t(14, "deployments that take over what exists", |d| drop_sid(d, "bootstrap", "DeployRole", "NoImports")),
+        ),
+        on(
+            "recommended GitHub",
+            t(14, "a deploy role that a key's policy may name", |d| {
+                drop_sid(d, "bootstrap", "DeployRole", "WhateverAResourcePolicySays");
+            }),
+        ),
         more("every parameter", "AdminRole", "ssm:GetParameter", "arn:aws:ssm:eu-central-1:123456789012:parameter/*"),
         t(14, "every role", |d| {
             put(
