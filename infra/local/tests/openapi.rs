@@ -38,7 +38,6 @@ fn opened() -> Template {
 
 fn parameters() -> BTreeMap<String, String> {
     let names = [
-        "Issuer",
         "Audience",
         "TrustBucket",
         "ObjectBucket",
@@ -53,7 +52,7 @@ fn parameters() -> BTreeMap<String, String> {
     ];
     let mut parameters: BTreeMap<String, String> =
         names.iter().map(|name| ((*name).to_owned(), format!("arn:aws:s3:::{name}"))).collect();
-    for (name, value) in [("Env", "test"), ("Scan", "off")] {
+    for (name, value) in [("Env", "test"), ("Scan", "off"), ("Issuer", "https://gate.example")] {
         parameters.insert(name.to_owned(), value.to_owned());
     }
     for (name, key) in [("DataKeyArn", "data"), ("BucketKeyArn", "bucket"), ("SigningKeyArn", "signing")] {
