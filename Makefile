@@ -25,7 +25,7 @@ SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
 .PHONY: help demo dev test test-clients test-faults test-system check build bench fmt lint clean need
-.PHONY: render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
+.PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +117,9 @@ destroy: ## delete the stacks that hold no data, after the deployment's name was
 render: ## write the templates as they are deployed to target/infra
 	@$(TOOL)
 	@$(DEPLOY) render
+
+invariants: ## print what must hold of the templates, and for each the edits that it is known to catch
+	@$(CARGO) run --quiet --package invariants --example invariants --locked
 
 check-infra: ## cfn-lint, parliament and the cost page on the rendered templates (the invariants run in make test)
 	@$(TOOL)
