@@ -78,6 +78,8 @@ impl Binaries {
         let mut installed: Vec<PathBuf> =
             entries(Path::new("/usr/lib/postgresql")).into_iter().map(|major| major.join("bin")).collect();
         installed.extend(search.split(':').filter(|part| part.starts_with('/')).map(PathBuf::from));
+        // Where the scripts unpack one on a machine that has none.
+        installed.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.local/postgres/bin"));
 
         let newest =
             |places: &[PathBuf]| places.iter().filter_map(|place| Self::at(place)).max_by_key(|found| found.version);
