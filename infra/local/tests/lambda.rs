@@ -265,12 +265,11 @@ async fn an_event_that_a_vanished_process_never_took_goes_to_a_new_one() {
     let watchdog = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().to_owned();
     let killed = tokio::process::Command::new("kill").args(["-KILL", &pid]).status().await.unwrap();
     assert!(killed.success());
-    while fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    // The watchdog too, until its parent has taken note: a sandbox whose end nobody has seen would still be given the event.
-    while Path::new(&format!("/proc/{watchdog}")).exists() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    // The watchdog too: a sandbox whose end nobody has seen yet would still be given the event.
+    for process in [pid, watchdog] {
+        while fs::read_link(format!("/proc/{process}/exe")).is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
     assert_eq!(stack.value(json!({"ok": 1})).await, json!({"ok": 1}));
     assert_eq!(stack.lambda.cold_starts("echo"), 2);
