@@ -156,7 +156,7 @@ impl Account {
                     "FunctionName": function(), "Runtime": own("Runtime"), "Handler": own("Handler"), "Timeout": own("Timeout"),
                     "MemorySize": own("MemorySize"), "Architectures": own("Architectures"), "Role": own("Role"), "CodeSize": 1,
                     "TracingConfig": own("TracingConfig"), "LoggingConfig": own("LoggingConfig"), "Environment": own("Environment"),
-                    "VpcConfig": network, "DeadLetterConfig": own("DeadLetterConfig"), "State": "Active", "Version": "1",
+                    "VpcConfig": network, "DeadLetterConfig": own("DeadLetterConfig"), "State": "Active", "Version": "1", "CodeSha256": "c2FtZQ==",
                 });
                 answer.as_object_mut().unwrap().retain(|_, value| !value.is_null());
                 answer
@@ -212,6 +212,11 @@ impl Account {
                     .map(|arn| json!({"PolicyName": arn.rsplit('/').next(), "PolicyArn": arn}))
                     .collect();
                 json!({"AttachedPolicies": attached})
+            }
+            "kms list-grants" => json!({"Grants": [], "Truncated": false}),
+            "s3api head-object" => json!({"ContentLength": 1, "ChecksumSHA256": "c2FtZQ=="}),
+            "apigateway get-stages" => {
+                json!({"item": [{"stageName": self.of("AWS::ApiGateway::Stage")[0].text("/StageName"), "deploymentId": "dep123"}]})
             }
             "kms describe-key" => json!({"KeyMetadata": {"KeyId": option("--key-id"), "KeyState": "Enabled"}}),
             "kms get-key-policy" => {
@@ -608,6 +613,34 @@ fn whatever_somebody_changes_is_found() {
         ("a key that is about to vanish", "is PendingDeletion", |call, answer| {
             if call.starts_with("kms describe-key") {
                 answer["KeyMetadata"]["KeyState"] = json!("PendingDeletion");
+            }
+        }),
+        ("a grant on a key", "is granted to", |call, answer| {
+            if call.starts_with("kms list-grants") {
+                answer["Grants"] = json!([{"GrantId": "g", "GranteePrincipal": "arn:aws:iam::999999999999:root", "Operations": ["Decrypt"]}]);
+            }
+        }),
+        ("a second stage", "a stage x that is in no template", |call, answer| {
+            if call.starts_with("apigateway get-stages") {
+                answer["item"].as_array_mut().unwrap().push(json!({"stageName": "x", "deploymentId": "dep124"}));
+            }
+        }),
+        ("a canary", "to a canary", |call, answer| {
+            if call.starts_with("apigateway get-stages") {
+                answer["item"][0]["canarySettings"] = json!({"percentTraffic": 1.0, "deploymentId": "dep124"});
+            }
+        }),
+        ("another program", "a program that is not its stack's", |call, answer| {
+            if call.starts_with("lambda get-function-configuration --function-name portcullis-prod-authorizer ") {
+                answer["CodeSha256"] = json!("b3RoZXI=");
+            }
+        }),
+        ("drift on the second page", "AWS::S3::Bucket", |call, answer| {
+            if call.starts_with("cloudformation describe-stack-resource-drifts") && !call.contains("--next-token") {
+                answer["NextToken"] = json!("page-2");
+            } else if call.contains("--next-token page-2") {
+                answer["StackResourceDrifts"] = json!([{"LogicalResourceId": "TrustBucket", "ResourceType": "AWS::S3::Bucket",
+                    "StackResourceDriftStatus": "MODIFIED", "PropertyDifferences": []}]);
             }
         }),
         ("a bucket without its policy", "closed-buckets", |call, answer| {

@@ -4,6 +4,7 @@
 //! says of it, and what AWS has besides (a route, a permission, a function URL, a gateway) joins the graph as a resource of its
 //! own. Ids of the account become the names of the graph again, so that an invariant sees no difference.
 
+mod beside;
 mod read;
 mod shape;
 
@@ -375,16 +376,23 @@ fn drift_of(stacks: &Stacks<'_>, stack: &str) -> Result<Vec<String>, AwsError> {
             other => return Err(AwsError::Unreadable(format!("drift detection, which is {other:?}"))),
         }
     }
-    let found = stacks.aws.ask(&[
-        "cloudformation",
-        "describe-stack-resource-drifts",
-        "--stack-name",
-        &name,
-        "--stack-resource-drift-status-filters",
-        "MODIFIED",
-        "DELETED",
-    ])?;
-    let drifts = found.get("StackResourceDrifts").and_then(Value::as_array);
+    // The CLI does not turn the pages of this one by itself.
+    let mut drifts: Vec<Value> = Vec::new();
+    let mut next: Option<String> = None;
+    loop {
+        let statuses = ["--stack-resource-drift-status-filters", "MODIFIED", "DELETED"];
+        let mut asked =
+            [&["cloudformation", "describe-stack-resource-drifts", "--stack-name", &name][..], &statuses].concat();
+        if let Some(token) = &next {
+            asked.extend(["--next-token", token]);
+        }
+        let found = stacks.aws.ask(&asked)?;
+        drifts.extend(found.get("StackResourceDrifts").and_then(Value::as_array).cloned().unwrap_or_default());
+        next = found.get("NextToken").and_then(Value::as_str).map(str::to_owned);
+        if next.is_none() {
+            break;
+        }
+    }
     let told = |drift: &Value| {
         let text = |name: &str| drift.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let differences = drift.get("PropertyDifferences").and_then(Value::as_array);
@@ -405,5 +413,5 @@ fn drift_of(stacks: &Stacks<'_>, stack: &str) -> Result<Vec<String>, AwsError> {
             )
         })
     };
-    Ok(drifts.into_iter().flatten().filter_map(told).collect())
+    Ok(drifts.iter().filter_map(told).collect())
 }

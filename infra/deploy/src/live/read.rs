@@ -33,6 +33,8 @@ pub const CALLS: &[(&str, &str)] = &[
     ("kms describe-key", "kms:DescribeKey"),
     ("kms get-key-policy", "kms:GetKeyPolicy"),
     ("kms get-key-rotation-status", "kms:GetKeyRotationStatus"),
+    ("kms list-grants", "kms:ListGrants"),
+    ("s3api head-object", "s3:GetObject"),
     ("s3api get-bucket-policy", "s3:GetBucketPolicy"),
     ("s3api get-public-access-block", "s3:GetBucketPublicAccessBlock"),
     ("s3api get-bucket-ownership-controls", "s3:GetBucketOwnershipControls"),
@@ -40,6 +42,7 @@ pub const CALLS: &[(&str, &str)] = &[
     ("s3api get-bucket-versioning", "s3:GetBucketVersioning"),
     ("apigateway get-rest-api", "apigateway:GET"),
     ("apigateway get-stage", "apigateway:GET"),
+    ("apigateway get-stages", "apigateway:GET"),
     ("apigateway get-export", "apigateway:GET"),
     ("rds describe-db-instances", "rds:DescribeDBInstances"),
     ("rds describe-db-proxies", "rds:DescribeDBProxies"),
@@ -58,6 +61,7 @@ impl Live<'_> {
         self.api();
         self.databases();
         self.tasks();
+        self.beside();
     }
 
     fn network(&mut self) {
