@@ -103,6 +103,16 @@ pub enum Kind {
     Human,
 }
 
+impl Kind {
+    /// As the claim says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Human => "human",
+        }
+    }
+}
+
 /// A verified access token (RFC 9068). There is no other way to get one than [`access_token`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AccessToken {

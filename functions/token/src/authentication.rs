@@ -7,11 +7,10 @@ use shared::jwt::{self, ClientAssertion};
 use shared::name::ClientId;
 use shared::port::Database;
 
-use crate::Refused;
 use crate::client::{self, Client, Consumed};
 use crate::form::Form;
 use crate::oauth::Error;
-use crate::refused;
+use crate::refused::{Refused, refused};
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 

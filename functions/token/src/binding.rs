@@ -13,7 +13,7 @@ use shared::port::{Database, Fault, FaultKind, Parameter};
 
 use crate::client::Client;
 use crate::oauth::Error;
-use crate::{Refused, refused};
+use crate::refused::{Refused, refused};
 
 const OPERATION: &str = "api.nonce_keys";
 /// How long the keys of nonces are kept in memory, in seconds. They change once a day, and the former one stays good.

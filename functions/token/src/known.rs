@@ -9,11 +9,12 @@ use shared::jwt::AccessToken;
 use shared::port::{Database, ObjectReader, ObjectWriter, Precondition, Signer};
 use shared::trust;
 
+use crate::Token;
 use crate::authentication::{Authenticated, authenticate, first_use, form};
 use crate::client::{self, Client};
 use crate::form::Form;
 use crate::oauth::{self, Error};
-use crate::{Refused, Token, refused};
+use crate::refused::{Refused, refused};
 
 impl<D, S, R, C, E> Token<D, S, R, C, E>
 where

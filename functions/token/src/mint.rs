@@ -3,22 +3,42 @@
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::clock::{Clock, Timestamp};
 use shared::encoding::base64url;
 use shared::entropy::{Entropy, uuid_v7};
-use shared::jwks::Algorithm;
-use shared::jwt;
+use shared::jwt::{self, Kind};
+use shared::name::Tenant;
 use shared::port::{Fault, FaultKind, ObjectReader, Signer};
 use shared::scope::Scopes;
 use shared::secret::SecretString;
 use shared::trust::{Cached, OwnKeys, SigningState};
 
-use crate::client::Client;
 use crate::config::Settings;
 
 /// The life of a token whose client asks for nothing else, in seconds.
 pub const DEFAULT_TTL: i64 = 300;
+
+/// What a token says, apart from its id, its times and its issuer (RFC 9068 §2.2).
+#[derive(Clone, Copy, Debug)]
+pub struct Claims<'a> {
+    /// `sub`
+    pub subject: &'a str,
+    /// `client_id`
+    pub client_id: &'a str,
+    /// `tenant`
+    pub tenant: &'a Tenant,
+    /// `kind`
+    pub kind: Kind,
+    /// `aud`
+    pub audience: &'a str,
+    /// `scope`
+    pub scopes: &'a Scopes,
+    /// `cnf.jkt`: the key that the token is bound to (RFC 9449 §6)
+    pub thumbprint: Option<&'a str>,
+    /// The longest life it may have, in seconds.
+    pub ttl: i64,
+}
 
 /// A signed token and what the answer says about it.
 pub struct Minted {
@@ -56,46 +76,35 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         self.clock.now()
     }
 
-    /// Signs a token for `client`, bound to the key of `thumbprint` where there is one (RFC 9449 §6). Nothing is consumed by it: an unused token is only a lost signature.
-    pub async fn mint(&self, client: &Client, scopes: &Scopes, thumbprint: Option<&str>) -> Result<Minted, Fault> {
+    /// Signs a token. Nothing is consumed by it: an unused token is only a lost signature.
+    pub async fn mint(&self, claims: &Claims<'_>) -> Result<Minted, Fault> {
         let stale = |_| Fault::new(FaultKind::Unavailable, "trust", "signing-state");
         let state = self.state.current(&self.reader, &self.clock).await.map_err(stale)?;
         let algorithm = self.settings.algorithm;
         let key = state.active(algorithm).ok_or_else(|| Fault::new(FaultKind::Unavailable, "trust", "active-key"))?;
         let now = self.clock.now();
-        let expires_in = client.ttl.min(DEFAULT_TTL);
+        let expires_in = claims.ttl.min(DEFAULT_TTL);
         let jti = uuid_v7(now, &self.entropy).to_string();
-        let signed =
-            self.signing_input(client, scopes, thumbprint, &key.kid, algorithm, &jti, now.seconds(), expires_in);
+        let header = json!({"alg": algorithm.as_str(), "typ": "at+jwt", "kid": key.kid});
+        let claims = self.claims(claims, &jti, now.seconds(), expires_in);
+        let [header, claims] = [header, claims].map(|part| base64url(part.to_string().as_bytes()));
+        let signed = format!("{header}.{claims}");
         let signature = self.signer.sign(&key.key, algorithm, signed.as_bytes()).await?;
         let token = SecretString::new(format!("{signed}.{}", base64url(&signature)));
         self.prove(&key.kid, &token, now).await?;
         Ok(Minted { token, jti, expires_in, kid: key.kid.clone() })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is one claim or header member")]
-    fn signing_input(
-        &self,
-        client: &Client,
-        scopes: &Scopes,
-        thumbprint: Option<&str>,
-        kid: &str,
-        algorithm: Algorithm,
-        jti: &str,
-        iat: i64,
-        expires_in: i64,
-    ) -> String {
-        let header = json!({"alg": algorithm.as_str(), "typ": "at+jwt", "kid": kid});
-        let client_id = client.client_id.as_str();
-        let mut claims = json!({
-            "iss": self.settings.issuer, "sub": client_id, "aud": self.settings.audience, "client_id": client_id,
-            "iat": iat, "exp": iat + expires_in, "jti": jti, "scope": scopes.to_string(),
-            "tenant": client.tenant.as_str(), "kind": "machine",
+    fn claims(&self, claims: &Claims<'_>, jti: &str, iat: i64, expires_in: i64) -> Value {
+        let mut said = json!({
+            "iss": self.settings.issuer, "sub": claims.subject, "aud": claims.audience, "client_id": claims.client_id,
+            "iat": iat, "exp": iat + expires_in, "jti": jti, "scope": claims.scopes.to_string(),
+            "tenant": claims.tenant.as_str(), "kind": claims.kind.as_str(),
         });
-        if let (Some(thumbprint), Some(members)) = (thumbprint, claims.as_object_mut()) {
+        if let (Some(thumbprint), Some(members)) = (claims.thumbprint, said.as_object_mut()) {
             members.insert("cnf".to_owned(), json!({ "jkt": thumbprint }));
         }
-        format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()))
+        said
     }
 
     /// Verifies the first token under each key as a verifier would: a key that was swapped behind its name is noticed

@@ -1,0 +1,59 @@
+//! `client_credentials` (RFC 6749 §4.4): a registered client for itself.
+
+use shared::audit::Line;
+use shared::clock::Clock;
+use shared::entropy::Entropy;
+use shared::http::{Request, Response};
+use shared::jwt::Kind;
+use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
+
+use super::{of, scopes};
+use crate::Token;
+use crate::authentication::{Authenticated, authenticate, first_use};
+use crate::client;
+use crate::form::Form;
+use crate::mint::Claims;
+use crate::oauth::Error;
+use crate::refused::Refused;
+
+impl<D, S, R, C, E> Token<D, S, R, C, E>
+where
+    D: Database,
+    S: Signer,
+    R: ObjectReader + ObjectWriter + Clone,
+    C: Clock + Clone,
+    E: Entropy + Clone,
+{
+    pub(super) async fn client_credentials(&self, request: &Request, form: &Form) -> Result<Response, Refused> {
+        let now = self.mint.now();
+        let authenticated = authenticate(&self.database, &self.settings.issuer, request, form, now).await?;
+        let Authenticated { client, assertion, at } = authenticated;
+        let proof = self.bindings.proof((&self.database, &self.entropy), request, &client, now).await?;
+        let scopes = scopes(&client.scopes, form).map_err(of(&client))?;
+        if form.find("resource").is_some_and(|resource| resource != self.settings.audience) {
+            return Err(Refused::from(Error::INVALID_TARGET).of(&client));
+        }
+        let thumbprint = proof.as_ref().map(|proof| proof.thumbprint.as_str());
+        let id = client.client_id.as_str();
+        let claims = Claims {
+            subject: id,
+            client_id: id,
+            tenant: &client.tenant,
+            kind: Kind::Machine,
+            audience: &self.settings.audience,
+            scopes: &scopes,
+            thumbprint,
+            ttl: client.ttl,
+        };
+        let minted = self.mint.mint(&claims).await.map_err(of(&client))?;
+        first_use(client::consume(&self.database, &client, &assertion, proof.as_ref(), at).await?, &client)?;
+        Line::new("token", "issue")
+            .request(&request.request_id)
+            .who(client.tenant.as_str(), id, &minted.jti)
+            .text("kid", &minted.kid)
+            .text("jkt", thumbprint.unwrap_or_default())
+            .decision("allow", "issued")
+            .emit();
+        Ok(self.granted(&minted, &scopes, proof.is_some(), now))
+    }
+}

@@ -1,0 +1,64 @@
+//! The grants: each a way to prove who asks, all ending in one signed token.
+
+mod client_credentials;
+
+use serde_json::{Value, json};
+use shared::clock::{Clock, Timestamp};
+use shared::entropy::Entropy;
+use shared::http::{Request, Response};
+use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
+use shared::scope::Scopes;
+
+use crate::client::Client;
+use crate::form::Form;
+use crate::mint::Minted;
+use crate::oauth::{self, Error};
+use crate::refused::Refused;
+use crate::{Token, authentication};
+
+impl<D, S, R, C, E> Token<D, S, R, C, E>
+where
+    D: Database,
+    S: Signer,
+    R: ObjectReader + ObjectWriter + Clone,
+    C: Clock + Clone,
+    E: Entropy + Clone,
+{
+    /// `POST /oauth2/token`.
+    ///
+    /// Every grant keeps one order: nothing is consumed until everything else has held and the token is signed, so that a
+    /// throttled signer or a lost connection never burns an assertion.
+    pub(crate) async fn issue(&self, request: &Request) -> Result<Response, Refused> {
+        let form = authentication::form(request)?;
+        match form.find("grant_type") {
+            None => Err(Error::INVALID_REQUEST.because("grant_type is missing").into()),
+            Some("client_credentials") => self.client_credentials(request, &form).await,
+            Some(_) => Err(Error::UNSUPPORTED_GRANT_TYPE.into()),
+        }
+    }
+
+    /// The answer that carries a token (RFC 6749 §5.1), with a nonce for the next proof where the token is bound.
+    fn granted(&self, minted: &Minted, scopes: &Scopes, bound: bool, now: Timestamp) -> Response {
+        let kind = if bound { "DPoP" } else { "Bearer" };
+        let body: Value = json!({"access_token": minted.token.expose(), "token_type": kind,
+            "expires_in": minted.expires_in, "scope": scopes.to_string()});
+        let answer = oauth::uncached(200, &body);
+        let nonce = bound.then(|| self.bindings.next(&self.entropy, now)).flatten();
+        nonce.into_iter().fold(answer, |answer, nonce| answer.header("dpop-nonce", nonce))
+    }
+}
+
+/// What is asked, if all of it is held; everything that is held, if nothing is asked.
+fn scopes(held: &Scopes, form: &Form) -> Result<Scopes, Error> {
+    let Some(asked) = form.find("scope") else { return Ok(held.clone()) };
+    let asked = Scopes::parse(asked).map_err(|_| Error::INVALID_SCOPE)?;
+    if asked.is_empty() || !held.grants(&asked) {
+        return Err(Error::INVALID_SCOPE);
+    }
+    Ok(asked)
+}
+
+/// A closure that says whose refusal it is.
+fn of<E: Into<Refused>>(client: &Client) -> impl Fn(E) -> Refused + '_ {
+    |error| error.into().of(client)
+}
