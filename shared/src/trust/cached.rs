@@ -17,7 +17,7 @@ const PAUSE: i64 = 1_000;
 /// The object is older than it may be, or was never loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stale(
-    /// The object's key.
+    /// The object's key, or what the keys of its kind begin with.
     pub &'static str,
 );
 
@@ -48,6 +48,16 @@ impl<T> Default for Cached<T> {
 impl<T: TrustObject> Cached<T> {
     /// The object, read again first if it is due. Costs nothing while it is fresh.
     pub async fn current<R: ObjectReader, C: Clock>(&self, reader: &R, clock: &C) -> Result<Arc<T>, Stale> {
+        self.current_at(T::KEY, reader, clock).await
+    }
+
+    /// The same for an object of which there are several, each kept in a place of its own.
+    pub(super) async fn current_at<R: ObjectReader, C: Clock>(
+        &self,
+        key: &str,
+        reader: &R,
+        clock: &C,
+    ) -> Result<Arc<T>, Stale> {
         let started = clock.now();
         let (known, usable) = {
             let state = self.lock();
@@ -61,7 +71,7 @@ impl<T: TrustObject> Cached<T> {
             (held.map(|held| held.etag.clone()), usable.is_some())
         };
         let window = if usable { WINDOW } else { FIRST_WINDOW };
-        let read = tokio::time::timeout(window, reader.read(T::KEY, known.as_deref())).await;
+        let read = tokio::time::timeout(window, reader.read(key, known.as_deref())).await;
         let mut state = self.lock();
         let renewed = match read {
             Ok(Ok(Read::Unchanged)) => state.held.as_mut().map(|held| held.read_at = held.read_at.max(started)),
