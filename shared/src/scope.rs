@@ -171,7 +171,11 @@ mod tests {
             ("fields:encrypt:users.*", "fields:encrypt:*.email", "fields:encrypt:users.email"),
             ("fields:encrypt:*.*", "fields:decrypt:*.*", ""),
             ("fields:encrypt:users.*", "fields:encrypt:cards.*", ""),
-            ("fields:encrypt:*.* fields:encrypt:users.*", "fields:encrypt:users.email fields:encrypt:*.*", "fields:encrypt:*.*"),
+            (
+                "fields:encrypt:*.* fields:encrypt:users.*",
+                "fields:encrypt:users.email fields:encrypt:*.*",
+                "fields:encrypt:*.*",
+            ),
             ("files:read:tenant", "files:read", ""),
         ] {
             assert_eq!(scopes(one).meet(&scopes(other)).unwrap().to_string(), met, "{one} and {other}");
@@ -179,7 +183,8 @@ mod tests {
             assert!(scopes(one).grants(&back) && scopes(other).grants(&back));
         }
         let many = |of: fn(u32) -> String| scopes(&(0..20).map(of).collect::<Vec<_>>().join(" "));
-        let (rows, columns) = (many(|n| format!("fields:index:t{n:02}.*")), many(|n| format!("fields:index:*.c{n:02}")));
+        let (rows, columns) =
+            (many(|n| format!("fields:index:t{n:02}.*")), many(|n| format!("fields:index:*.c{n:02}")));
         assert!(rows.meet(&columns).is_err(), "four hundred scopes fit in no token");
     }
 

@@ -40,6 +40,8 @@ migrations! {
     "0007_file_lifecycle",
     "0008_signing_keys",
     "0009_proofs",
+    "0011_people",
+    "0012_sessions",
 }
 
 /// A migration as the database remembers it.

@@ -16,13 +16,21 @@ use tokio_postgres::{Client, Config, NoTls};
 const LOGINS: [&str; 8] =
     ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
 
-/// The functions of the foundation, of issuers, of signing keys and of proofs, and the one login that may call each.
-const FOUNDATION: [(&str, &str); 18] = [
+/// The functions of the foundation, of issuers, of signing keys, of proofs and of people, and the one login that may call each.
+const FOUNDATION: [(&str, &str); 26] = [
     ("client_for_token", "token"),
     ("consume_assertion", "token"),
     ("consume_with_proof", "token"),
     ("nonce_keys", "token"),
     ("revoke_own", "token"),
+    ("person_for_token", "token"),
+    ("session_start", "token"),
+    ("session_for_refresh", "token"),
+    ("session_refresh", "token"),
+    ("session_end", "token"),
+    ("identity_put", "admin"),
+    ("identity_remove", "admin"),
+    ("identity_list", "admin"),
     ("tenant_put", "admin"),
     ("client_put", "admin"),
     ("client_disable", "admin"),

@@ -2,8 +2,8 @@
 //! signed token that lives for minutes. Nothing secret is stored for it.
 //!
 //! Here: `client_credentials` with `private_key_jwt` (RFC 6749, 7521, 7523), tokens bound to a key by DPoP with a nonce
-//! (RFC 9449), revocation (RFC 7009), introspection (RFC 7662), metadata (RFC 8414) and the key set.
-//! Not here yet: the human exchange and refresh; neither is advertised.
+//! (RFC 9449), people's sessions by token exchange (RFC 8693) and refresh, revocation (RFC 7009), introspection (RFC 7662), metadata
+//! (RFC 8414) and the key set.
 
 mod authentication;
 mod binding;
@@ -15,7 +15,10 @@ mod known;
 mod metadata;
 pub mod mint;
 mod oauth;
+mod person;
+mod public;
 mod refused;
+mod session;
 
 use shared::boot::{Invocation, Routes};
 use shared::clock::Clock;
@@ -23,7 +26,7 @@ use shared::entropy::Entropy;
 use shared::http::{Request, Response};
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 use shared::problem::{Code, Problem};
-use shared::trust::{Accepts, Trust};
+use shared::trust::{Accepts, Foreign, Trust};
 
 use binding::Bindings;
 use config::Settings;
@@ -40,6 +43,7 @@ pub struct Token<D, S, R, C, E> {
     keys: KeyDocument<R, C>,
     accepts: Accepts,
     trust: Trust<R, C>,
+    foreign: Foreign<R, C>,
     inbox: R,
     entropy: E,
     bindings: Bindings,
@@ -57,10 +61,11 @@ where
     pub fn new(settings: Settings, database: D, signer: S, reader: R, clock: C, entropy: E) -> Self {
         let keys = KeyDocument::new(reader.clone(), clock.clone());
         let trust = Trust::new(reader.clone(), clock.clone());
+        let foreign = Foreign::new(reader.clone(), clock.clone());
         let accepts = Accepts { issuer: settings.issuer.clone(), audience: settings.audience.clone() };
         let (inbox, bindings) = (reader.clone(), Bindings::new(&settings.issuer));
         let mint = Mint::new(settings.clone(), signer, reader, clock, entropy.clone());
-        Self { settings, database, mint, keys, accepts, trust, inbox, entropy, bindings }
+        Self { settings, database, mint, keys, accepts, trust, foreign, inbox, entropy, bindings }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Small honest fakes for the ports of shared.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test kit may fail loudly")]
 
+pub mod access;
 pub mod clients;
 pub mod clock;
 pub mod data_keys;
@@ -10,6 +11,7 @@ pub mod objects;
 pub mod trust_bucket;
 pub mod wrapping;
 
+pub use access::Team;
 pub use clients::Registry;
 pub use clock::FixedClock;
 pub use files::Files;
