@@ -315,7 +315,10 @@ mod tests {
             ("keys at an address", with(access(), "jwks_url", json!("https://169.254.169.254/certs"))),
             ("the same id again", access()),
             ("an audience that is empty", with(with(access(), "kind", json!("generic")), "audience", json!(""))),
-            ("another algorithm than GitHub's", with(with(sts(), "kind", json!("github-actions")), "algorithms", json!(["ES384"]))),
+            (
+                "another algorithm than GitHub's",
+                with(with(sts(), "kind", json!("github-actions")), "algorithms", json!(["ES384"])),
+            ),
             ("an algorithm STS does not have", with(sts(), "algorithms", json!(["ES256"]))),
             ("a workload for somebody else", with(sts(), "audience", json!("https://other.example"))),
             ("a workload for nobody", with(sts(), "audience", json!(""))),
@@ -327,7 +330,8 @@ mod tests {
         ] {
             assert!(Profiles::parse(&json!({ "profiles": [access(), entry] })).is_err(), "{what}");
         }
-        let twice = json!({ "profiles": [sts(), with(with(sts(), "id", json!("sts-2")), "kind", json!("kubernetes"))] });
+        let twice =
+            json!({ "profiles": [sts(), with(with(sts(), "id", json!("sts-2")), "kind", json!("kubernetes"))] });
         for body in [json!([]), json!({}), json!({ "profiles": {} }), twice] {
             assert!(Profiles::parse(&body).is_err(), "{body}");
         }

@@ -41,6 +41,8 @@ migrations! {
     "0008_signing_keys",
     "0009_proofs",
     "0010_federation",
+    "0011_people",
+    "0012_sessions",
 }
 
 /// A migration as the database remembers it.

@@ -75,7 +75,7 @@ where
             Claimed::Issuer(issuer) => {
                 let named = named.ok_or_else(|| refused(Error::INVALID_CLIENT, "client_id_missing"))?;
                 let client_id = ClientId::parse(named).map_err(|_| refused(Error::INVALID_CLIENT, "client_unknown"))?;
-                let workload = self.issuers.workload(assertion, &issuer, &self.settings.issuer).await;
+                let workload = self.foreign.workload(assertion, &issuer, &self.settings.issuer).await;
                 let workload = workload.map_err(|refusal| match refusal {
                     trust::Refusal::Credential(reason) => refused(Error::INVALID_CLIENT, reason.as_str()),
                     trust::Refusal::Stale(_) => refused(Error::TEMPORARILY_UNAVAILABLE, refusal.as_str()),
@@ -112,6 +112,21 @@ where
             (Some(client), Some((version, refused))) if client.version == version => Err(refused),
             (Some(client), _) => act(client).await,
         }
+    }
+
+    /// The client that asks, where it proves itself; uses nothing up.
+    pub(crate) async fn authenticated(
+        &self,
+        request: &Request,
+        form: &Form,
+        at: Timestamp,
+    ) -> Result<Arc<Client>, Refused> {
+        let presented = self.presented(request, form, at).await?;
+        let prove = |client: Arc<Client>| {
+            let proven = presented.prove(&client, &self.settings.issuer);
+            async move { proven.map(|_| client) }
+        };
+        self.as_client(&presented, prove).await
     }
 }
 

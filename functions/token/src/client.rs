@@ -26,7 +26,9 @@ pub struct Client {
     pub ttl: i64,
     /// Changes with every change of the row.
     pub version: i64,
-    /// The keys its own assertions are verified with, if it has any.
+    /// Whether it can prove nothing about itself, and so acts for people only.
+    pub public: bool,
+    /// The keys its own assertions are verified with; of a public client none.
     pub keys: KeySet,
     /// The workloads that are it.
     pub federation: Vec<Rule>,
@@ -86,6 +88,10 @@ pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Cli
     }
     let allowed = |a: &Algorithm| row.algorithms.iter().any(|name| name == a.as_str());
     let algorithms: Vec<_> = ASSERTION_ALGORITHMS.into_iter().filter(allowed).collect();
+    let public = row.algorithms == ["none"];
+    if public && !row.dpop {
+        return Err(wrong("api.client_for_token"));
+    }
     let keyless = row.jwks.get("keys").and_then(Value::as_array).is_some_and(Vec::is_empty);
     let keys = || if keyless { Some(KeySet::none()) } else { KeySet::parse(&row.jwks, &algorithms).ok() };
     let client = || {
@@ -96,6 +102,7 @@ pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Cli
             dpop: row.dpop,
             ttl: row.ttl_seconds.clamp(1, jwt::MAX_ACCESS_LIFE),
             version: row.version,
+            public,
             keys: keys()?,
             federation: row.federation.iter().map(Rule::stored).collect::<Result<_, _>>().ok()?,
         })

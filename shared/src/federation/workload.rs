@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::keys::IssuerKeys;
 use super::terms::{SERVICE_ACCOUNT, SPIFFE, Terms, account_of_role, domain_of, is_spiffe_id};
 use crate::clock::Timestamp;
 use crate::issuer::{IssuerKind, Profile};
 use crate::jwt::compact::Compact;
 use crate::jwt::{FUTURE_SKEW, Reason, bounded, date, text};
 use crate::name::{ClientId, IssuerId};
+use crate::trust::IssuerKeys;
 
 /// The longest value of a claim that tells workloads apart, in bytes.
 const LONGEST_CLAIM: usize = 2_048;
@@ -100,7 +100,7 @@ pub fn verify(
     if named != profile.issuer() {
         return Err(Reason::WrongIssuer);
     }
-    let key = parsed.verify(keys.of(terms.usage).ok_or(Reason::UnknownKey)?)?;
+    let key = parsed.verify(keys.of(terms.usage))?;
     if !profile.algorithms().contains(&key.algorithm) {
         return Err(Reason::WrongAlgorithm);
     }
@@ -156,7 +156,8 @@ fn selectors(kind: IssuerKind, claims: &Map<String, Value>) -> Result<BTreeMap<&
         IssuerKind::AwsSts => {
             let role = text(claims, "sub")?;
             let sts = object(claims, "https://sts.amazonaws.com/")?;
-            if account_of_role(role).is_none_or(|account| sts.get("aws_account").and_then(Value::as_str) != Some(account))
+            if account_of_role(role)
+                .is_none_or(|account| sts.get("aws_account").and_then(Value::as_str) != Some(account))
             {
                 return Err(Reason::BadClaims);
             }

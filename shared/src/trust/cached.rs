@@ -21,7 +21,7 @@ const EARLY: i64 = 30_000;
 /// The object is older than it may be, or was never loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stale(
-    /// The object's key.
+    /// The object's key, or what the keys of its kind begin with.
     pub &'static str,
 );
 

@@ -4,11 +4,11 @@
 //! again within one short window, what cannot be read serves as last good for its declared time, and past that nobody passes.
 
 mod cached;
-mod issuers;
+mod foreign;
 mod objects;
 
 pub use cached::{Cached, Stale};
-pub use issuers::Issuers;
+pub use foreign::{Foreign, IssuerKeys};
 pub use objects::{KeyState, Making, OwnKeys, Revocations, SigningKey, SigningState};
 
 use std::sync::Arc;

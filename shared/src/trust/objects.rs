@@ -73,7 +73,7 @@ impl Revocations {
             || before(&self.epochs.client_id, &token.client_id)
             || before(&self.epochs.tenant, token.tenant.as_str())
             || token.session.as_deref().is_some_and(|sid| before(&self.epochs.sid, sid))
-            || token.device.as_deref().is_some_and(|device| before(&self.epochs.device, device))
+            || token.device.as_ref().is_some_and(|device| before(&self.epochs.device, &device.id))
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::*;
+use crate::device::Device;
 use crate::jwt::Kind;
-use crate::name::Tenant;
+use crate::name::{Groups, Tenant};
 use crate::port::{Fault, FaultKind, Read};
 use crate::scope::Scopes;
 
@@ -174,8 +175,9 @@ fn a_token_is_hit_by_any_of_its_values_at_or_before_the_epoch() {
         tenant: Tenant::parse("acme").unwrap(),
         kind: Kind::Machine,
         session: Some("sid".into()),
+        groups: Groups::default(),
         thumbprint: None,
-        device: Some("d".into()),
+        device: Some(Device::parse(&json!({"id":"d","source":"s","checked_at":1})).unwrap()),
     };
     for (body, hit) in [
         (json!({}), false),

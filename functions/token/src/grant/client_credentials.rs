@@ -16,6 +16,7 @@ use crate::client::{self, Client};
 use crate::form::Form;
 use crate::mint::Claims;
 use crate::oauth::Error;
+use crate::public;
 use crate::refused::Refused;
 
 impl<D, S, R, C, E> Token<D, S, R, C, E>
@@ -27,6 +28,11 @@ where
     E: Entropy + Clone,
 {
     pub(super) async fn client_credentials(&self, request: &Request, form: &Form) -> Result<Response, Refused> {
+        if !public::is_authenticated(request, form)
+            && let Some(client) = public::named(&self.database, form).await?
+        {
+            return Err(Refused::from(Error::UNAUTHORIZED_CLIENT).of(&client));
+        }
         let presented = self.presented(request, form, self.mint.now()).await?;
         self.as_client(&presented, |client| self.credentials_of(client, &presented, request, form)).await
     }
@@ -57,6 +63,10 @@ where
             scopes: &scopes,
             thumbprint,
             ttl: client.ttl,
+            session: None,
+            groups: None,
+            device: None,
+            not_after: None,
         };
         let minted = self.mint.mint(&claims).await.map_err(of(&client))?;
         first_use(client::consume(&self.database, &client, &used, proof.as_ref(), now).await?, &client)?;
