@@ -8,10 +8,12 @@ pub(crate) mod compact;
 use serde_json::{Map, Value};
 
 use self::compact::Compact;
+use crate::access;
 use crate::clock::Timestamp;
+use crate::device::Device;
 use crate::dpop::Flaw;
 use crate::jwks::KeySet;
-use crate::name::{ClientId, Tenant};
+use crate::name::{ClientId, Groups, Tenant};
 use crate::scope::Scopes;
 
 /// The longest token that is read, in bytes.
@@ -65,6 +67,8 @@ pub enum Reason {
     AssertionRequired,
     /// The proof of possession that a bound token demands (RFC 9449) is not what it must be.
     Proof(Flaw),
+    /// The Access assertion that must come along is not what it must be.
+    Assertion(access::Flaw),
 }
 
 impl Reason {
@@ -90,6 +94,7 @@ impl Reason {
             Self::UnsupportedRestriction => "token_unsupported_restriction",
             Self::AssertionRequired => "assertion_required",
             Self::Proof(flaw) => flaw.as_str(),
+            Self::Assertion(flaw) => flaw.as_str(),
         }
     }
 }
@@ -136,10 +141,12 @@ pub struct AccessToken {
     pub kind: Kind,
     /// `sid`, humans only
     pub session: Option<String>,
+    /// `groups`, humans only
+    pub groups: Groups,
     /// `cnf.jkt`, when bound
     pub thumbprint: Option<String>,
-    /// `device.id`
-    pub device: Option<String>,
+    /// `device`, where its posture was known
+    pub device: Option<Device>,
 }
 
 /// Verifies an access token of our own issuer.
@@ -189,8 +196,9 @@ pub fn access_token(
         tenant: Tenant::parse(text(claims, "tenant")?).map_err(|_| Reason::BadClaims)?,
         kind,
         session: optional(claims, "sid")?,
+        groups: groups(claims, kind)?,
         thumbprint: confirmation(claims)?,
-        device: device_id(claims)?,
+        device: claims.get("device").map(Device::parse).transpose().map_err(|_| Reason::BadClaims)?,
     })
 }
 
@@ -300,10 +308,12 @@ fn confirmation(claims: &Map<String, Value>) -> Result<Option<String>, Reason> {
     }
 }
 
-fn device_id(claims: &Map<String, Value>) -> Result<Option<String>, Reason> {
-    let Some(device) = claims.get("device") else { return Ok(None) };
-    let device = device.as_object().ok_or(Reason::BadClaims)?;
-    optional(device, "id")
+/// The groups of a person; a machine has none to be in.
+fn groups(claims: &Map<String, Value>, kind: Kind) -> Result<Groups, Reason> {
+    let Some(listed) = claims.get("groups") else { return Ok(Groups::default()) };
+    let names: Option<Vec<&str>> = listed.as_array().and_then(|listed| listed.iter().map(Value::as_str).collect());
+    let names = names.filter(|_| kind == Kind::Human).ok_or(Reason::BadClaims)?;
+    Groups::of(names).map_err(|_| Reason::BadClaims)
 }
 
 #[cfg(test)]

@@ -3,16 +3,19 @@
 //! Nothing here links an AWS SDK or a database driver, and nothing reads the clock, the environment or randomness except
 //! through [`clock`], [`config`] and [`entropy`].
 
+pub mod access;
 pub mod audit;
 pub mod blind_index;
 pub mod boot;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod device;
 pub mod digest;
 pub mod dpop;
 pub mod encoding;
 pub mod entropy;
+pub mod federation;
 pub mod gate;
 pub mod http;
 pub mod issuer;

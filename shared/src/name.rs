@@ -77,6 +77,53 @@ fn is_issuer_id(text: &str) -> bool {
 }
 
 name!(
+    /// A group of people as tokens say it: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
+    Group,
+    "group",
+    is_client_id
+);
+
+/// The groups of one person: at most [`Groups::MOST`], and [`Groups::MAX_LENGTH`] bytes of names, each once.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Groups(Vec<Group>);
+
+impl Groups {
+    /// The most groups of one person.
+    pub const MOST: usize = 32;
+    /// The longest list, in bytes of the names: a token has to pass in one header.
+    pub const MAX_LENGTH: usize = 1024;
+
+    /// Checks the names and their number.
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, Malformed> {
+        let mut groups: Vec<Group> = Vec::new();
+        for name in names {
+            let group = Group::parse(name)?;
+            if groups.contains(&group) || groups.len() == Self::MOST {
+                return Err(Malformed("groups"));
+            }
+            groups.push(group);
+        }
+        let length: usize = groups.iter().map(|group| group.as_str().len()).sum();
+        if length > Self::MAX_LENGTH { Err(Malformed("groups")) } else { Ok(Self(groups)) }
+    }
+
+    /// The names, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(Group::as_str)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this one is among them.
+    pub fn holds(&self, name: &str) -> bool {
+        self.iter().any(|held| held == name)
+    }
+}
+
+name!(
     /// A path of SSM parameters: `/portcullis/signing/prod`. At most ten levels of `[A-Za-z0-9_.-]+` and 256 characters, no
     /// slash at the end, and nothing under the prefixes `aws` and `ssm`, which AWS keeps for itself.
     ParameterPath,
@@ -137,6 +184,17 @@ mod tests {
         }
         for bad in ["", "-a", "Acme", "a_b", "a/b", "a b", "é", &"a".repeat(49)] {
             assert_eq!(Tenant::parse(bad), Err(Malformed("tenant")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_person_is_in_a_bounded_number_of_groups_each_once() {
+        let named = |count: usize, length: usize| (0..count).map(|n| format!("{n:0length$}")).collect::<Vec<_>>();
+        let groups = |names: &[String]| Groups::of(names.iter().map(String::as_str));
+        assert!(groups(&named(32, 32)).is_ok() && groups(&[]).is_ok_and(|none| none.is_empty()));
+        for bad in [named(33, 4), named(17, 64), vec!["a".into(), "a".into()], vec![String::new()], vec!["a b".into()]]
+        {
+            assert!(groups(&bad).is_err(), "{bad:?}");
         }
     }
 

@@ -67,6 +67,38 @@ impl Scopes {
             None => self.allows(scope),
         })
     }
+
+    /// What both grant: no more than either, and nothing that another one of the result grants as well.
+    ///
+    /// Fails where it is longer than [`MAX_LENGTH`]: nobody may be granted half of what he is told.
+    pub fn meet(&self, other: &Scopes) -> Result<Scopes, Malformed> {
+        let mut met: Vec<String> = Vec::new();
+        for mine in self.iter() {
+            for theirs in other.iter() {
+                met.extend(both(mine, theirs).filter(|scope| !met.contains(scope)));
+            }
+        }
+        let granted_by_another = |scope: &String| {
+            let one = Scopes(vec![scope.clone()]);
+            met.iter().any(|wider| wider != scope && Scopes(vec![wider.clone()]).grants(&one))
+        };
+        let narrow: Vec<String> = met.iter().filter(|scope| !granted_by_another(scope)).cloned().collect();
+        Self::parse(&narrow.join(" "))
+    }
+}
+
+/// The scope that stands for what both grant; a `*` gives way to a name.
+fn both(one: &str, other: &str) -> Option<String> {
+    let part = |one: &str, other: &str| match (one, other) {
+        ("*", named) | (named, "*") => Some(named.to_owned()),
+        _ => (one == other).then(|| one.to_owned()),
+    };
+    match (column_scope(one), column_scope(other)) {
+        (Some((o1, t1, c1)), Some((o2, t2, c2))) if o1 == o2 => {
+            Some(format!("fields:{o1}:{}.{}", part(t1, t2)?, part(c1, c2)?))
+        }
+        _ => (one == other).then(|| one.to_owned()),
+    }
 }
 
 impl fmt::Display for Scopes {
@@ -127,6 +159,33 @@ mod tests {
         assert!(held.allows_column("encrypt", "anything", "at_all"));
         assert!(held.allows_column("index", "users", "ssn") && !held.allows_column("index", "cards", "ssn"));
         assert!(held.allows_operation("decrypt") && !held.allows_operation("export"));
+    }
+
+    #[test]
+    fn what_two_grant_is_no_more_than_either_grants() {
+        for (one, other, met) in [
+            ("files:read app", "app files:write", "app"),
+            ("files:read", "files:write", ""),
+            ("", "app", ""),
+            ("fields:encrypt:*.*", "fields:encrypt:users.email", "fields:encrypt:users.email"),
+            ("fields:encrypt:users.*", "fields:encrypt:*.email", "fields:encrypt:users.email"),
+            ("fields:encrypt:*.*", "fields:decrypt:*.*", ""),
+            ("fields:encrypt:users.*", "fields:encrypt:cards.*", ""),
+            (
+                "fields:encrypt:*.* fields:encrypt:users.*",
+                "fields:encrypt:users.email fields:encrypt:*.*",
+                "fields:encrypt:*.*",
+            ),
+            ("files:read:tenant", "files:read", ""),
+        ] {
+            assert_eq!(scopes(one).meet(&scopes(other)).unwrap().to_string(), met, "{one} and {other}");
+            let back = scopes(other).meet(&scopes(one)).unwrap();
+            assert!(scopes(one).grants(&back) && scopes(other).grants(&back));
+        }
+        let many = |of: fn(u32) -> String| scopes(&(0..20).map(of).collect::<Vec<_>>().join(" "));
+        let (rows, columns) =
+            (many(|n| format!("fields:index:t{n:02}.*")), many(|n| format!("fields:index:*.c{n:02}")));
+        assert!(rows.meet(&columns).is_err(), "four hundred scopes fit in no token");
     }
 
     #[test]

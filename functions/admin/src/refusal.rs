@@ -41,12 +41,25 @@ pub enum Code {
     InvalidTime,
     /// `id` does not match `[a-z0-9][a-z0-9-]{0,47}`, or is `own`.
     InvalidIssuerId,
-    /// `issuer` is no https URL without query.
+    /// `issuer` is no https URL without query, or for SPIFFE not `spiffe://` and a trust domain.
     InvalidIssuer,
-    /// `audience` is not 1–255 printable ASCII characters, or for Cloudflare Access not the application's 64-digit tag.
+    /// `audience` is not 1–255 printable ASCII characters, for Cloudflare Access not the application's 64-digit tag, or given for an
+    /// issuer of workloads.
     InvalidAudience,
     /// `jwks_url` is no https URL.
     InvalidJwksUrl,
+    /// `token_endpoint_auth_method` is neither `private_key_jwt` nor `none`.
+    InvalidAuthMethod,
+    /// A public client's tokens must be bound to a key.
+    InvalidDpop,
+    /// `match` is none of `subject`, `email`, `domain` and `group`.
+    InvalidMatch,
+    /// `groups` holds a name outside `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, one twice, or more than 32 or 1,024 bytes of them.
+    InvalidGroups,
+    /// Another tenant has a row for the same issuer, kind and value.
+    IdentityTaken,
+    /// The tenant has no such row.
+    IdentityUnknown,
     /// There is no such tenant.
     TenantUnknown,
     /// The client id belongs to another tenant.
@@ -59,6 +72,12 @@ pub enum Code {
     IssuerLimit,
     /// There is no such issuer.
     IssuerUnknown,
+    /// `federation` is empty, repeats a rule, holds over 16, or one that does not name one issuer and exact values of its kind.
+    InvalidFederation,
+    /// A rule of `federation` names an issuer that is not there, or values of another kind of issuer.
+    FederationIssuerUnknown,
+    /// A workload of `federation` could be another client as well.
+    FederationTaken,
     /// `kid` is not 43 characters of base64url.
     InvalidKid,
     /// There is no such signing key, or none is active.
@@ -92,12 +111,21 @@ impl Code {
             Self::InvalidIssuer => "invalid_issuer",
             Self::InvalidAudience => "invalid_audience",
             Self::InvalidJwksUrl => "invalid_jwks_url",
+            Self::InvalidAuthMethod => "invalid_auth_method",
+            Self::InvalidDpop => "invalid_dpop",
+            Self::InvalidMatch => "invalid_match",
+            Self::InvalidGroups => "invalid_groups",
+            Self::IdentityTaken => "identity_taken",
+            Self::IdentityUnknown => "identity_unknown",
             Self::TenantUnknown => "tenant_unknown",
             Self::ClientIdTaken => "client_id_taken",
             Self::ClientUnknown => "client_unknown",
             Self::IssuerTaken => "issuer_taken",
             Self::IssuerLimit => "issuer_limit",
             Self::IssuerUnknown => "issuer_unknown",
+            Self::InvalidFederation => "invalid_federation",
+            Self::FederationIssuerUnknown => "federation_issuer_unknown",
+            Self::FederationTaken => "federation_taken",
             Self::InvalidKid => "invalid_kid",
             Self::SigningKeyUnknown => "signing_key_unknown",
             Self::NobodySigns => "nobody_signs",

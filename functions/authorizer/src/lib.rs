@@ -9,14 +9,17 @@
 //!
 //! A token that is bound to a key passes only with a proof of that key over this very request (RFC 9449).
 //!
-//! Not here yet: Access assertions, device posture and Cedar policies. A human's token is refused, as is a route that demands an
-//! assertion.
+//! A person's token passes only beside a valid Access assertion of the same person, and a machine's on a route that demands one beside a
+//! service's. A `TOKEN` event has no place for one, so no person passes in it.
+//!
+//! Not here yet: device posture and Cedar policies.
 
 pub mod config;
 pub mod event;
 pub mod routes;
 
 use serde_json::Value;
+use shared::access::{self, Assertion, Flaw};
 use shared::audit::Line;
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::Clock;
@@ -24,7 +27,7 @@ use shared::credential::presented;
 use shared::dpop::Possession;
 use shared::jwt::{AccessToken, Kind, Reason};
 use shared::port::ObjectReader;
-use shared::trust::{Accepts, Refusal, Trust};
+use shared::trust::{Accepts, Foreign, Refusal, Trust};
 
 use event::{Effect, Request, Shape, policy, simple};
 use routes::Access;
@@ -33,6 +36,7 @@ use routes::Access;
 pub struct Authorizer<R, C> {
     accepts: Accepts,
     trust: Trust<R, C>,
+    foreign: Foreign<R, C>,
     possession: Possession,
 }
 
@@ -57,11 +61,12 @@ pub enum Decision {
     },
 }
 
-impl<R: ObjectReader, C: Clock> Authorizer<R, C> {
+impl<R: ObjectReader + Clone, C: Clock + Clone> Authorizer<R, C> {
     /// An authorizer that reads the trust objects through `reader`; nothing is read yet.
     pub fn new(accepts: Accepts, reader: R, clock: C) -> Self {
         let possession = Possession::new(&accepts.issuer);
-        Self { accepts, trust: Trust::new(reader, clock), possession }
+        let foreign = Foreign::new(reader.clone(), clock.clone());
+        Self { accepts, trust: Trust::new(reader, clock), foreign, possession }
     }
 
     /// Decides one request.
@@ -76,15 +81,11 @@ impl<R: ObjectReader, C: Clock> Authorizer<R, C> {
         self.possession
             .check(&token, &presented, &request.headers, place, self.trust.now())
             .map_err(|flaw| Refusal::Credential(Reason::Proof(flaw)))?;
-        if token.kind == Kind::Human {
-            return Err(Refusal::Credential(Reason::AssertionRequired));
-        }
-        let Some(route) = request.route() else {
+        let route = request.route();
+        self.vouched(request, &token, route.map_or(Access::ByToken, |route| route.access)).await?;
+        let Some(route) = route else {
             return Ok(Decision::Deny { token, reason: "unknown_route" });
         };
-        if route.access == Access::Required {
-            return Err(Refusal::Credential(Reason::AssertionRequired));
-        }
         let Some(path) = route.fill(&request.path) else {
             return Ok(Decision::Deny { token, reason: "unsafe_path" });
         };
@@ -93,9 +94,25 @@ impl<R: ObjectReader, C: Clock> Authorizer<R, C> {
         }
         Ok(Decision::Allow { token, action: route.action, path })
     }
+
+    /// Whether Access vouches for who holds the token, where that is demanded.
+    async fn vouched(&self, request: &Request, token: &AccessToken, access: Access) -> Result<(), Refusal> {
+        let flawed = |flaw| Refusal::Credential(Reason::Assertion(flaw));
+        let presented = access::header(&request.headers).map_err(flawed)?;
+        if token.kind == Kind::Machine && access == Access::ByToken {
+            return Ok(());
+        }
+        let presented = presented.ok_or_else(|| flawed(Flaw::Missing))?;
+        let agrees = match (token.kind, self.foreign.access(presented).await?) {
+            (Kind::Human, Assertion::Person(person)) => person.token_subject() == token.subject,
+            (Kind::Machine, Assertion::Service(_)) => true,
+            _ => false,
+        };
+        if agrees { Ok(()) } else { Err(flawed(Flaw::OfAnother)) }
+    }
 }
 
-impl<R: ObjectReader, C: Clock> Handler for Authorizer<R, C> {
+impl<R: ObjectReader + Clone, C: Clock + Clone> Handler for Authorizer<R, C> {
     async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
         let line = || Line::new("authorizer", "request").request(&invocation.request_id);
         let Ok(request) = Request::parse(&event) else {

@@ -1,13 +1,14 @@
 //! The OAuth 2 token endpoint and its siblings: who asks is proven by a signed assertion, and what is handed out is a
 //! signed token that lives for minutes. Nothing secret is stored for it.
 //!
-//! Here: `client_credentials` with `private_key_jwt` (RFC 6749, 7521, 7523), tokens bound to a key by DPoP with a nonce
-//! (RFC 9449), revocation (RFC 7009), introspection (RFC 7662), metadata (RFC 8414) and the key set.
-//! Not here yet: the human exchange and refresh; neither is advertised.
+//! Here: `client_credentials` with `private_key_jwt` or a workload's assertion of its own platform (RFC 6749, 7521, 7523), tokens
+//! bound to a key by DPoP with a nonce (RFC 9449), people's sessions by token exchange (RFC 8693) and refresh, revocation (RFC 7009),
+//! introspection (RFC 7662), metadata (RFC 8414) and the key set.
 
 mod authentication;
 mod binding;
 pub mod client;
+mod clients;
 pub mod config;
 mod form;
 mod grant;
@@ -15,7 +16,10 @@ mod known;
 mod metadata;
 pub mod mint;
 mod oauth;
+mod person;
+mod public;
 mod refused;
+mod session;
 
 use shared::boot::{Invocation, Routes};
 use shared::clock::Clock;
@@ -23,9 +27,10 @@ use shared::entropy::Entropy;
 use shared::http::{Request, Response};
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 use shared::problem::{Code, Problem};
-use shared::trust::{Accepts, Trust};
+use shared::trust::{Accepts, Foreign, Trust};
 
 use binding::Bindings;
+use clients::Clients;
 use config::Settings;
 use metadata::KeyDocument;
 use mint::Mint;
@@ -40,6 +45,8 @@ pub struct Token<D, S, R, C, E> {
     keys: KeyDocument<R, C>,
     accepts: Accepts,
     trust: Trust<R, C>,
+    foreign: Foreign<R, C>,
+    clients: Clients,
     inbox: R,
     entropy: E,
     bindings: Bindings,
@@ -57,10 +64,12 @@ where
     pub fn new(settings: Settings, database: D, signer: S, reader: R, clock: C, entropy: E) -> Self {
         let keys = KeyDocument::new(reader.clone(), clock.clone());
         let trust = Trust::new(reader.clone(), clock.clone());
+        let foreign = Foreign::new(reader.clone(), clock.clone());
+        let clients = Clients::default();
         let accepts = Accepts { issuer: settings.issuer.clone(), audience: settings.audience.clone() };
         let (inbox, bindings) = (reader.clone(), Bindings::new(&settings.issuer));
         let mint = Mint::new(settings.clone(), signer, reader, clock, entropy.clone());
-        Self { settings, database, mint, keys, accepts, trust, inbox, entropy, bindings }
+        Self { settings, database, mint, keys, accepts, trust, foreign, clients, inbox, entropy, bindings }
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::PoisonError;
 
 use serde_json::{Value, json};
 use shared::clock::{Clock, Timestamp};
+use shared::device::Device;
 use shared::encoding::base64url;
 use shared::entropy::{Entropy, uuid_v7};
 use shared::jwt::{self, Kind};
-use shared::name::Tenant;
+use shared::name::{Groups, Tenant};
 use shared::port::{Fault, FaultKind, ObjectReader, Signer};
 use shared::scope::Scopes;
 use shared::secret::SecretString;
@@ -38,6 +39,14 @@ pub struct Claims<'a> {
     pub thumbprint: Option<&'a str>,
     /// The longest life it may have, in seconds.
     pub ttl: i64,
+    /// `sid`: the session, of a person.
+    pub session: Option<&'a str>,
+    /// `groups`, of a person.
+    pub groups: Option<&'a Groups>,
+    /// `device`, where its posture is known.
+    pub device: Option<&'a Device>,
+    /// When it must have ended at the latest: what it was given for does not last longer.
+    pub not_after: Option<Timestamp>,
 }
 
 /// A signed token and what the answer says about it.
@@ -46,6 +55,8 @@ pub struct Minted {
     pub token: SecretString,
     /// Its id, for the log.
     pub jti: String,
+    /// `iat`
+    pub issued_at: Timestamp,
     /// Its life in seconds.
     pub expires_in: i64,
     /// The key that signed it.
@@ -83,7 +94,11 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         let algorithm = self.settings.algorithm;
         let key = state.active(algorithm).ok_or_else(|| Fault::new(FaultKind::Unavailable, "trust", "active-key"))?;
         let now = self.clock.now();
-        let expires_in = claims.ttl.min(DEFAULT_TTL);
+        let left = claims.not_after.map_or(i64::MAX, |end| end.seconds() - now.seconds());
+        let expires_in = claims.ttl.min(DEFAULT_TTL).min(left);
+        if expires_in < 1 {
+            return Err(Fault::new(FaultKind::Conflict, "mint", "ended-meanwhile"));
+        }
         let jti = uuid_v7(now, &self.entropy).to_string();
         let header = json!({"alg": algorithm.as_str(), "typ": "at+jwt", "kid": key.kid});
         let claims = self.claims(claims, &jti, now.seconds(), expires_in);
@@ -92,7 +107,7 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         let signature = self.signer.sign(&key.key, algorithm, signed.as_bytes()).await?;
         let token = SecretString::new(format!("{signed}.{}", base64url(&signature)));
         self.prove(&key.kid, &token, now).await?;
-        Ok(Minted { token, jti, expires_in, kid: key.kid.clone() })
+        Ok(Minted { token, jti, issued_at: Timestamp::from_seconds(now.seconds()), expires_in, kid: key.kid.clone() })
     }
 
     fn claims(&self, claims: &Claims<'_>, jti: &str, iat: i64, expires_in: i64) -> Value {
@@ -101,8 +116,15 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
             "iat": iat, "exp": iat + expires_in, "jti": jti, "scope": claims.scopes.to_string(),
             "tenant": claims.tenant.as_str(), "kind": claims.kind.as_str(),
         });
-        if let (Some(thumbprint), Some(members)) = (claims.thumbprint, said.as_object_mut()) {
-            members.insert("cnf".to_owned(), json!({ "jkt": thumbprint }));
+        let groups = claims.groups.filter(|groups| !groups.is_empty());
+        let further = [
+            ("cnf", claims.thumbprint.map(|thumbprint| json!({ "jkt": thumbprint }))),
+            ("sid", claims.session.map(|session| json!(session))),
+            ("groups", groups.map(|groups| groups.iter().collect())),
+            ("device", claims.device.map(Device::to_value)),
+        ];
+        if let Some(members) = said.as_object_mut() {
+            members.extend(further.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         }
         said
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::jwt::Kind;
-use crate::name::Tenant;
+use crate::name::{Groups, Tenant};
 use crate::scope::Scopes;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
@@ -89,6 +89,7 @@ fn bound_to(thumbprint: Option<String>) -> AccessToken {
         tenant: Tenant::parse("acme").unwrap(),
         kind: Kind::Machine,
         session: None,
+        groups: Groups::default(),
         thumbprint,
         device: None,
     }

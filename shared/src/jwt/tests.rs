@@ -52,6 +52,14 @@ fn claims() -> Value {
         "scope":"files:read files:write","tenant":"acme","kind":"machine"})
 }
 
+fn human() -> Value {
+    with(claims(), "kind", json!("human"))
+}
+
+fn device() -> Value {
+    json!({"id":"d1","source":"cloudflare","checked_at":NOW.seconds()})
+}
+
 fn with(mut base: Value, member: &str, value: Value) -> Value {
     base[member] = value;
     base
@@ -67,12 +75,26 @@ fn check(issuer: &Issuer, token: &str) -> Result<AccessToken, Reason> {
 }
 
 #[test]
+fn a_persons_token_says_its_groups() {
+    let issuer = Issuer::new("k1");
+    let claims = with(with(human(), "groups", json!(["staff", "ops.eu"])), "sid", json!("s1"));
+    let token = check(&issuer, &issuer.sign(&header(), &claims)).unwrap();
+    assert_eq!((token.kind, token.session.as_deref()), (Kind::Human, Some("s1")));
+    assert_eq!(token.groups.iter().collect::<Vec<_>>(), ["staff", "ops.eu"]);
+    assert!(token.groups.holds("staff") && !token.groups.holds("Staff"));
+    assert_eq!(check(&issuer, &issuer.sign(&header(), &human())).unwrap().groups, Groups::default());
+}
+
+#[test]
 fn a_good_token_is_read_whole() {
     let issuer = Issuer::new("k1");
-    let claims = with(with(claims(), "cnf", json!({"jkt":"thumb"})), "device", json!({"id":"d1"}));
+    let claims = with(with(claims(), "cnf", json!({"jkt":"thumb"})), "device", device());
     let token = check(&issuer, &issuer.sign(&header(), &with(claims, "sid", json!("s1")))).unwrap();
     assert_eq!((token.subject.as_str(), token.tenant.as_str(), token.kid.as_str()), ("acme-backend", "acme", "k1"));
-    assert_eq!((token.thumbprint.as_deref(), token.device.as_deref()), (Some("thumb"), Some("d1")));
+    assert_eq!(
+        (token.thumbprint.as_deref(), token.device.map(|device| device.to_value())),
+        (Some("thumb"), Some(device()))
+    );
     assert_eq!((token.session.as_deref(), token.kind), (Some("s1"), Kind::Machine));
     assert_eq!(token.expires_at, NOW.plus_seconds(300));
     assert!(token.scopes.allows("files:write"));
@@ -169,6 +191,14 @@ fn every_claim_that_is_not_exact_is_refused() {
             Reason::UnsupportedRestriction,
         ),
         (with(claims(), "device", json!("d1")), bad),
+        (with(claims(), "device", json!({"id":"d1"})), bad),
+        (with(claims(), "device", with(device(), "risk", json!(1))), bad),
+        (with(claims(), "groups", json!(["staff"])), bad),
+        (with(human(), "groups", json!("staff")), bad),
+        (with(human(), "groups", json!([1])), bad),
+        (with(human(), "groups", json!(["a b"])), bad),
+        (with(human(), "groups", json!(["staff", "staff"])), bad),
+        (with(human(), "groups", json!((0..33).map(|n| format!("g{n}")).collect::<Vec<_>>())), bad),
         (with(claims(), "sid", json!(1)), bad),
     ] {
         assert_eq!(check(&issuer, &issuer.sign(&header(), &claims)), Err(reason), "{claims}");

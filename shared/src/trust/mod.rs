@@ -4,10 +4,12 @@
 //! again within one short window, what cannot be read serves as last good for its declared time, and past that nobody passes.
 
 mod cached;
+mod foreign;
 mod objects;
 mod revocations;
 
 pub use cached::{Cached, Stale};
+pub use foreign::{Foreign, IssuerKeys};
 pub use objects::{KeyState, Making, OwnKeys, SigningKey, SigningState};
 pub use revocations::{Revocations, Revoked};
 

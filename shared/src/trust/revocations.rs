@@ -122,7 +122,7 @@ impl Revocations {
             (Revoked::Client, Some(token.client_id.as_str())),
             (Revoked::Tenant, Some(token.tenant.as_str())),
             (Revoked::Session, token.session.as_deref()),
-            (Revoked::Device, token.device.as_deref()),
+            (Revoked::Device, token.device.as_ref().map(|device| device.id.as_str())),
         ];
         let until = |(kind, value): (Revoked, Option<&str>)| self.find(kind.mark(value?));
         values.into_iter().filter_map(until).any(|until| issued <= i64::from(until))

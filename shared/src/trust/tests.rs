@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::*;
+use crate::device::Device;
 use crate::jwt::Kind;
-use crate::name::Tenant;
+use crate::name::{Groups, Tenant};
 use crate::port::{Fault, FaultKind, Read};
 use crate::scope::Scopes;
 
@@ -96,8 +97,9 @@ fn token() -> AccessToken {
         tenant: Tenant::parse("acme").unwrap(),
         kind: Kind::Machine,
         session: Some("sid".into()),
+        groups: Groups::default(),
         thumbprint: None,
-        device: Some("d".into()),
+        device: Some(Device::parse(&json!({"id":"d","source":"s","checked_at":1})).unwrap()),
     }
 }
 

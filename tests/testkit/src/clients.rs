@@ -1,6 +1,8 @@
 //! Tenants, clients, issuers, revocations, signing keys and used assertions in memory, behind the same functions that Postgres offers to `token`,
 //! `admin` and `trust`.
 
+mod people;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,6 +25,7 @@ struct State {
     proofs: BTreeMap<(String, Vec<u8>), i64>,
     nonce_keys: Vec<(String, i64)>,
     signing: BTreeMap<String, Value>,
+    people: people::People,
     acts: Vec<Value>,
     calls: Vec<&'static str>,
     down: bool,
@@ -42,10 +45,17 @@ impl Registry {
         self.with(|state| state.tenants.insert(tenant.to_owned(), row));
     }
 
-    /// Adds or replaces a client row as `api.client_for_token` answers it, with its `client_id` and `tenant`.
-    pub fn add_client(&self, row: Value) {
-        let client_id = row.get("client_id").and_then(Value::as_str).unwrap_or_default().to_owned();
-        self.with(|state| state.clients.insert(client_id, row));
+    /// Adds or replaces a client row as `api.client_for_token` answers it, with its `client_id` and `tenant`. A row that is
+    /// replaced gets the next version.
+    pub fn add_client(&self, mut row: Value) {
+        let client_id = text(&row, "client_id");
+        self.with(|state| {
+            if let Some(held) = state.clients.get(&client_id) {
+                let version = version(held) + 1;
+                merge(&mut row, json!({ "version": version }));
+            }
+            state.clients.insert(client_id, row)
+        });
     }
 
     /// The rows of `admin_audit`, in order.
@@ -64,6 +74,16 @@ impl Registry {
             let single = state.revocations.iter().filter(|((kind, _), _)| kind == "jti");
             single.map(|((_, jti), (exp, _))| (jti.clone(), *exp)).collect()
         })
+    }
+
+    /// The sessions that ever began, by their ids, and why each ended where it did.
+    pub fn sessions(&self) -> Vec<(String, Option<&'static str>)> {
+        self.with(|state| state.people.ends())
+    }
+
+    /// How many proofs are remembered.
+    pub fn proofs(&self) -> usize {
+        self.with(|state| state.proofs.len())
     }
 
     /// How many assertion ids are remembered.
@@ -97,27 +117,30 @@ impl Database for Registry {
 
 impl State {
     fn call(&mut self, function: &str, parameters: &[Parameter]) -> Option<Value> {
-        use Parameter::{Bool, Bytes, Int, Json, OptionalText, Text, Texts};
+        use Parameter::{Bool, Bytes, Int, Json, OptionalBytes, OptionalText, Text, Texts};
         match (function, parameters) {
             ("api.client_for_token", [Text(client_id)]) => Some(self.client_for_token(client_id)),
             (
                 "api.consume_assertion",
-                [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now)],
-            ) => Some(self.consume(tenant, client, *version, hash, *expires, *now)),
+                [Text(tenant), Text(client), Int(version), OptionalBytes(hash), Int(expires), Int(now)],
+            ) => Some(self.consume(tenant, client, *version, hash.as_deref(), *expires, *now)),
             (
                 "api.consume_with_proof",
                 [
                     Text(tenant),
                     Text(client),
                     Int(version),
-                    Bytes(hash),
+                    OptionalBytes(hash),
                     Int(expires),
                     Int(now),
                     Text(jkt),
                     Bytes(proof),
                     Int(ends),
                 ],
-            ) => Some(self.consume_with_proof(tenant, client, *version, (hash, *expires), (jkt, proof, *ends), *now)),
+            ) => {
+                let once = (hash.as_deref(), *expires);
+                Some(self.consume_with_proof(tenant, client, *version, once, (jkt, proof, *ends), *now))
+            }
             ("api.nonce_keys", [Bytes(candidate), Int(now)]) => {
                 if self.nonce_keys.first().is_none_or(|(_, made)| *made <= now - 86_400_000) {
                     self.nonce_keys.insert(0, (hex(candidate), *now));
@@ -128,12 +151,21 @@ impl State {
             }
             (
                 "api.revoke_own",
-                [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now), Text(jti), Int(exp)],
+                [
+                    Text(tenant),
+                    Text(client),
+                    Int(version),
+                    OptionalBytes(hash),
+                    Int(expires),
+                    Int(now),
+                    Text(jti),
+                    Int(exp),
+                ],
             ) => {
                 if *exp > now / 1000 + 910 {
                     return None;
                 }
-                let consumed = self.consume(tenant, client, *version, hash, *expires, *now);
+                let consumed = self.consume(tenant, client, *version, hash.as_deref(), *expires, *now);
                 if text(&consumed, "outcome") != "ok" {
                     return Some(consumed);
                 }
@@ -166,14 +198,18 @@ impl State {
                     Bool(dpop),
                     Int(ttl),
                     Bool(enabled),
+                    Json(federation),
                 ],
             ) => {
+                let bound = self.bound(federation);
                 let row = json!({ "client_id": client_id, "tenant": tenant, "name": name, "jwks": jwks, "algorithms": algorithms,
-                    "scopes": scopes, "dpop": dpop, "ttl_seconds": ttl, "enabled": enabled });
+                    "federation": bound, "scopes": scopes, "dpop": dpop, "ttl_seconds": ttl, "enabled": enabled });
                 let holder = self.clients.get(client_id).map(|row| text(row, "tenant"));
                 let outcome = match holder {
                     _ if !self.tenants.contains_key(tenant) => "tenant_unknown",
                     Some(holder) if holder != *tenant => "client_id_taken",
+                    _ if bound.is_none() => "federation_issuer_unknown",
+                    _ if self.overlaps(client_id, &bound.unwrap_or_default()) => "federation_taken",
                     _ => store(&mut self.clients, client_id, row, *now),
                 };
                 if matches!(outcome, "created" | "updated") && !enabled {
@@ -181,8 +217,10 @@ impl State {
                 }
                 self.act(*now, operator, request, "client.put", client_id, outcome);
                 Some(match outcome {
-                    "tenant_unknown" | "client_id_taken" => json!({ "outcome": outcome }),
-                    _ => json!({ "outcome": outcome, "client": self.clients.get(client_id) }),
+                    "created" | "updated" | "unchanged" => {
+                        json!({ "outcome": outcome, "client": self.clients.get(client_id) })
+                    }
+                    _ => json!({ "outcome": outcome }),
                 })
             }
             ("api.client_disable", [Text(operator), Text(request), Int(now), Text(tenant), Text(client_id)]) => {
@@ -239,14 +277,15 @@ impl State {
                     Text(id),
                     Text(kind),
                     Text(issuer),
-                    Text(audience),
+                    OptionalText(audience),
                     Texts(algorithms),
                     Text(jwks_url),
                 ],
             ) => {
                 let row = json!({ "id": id, "kind": kind, "issuer": issuer, "audience": audience, "algorithms": algorithms,
                     "jwks_url": jwks_url });
-                let same = |held: &Value| text(held, "issuer") == *issuer && text(held, "audience") == *audience;
+                let same =
+                    |held: &Value| text(held, "issuer") == *issuer && held.get("audience") == row.get("audience");
                 let outcome = match self.issuers.get(id) {
                     _ if self.issuers.iter().any(|(other, held)| other != id && same(held)) => "issuer_taken",
                     None if self.issuers.len() >= 64 => "issuer_limit",
@@ -260,6 +299,7 @@ impl State {
             }
             ("api.issuer_remove", [Text(operator), Text(request), Int(now), Text(id)]) => {
                 let outcome = if self.issuers.remove(id).is_some() { "removed" } else { "issuer_unknown" };
+                self.people.forget_issuer(id);
                 self.act(*now, operator, request, "issuer.remove", id, outcome);
                 Some(json!({ "outcome": outcome }))
             }
@@ -267,7 +307,9 @@ impl State {
                 let published = |row: &Value| {
                     let mut row = row.clone();
                     if let Some(row) = row.as_object_mut() {
-                        row.retain(|name, _| !matches!(name.as_str(), "version" | "created_ms" | "updated_ms"));
+                        row.retain(|name, value| {
+                            !matches!(name.as_str(), "version" | "created_ms" | "updated_ms") && !value.is_null()
+                        });
                     }
                     row
                 };
@@ -342,7 +384,7 @@ impl State {
                 })
             }
             ("api.trust_snapshot", [Int(now)]) => Some(self.snapshot(*now)),
-            _ => None,
+            _ => self.people(function, parameters),
         }
     }
 
@@ -358,12 +400,36 @@ impl State {
         json!({ "outcome": "found", "client": row })
     }
 
-    fn consume(&mut self, tenant: &str, client: &str, seen: i64, hash: &[u8], expires: i64, now: i64) -> Value {
+    /// The rules as they are stored; none where an issuer is not there or of another kind.
+    fn bound(&self, rules: &Value) -> Option<Vec<Value>> {
+        let bound = |rule: &Value| {
+            let issuer = self.issuers.get(&text(rule, "issuer"))?;
+            let mut rule = rule.clone();
+            let kind = rule.as_object_mut()?.remove("kind")?;
+            merge(&mut rule, json!({ "iss": issuer.get("issuer")? }));
+            (issuer.get("kind") == Some(&kind)).then_some(rule)
+        };
+        rules.as_array()?.iter().map(bound).collect()
+    }
+
+    /// Whether a workload could be told by a rule of these and by one of another client.
+    fn overlaps(&self, client_id: &str, rules: &[Value]) -> bool {
+        let others = self.clients.iter().filter(|(id, _)| id.as_str() != client_id);
+        let theirs: Vec<&Value> = others.filter_map(|(_, row)| row.get("federation")?.as_array()).flatten().collect();
+        let both = |mine: &Value, other: &Value| {
+            let mut names = mine.as_object().into_iter().flatten();
+            names.all(|(name, value)| other.get(name).is_none_or(|held| held == value))
+        };
+        rules.iter().any(|mine| theirs.iter().any(|other| both(mine, other)))
+    }
+
+    fn consume(&mut self, tenant: &str, client: &str, seen: i64, hash: Option<&[u8]>, expires: i64, now: i64) -> Value {
         let current = self.client_for_token(client);
         let row = current.get("client").cloned().unwrap_or_default();
         if text(&row, "tenant") != tenant || version(&row) != seen || !flag(&row, "enabled") {
             return json!({ "outcome": "client_changed" });
         }
+        let Some(hash) = hash else { return json!({ "outcome": "ok" }) };
         let id = (client.to_owned(), hash.to_owned());
         if self.assertions.contains_key(&id) {
             return json!({ "outcome": "replayed" });
@@ -378,7 +444,7 @@ impl State {
         tenant: &str,
         client: &str,
         seen: i64,
-        (hash, expires): (&[u8], i64),
+        (hash, expires): (Option<&[u8]>, i64),
         (jkt, proof, ends): (&str, &[u8], i64),
         now: i64,
     ) -> Value {
@@ -430,6 +496,7 @@ impl State {
         let dead = if kind == "jti" { (epoch + 10) * 1000 } else { (epoch + 910) * 1000 };
         let held = self.revocations.entry((kind.to_owned(), value.to_owned())).or_insert((epoch, dead));
         *held = (held.0.max(epoch), held.1.max(dead));
+        self.people.revoked(kind, value, epoch);
     }
 
     fn act(&mut self, now: i64, operator: &str, request: &str, operation: &str, target: &str, outcome: &str) {
@@ -457,7 +524,7 @@ impl State {
 }
 
 /// Inserts or replaces a row as the tables do: a version that rises, and nothing written when nothing changed.
-fn store(rows: &mut BTreeMap<String, Value>, key: &str, mut row: Value, now: i64) -> &'static str {
+fn store<K: Ord + Clone>(rows: &mut BTreeMap<K, Value>, key: &K, mut row: Value, now: i64) -> &'static str {
     let held = rows.get(key).cloned();
     let same = held.as_ref().is_some_and(|held| {
         row.as_object().is_some_and(|row| row.iter().all(|(name, value)| held.get(name) == Some(value)))
@@ -468,7 +535,7 @@ fn store(rows: &mut BTreeMap<String, Value>, key: &str, mut row: Value, now: i64
     let created = held.as_ref().and_then(|held| held.get("created_ms").cloned()).unwrap_or(json!(now));
     let version = held.as_ref().map_or(0, version) + 1;
     merge(&mut row, json!({ "version": version, "created_ms": created, "updated_ms": now }));
-    rows.insert(key.to_owned(), row);
+    rows.insert(key.clone(), row);
     if held.is_some() { "updated" } else { "created" }
 }
 

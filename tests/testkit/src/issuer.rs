@@ -130,7 +130,7 @@ impl Signer for Issuer {
     }
 }
 
-fn changed(claims: Value, changes: &Value) -> Value {
+pub(crate) fn changed(claims: Value, changes: &Value) -> Value {
     let mut claims = claims.as_object().cloned().unwrap_or_else(Map::new);
     for (name, value) in changes.as_object().into_iter().flatten() {
         if value.is_null() {

@@ -1,18 +1,22 @@
 //! Small honest fakes for the ports of shared.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test kit may fail loudly")]
 
+pub mod access;
 pub mod clients;
 pub mod clock;
 pub mod data_keys;
 pub mod files;
 pub mod issuer;
 pub mod objects;
+pub mod platform;
 pub mod trust_bucket;
 pub mod wrapping;
 
+pub use access::Team;
 pub use clients::Registry;
 pub use clock::FixedClock;
 pub use files::Files;
 pub use issuer::Issuer;
 pub use objects::{Objects, Signing};
+pub use platform::Platform;
 pub use trust_bucket::TrustBucket;
