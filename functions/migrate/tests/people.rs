@@ -420,7 +420,7 @@ async fn no_session_begins_unseen_by_a_revocation() {
 
 #[tokio::test]
 async fn a_session_is_its_tenants_and_its_clients_own() {
-    let server = Server::peopled().await;
+    let server = Server::migrated().await;
     let both = Both::of(&server).await;
     for call in world() {
         both.ask(call).await;
@@ -490,7 +490,7 @@ impl Dice {
 /// functions answer as it does, and what it promises holds.
 #[tokio::test]
 async fn whatever_happens_to_a_session_happens_as_in_the_model() {
-    let server = Server::peopled().await;
+    let server = Server::migrated().await;
     let both = Both::of(&server).await;
     for call in world() {
         both.ask(call).await;
