@@ -42,6 +42,7 @@ migrations! {
     "0009_proofs",
     "0011_people",
     "0012_sessions",
+    "0017_compact_revocations",
 }
 
 /// A migration as the database remembers it.
