@@ -123,9 +123,16 @@ fn client(tenant: &str, client_id: &str) -> Call {
     )
 }
 
+fn url(id: &str) -> String {
+    format!("https://{id}.cloudflareaccess.com")
+}
+
 fn issuer(id: &str) -> Call {
-    let url = format!("https://{id}.cloudflareaccess.com");
-    let parameters = vec![text(id), text("cloudflare-access"), text(&url), text("a"), texts(&["RS256"]), text(&url)];
+    issuer_at(id, &url(id))
+}
+
+fn issuer_at(id: &str, url: &str) -> Call {
+    let parameters = vec![text(id), text("cloudflare-access"), text(url), text("a"), texts(&["RS256"]), text(url)];
     act("api.issuer_put", parameters)
 }
 
@@ -158,11 +165,17 @@ fn person(issuer: &str, subject: &str, email: Option<(&str, &str)>, groups: &[&s
     ("api.person_for_token", of_person(issuer, subject, email, groups))
 }
 
+fn person_of((issuer, iss): (&str, &str), subject: &str, email: Option<(&str, &str)>, groups: &[&str]) -> Call {
+    let mut parameters = of_person(issuer, subject, email, groups);
+    parameters[1] = text(iss);
+    ("api.person_for_token", parameters)
+}
+
 fn of_person(issuer: &str, subject: &str, email: Option<(&str, &str)>, groups: &[&str]) -> Vec<Parameter> {
     let optional = |text: Option<String>| Parameter::OptionalText(text);
     let address = email.map(|(local, domain)| format!("{local}@{domain}"));
     let domain = email.map(|(_, domain)| domain.to_owned());
-    vec![text(issuer), text(subject), optional(address), optional(domain), texts(groups)]
+    vec![text(issuer), text(&url(issuer)), text(subject), optional(address), optional(domain), texts(groups)]
 }
 
 fn hash(name: &str) -> Vec<u8> {
@@ -184,7 +197,7 @@ fn start(tenant: &str, client_id: &str, number: u64, token: &str, proof: &str, n
     let of_client = vec![text(tenant), text(client_id), Parameter::Int(1), Parameter::Int(now)];
     let of_proof = vec![text(&key('a')), Parameter::Bytes(hash(proof)), Parameter::Int(now + 310_000)];
     let of_session =
-        vec![text(&sid(number)), text(SUBJECT), text("access"), texts(&["app"]), Parameter::Int(now / 1000)];
+        vec![text(&sid(number)), text(SUBJECT), text(&url("access")), texts(&["app"]), Parameter::Int(now / 1000)];
     let token = vec![Parameter::Bytes(hash(token)), Parameter::Int(now + HOUR), Parameter::Int(now + 12 * HOUR)];
     ("api.session_start", [of_client, of_proof, of_session, token].concat())
 }
@@ -319,6 +332,11 @@ async fn the_fake_knows_people_as_postgres_does() {
         remove("acme", "subject", ADA),
         remove("acme", "subject", ADA),
         who(&["staff"]),
+        issuer_at("access", "https://evil.cloudflareaccess.com"),
+        person_of(("access", "https://evil.cloudflareaccess.com"), ADA, None, &["staff"]),
+        put("acme", "access", "group", "staff", &["b", "a"], true),
+        person_of(("access", "https://evil.cloudflareaccess.com"), ADA, None, &["staff"]),
+        person("access", ADA, None, &["staff"]),
         act("api.issuer_remove", vec![text("access")]),
         issuer("access"),
         who(&["staff", "guests"]),
@@ -328,7 +346,7 @@ async fn the_fake_knows_people_as_postgres_does() {
     }
     let expected = "unknown issuer_unknown created unchanged identity_taken created created found found ambiguous found unknown created \
         found created found created disabled updated found listed listed listed listed tenant_unknown identity_unknown removed \
-        identity_unknown found removed created unknown listed";
+        identity_unknown found updated unknown updated found unknown removed created unknown listed";
     assert_eq!(outcomes, expected.split_whitespace().collect::<Vec<_>>());
     assert_eq!(server.count("identities").await, 1, "with its issuer a row is gone; the other issuer's stays");
 }

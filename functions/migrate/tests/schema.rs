@@ -10,7 +10,7 @@ use migrate::{Applied, MIGRATIONS, Migration, Refusal, Report, Schema, run, stat
 use serde_json::{Value, json};
 use shared::clock::Timestamp;
 use shared::jwt::{AccessToken, Kind};
-use shared::name::Tenant;
+use shared::name::{Groups, Tenant};
 use shared::port::{Database, Fault, FaultKind, Parameter};
 use shared::scope::Scopes;
 use shared::trust::{Revocations, Revoked, TrustObject as _};
@@ -488,6 +488,7 @@ async fn what_was_signed_while_its_client_was_being_disabled_dies_with_it() {
         tenant: Tenant::parse(tenant).unwrap(),
         kind: Kind::Machine,
         session: None,
+        groups: Groups::default(),
         thumbprint: None,
         device: None,
     };
