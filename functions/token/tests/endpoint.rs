@@ -455,12 +455,17 @@ async fn the_documents_say_what_exists_and_nothing_else() {
     let body = json_of(&metadata);
     assert_eq!(body["issuer"], ISSUER);
     assert_eq!(body["token_endpoint"], format!("{ISSUER}/oauth2/token"));
-    assert_eq!(body["grant_types_supported"], json!(["client_credentials"]));
+    let exchange = "urn:ietf:params:oauth:grant-type:token-exchange";
+    assert_eq!(body["grant_types_supported"], json!(["client_credentials", exchange, "refresh_token"]));
+    assert_eq!(body["token_endpoint_auth_methods_supported"], json!(["private_key_jwt", "none"]));
     assert_eq!(body["dpop_signing_alg_values_supported"], json!(["ES256", "PS256", "EdDSA", "Ed25519"]));
     for name in ["revocation", "introspection"] {
         let path = if name == "revocation" { "revoke" } else { "introspect" };
+        // Who has a session's token may end it; who may ask about tokens proves who he is.
+        let methods =
+            if name == "revocation" { json!(["private_key_jwt", "none"]) } else { json!(["private_key_jwt"]) };
         assert_eq!(body[format!("{name}_endpoint")], format!("{ISSUER}/oauth2/{path}"));
-        assert_eq!(body[format!("{name}_endpoint_auth_methods_supported")], json!(["private_key_jwt"]));
+        assert_eq!(body[format!("{name}_endpoint_auth_methods_supported")], methods);
         let algorithms = &body[format!("{name}_endpoint_auth_signing_alg_values_supported")];
         assert_eq!(algorithms, &body["token_endpoint_auth_signing_alg_values_supported"]);
     }
