@@ -15,7 +15,8 @@ const PAGE: &str = include_str!("../../../docs/operations/admin.md");
 const ACT: &str = include_str!("../src/act.rs");
 const REFUSAL: &str = include_str!("../src/refusal.rs");
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
-const LINE: &str = "aws lambda invoke --function-name portcullis-ENV-admin:live --cli-binary-format raw-in-base64-out --payload '";
+const LINE: &str =
+    "aws lambda invoke --function-name portcullis-ENV-admin:live --cli-binary-format raw-in-base64-out --payload '";
 const HOW: &str = "docs/operations/admin.md: copy the section of another act and write its heading (## `operation`), what it does, its \
     line, a row per field (`name` or `name`?), `Outcomes: …. Errors: ….`";
 
@@ -123,8 +124,13 @@ async fn every_field_is_on_the_page_and_is_needed_or_not_as_it_says() {
     let mut told: BTreeSet<&str> = ["operation", "operator"].into();
     for section in sections() {
         let Section { operation, payload, fields, errors, .. } = section;
-        for member in payload.as_object().unwrap().keys().filter(|name| !["operation", "operator"].contains(&name.as_str())) {
-            assert!(fields.iter().any(|(name, _)| name == member), "{operation}: the line has {member}, the rows have not");
+        for member in
+            payload.as_object().unwrap().keys().filter(|name| !["operation", "operator"].contains(&name.as_str()))
+        {
+            assert!(
+                fields.iter().any(|(name, _)| name == member),
+                "{operation}: the line has {member}, the rows have not"
+            );
         }
         for (name, optional) in fields {
             told.insert(name);
@@ -167,6 +173,9 @@ fn every_error_is_on_the_page_and_no_other() {
         told.extend(errors);
     }
     let (untold, unknown) = (coded.difference(&told).collect::<Vec<_>>(), told.difference(&coded).collect::<Vec<_>>());
-    assert!(untold.is_empty(), "refusal.rs knows {untold:?}: name each in the section of the acts that it is of. {HOW}");
+    assert!(
+        untold.is_empty(),
+        "refusal.rs knows {untold:?}: name each in the section of the acts that it is of. {HOW}"
+    );
     assert!(unknown.is_empty(), "the page names {unknown:?}, which are no errors of admin");
 }
