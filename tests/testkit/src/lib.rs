@@ -1,6 +1,7 @@
 //! Small honest fakes for the ports of shared.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test kit may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test kit may fail loudly")]
 
+pub mod attacks;
 pub mod clients;
 pub mod clock;
 pub mod data_keys;
@@ -8,6 +9,7 @@ pub mod files;
 pub mod issuer;
 pub mod objects;
 pub mod trust_bucket;
+pub mod virtual_time;
 pub mod wrapping;
 
 pub use clients::Registry;
@@ -16,3 +18,4 @@ pub use files::Files;
 pub use issuer::Issuer;
 pub use objects::{Objects, Signing};
 pub use trust_bucket::TrustBucket;
+pub use virtual_time::VirtualTime;
