@@ -112,6 +112,12 @@ with tempfile.TemporaryDirectory() as scratch:
         said = answered.get("outcome") or answered.get("error", {}).get("code", "")
         report.row(f"scripts/admin {' '.join(act)}", (wanted, code), (said, ran.returncode))
 
+    path = f"{AWS.parent}{os.pathsep}{os.environ['PATH']}"
+    for name, wanted in [(env, ("listed", 0)), ("nothing", ("", 2)), ("../x", ("", 2))]:
+        told = os.environ | ambient | {"ENV": name, "OPERATOR": "ann", "PATH": path}
+        ran = subprocess.run([sys.executable, script, "client.list", '{"tenant":"acme"}'], env=told, capture_output=True, text=True, timeout=60)
+        report.row(f"and with ENV={name} by the AWS CLI", wanted, (json.loads(ran.stdout or "{}").get("outcome", ""), ran.returncode))
+
     proxy = MANIFEST["postgres"]["proxy"]
     words = ("rds", "generate-db-auth-token", "--hostname", proxy["host"], "--port", str(proxy["port"]), "--username", "token")
     status, said, _ = aws(*words)

@@ -6,6 +6,8 @@
     reason = "helpers outside of #[test] functions; a test may fail loudly"
 )]
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 use shared::boot::{Invocation, Routes as _};
 use shared::clock::Timestamp;
@@ -46,7 +48,9 @@ impl World {
             text.bytes().fold(String::new(), |mut sent, byte| {
                 match byte {
                     b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => sent.push(char::from(byte)),
-                    other => sent.push_str(&format!("%{other:02X}")),
+                    other => {
+                        let _ = write!(sent, "%{other:02X}");
+                    }
                 }
                 sent
             })
