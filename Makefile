@@ -12,6 +12,11 @@ PARAMETERS ?=
 ARCH ?=
 BENCH ?=
 
+# An operator's act: make admin OP=client.list ARGS='{"tenant":"acme"}' (docs/operations/admin.md)
+OP ?=
+ARGS ?=
+OPERATOR ?=
+
 # Arguments of the targets for AWS: make deploy ENV=prod PROFILE=lean ISSUER=https://api.example.com AUDIENCE=… TEAM=…
 # What is not given there may stand in infra/aws/deploy.env.
 NAMES := ENV PROFILE REGION ISSUER AUDIENCE TEAM IMAGE WITH ARCH PARAMETERS SETTINGS DRY_RUN ALLOW_REPLACE ALLOW_DEFAULTS FUNCTION VERSION SINCE FOLLOW
@@ -24,7 +29,7 @@ given = $(if $(filter $(1),$(TYPED)),$(filter command line,$(origin $(1))),$($(1
 SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=$($(name)))))
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
-.PHONY: help demo dev test test-clients test-faults test-system check build bench fmt lint clean need
+.PHONY: help demo dev admin test test-clients test-faults test-system check build bench fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -63,6 +68,9 @@ test-system: need ## the rendered templates, the functions and cargo lambda depl
 check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, templates, demo
 	@scripts/check-infra
 	@$(STACK) demo
+
+admin: ## one operator's act on the stack of make dev: make admin OP=client.list ARGS='{"tenant":"acme"}' (ENV=prod: on AWS)
+	@ENV=$(call quoted,$(if $(filter command line,$(origin ENV)),$(ENV))) OPERATOR=$(call quoted,$(OPERATOR)) scripts/admin $(call quoted,$(OP)) $(call quoted,$(ARGS))
 
 fmt: ## check the format
 	@$(CARGO) fmt --all --check

@@ -150,7 +150,7 @@ impl Request {
         if self.body.len() > limit {
             return Err(Code::PayloadTooLarge.into());
         }
-        if self.media_type() != Some("application/json") {
+        if !self.is_of_type("application/json") {
             return Err(Code::UnsupportedType.into());
         }
         // Serde would also read a structure from an array of its members in order.
@@ -160,9 +160,10 @@ impl Request {
         serde_json::from_slice(&self.body).map_err(|_| Code::MalformedRequest.into())
     }
 
-    /// The media type of the body, without parameters.
-    pub fn media_type(&self) -> Option<&str> {
-        Some(self.headers.single("content-type")?.split(';').next().unwrap_or_default().trim())
+    /// Whether the body's media type is this one, whatever its parameters and its case (RFC 9110 §8.3.1).
+    pub fn is_of_type(&self, media_type: &str) -> bool {
+        let named = self.headers.single("content-type").and_then(|value| value.split(';').next());
+        named.is_some_and(|named| named.trim().eq_ignore_ascii_case(media_type))
     }
 }
 
@@ -310,6 +311,24 @@ mod tests {
         let answers = [Response::json(200, &json!({"access_token": canary})), Response::redirect(canary.to_owned())];
         let shown = format!("{request:?} {:?} {answers:?}", request.headers);
         assert!(!shown.contains("canary") && shown.contains("Authorization") && shown.contains("302"), "{shown}");
+    }
+
+    #[test]
+    fn a_media_type_is_known_in_any_case_and_nothing_else_is_taken_for_it() {
+        for (types, is_json) in [
+            (json!(["application/json"]), true),
+            (json!(["Application/JSON; Charset=UTF-8"]), true),
+            (json!([" application/json ;x=y"]), true),
+            (json!(["application/jsonp"]), false),
+            (json!(["x; application/json"]), false),
+            (json!(["application/json", "application/json"]), false),
+            (json!([""]), false),
+            (json!([]), false),
+        ] {
+            let mut event = event();
+            event["multiValueHeaders"] = json!({"Content-Type": types});
+            assert_eq!(Request::parse(event).unwrap().is_of_type("application/json"), is_json, "{types}");
+        }
     }
 
     #[test]

@@ -230,7 +230,7 @@ fn material(jwk: &Map<String, Value>, algorithm: Algorithm) -> Result<(DecodingK
             let bits = n.len() * 8 - n.first().map_or(0, |first| first.leading_zeros() as usize);
             // Wycheproof's key set vectors: short moduli, even ones, and any exponent but F4.
             let odd = n.last().is_some_and(|last| last % 2 == 1);
-            if !(2048..=8192).contains(&bits) || n.first() == Some(&0) || !odd || e != [1, 0, 1] {
+            if !(2048..=8192).contains(&bits) || n.first() == Some(&0) || !odd || is_roca(&n) || e != [1, 0, 1] {
                 return Err(BAD);
             }
             let canonical = format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, base64url(&e), base64url(&n));
@@ -262,6 +262,23 @@ fn material(jwk: &Map<String, Value>, algorithm: Algorithm) -> Result<(DecodingK
             Ok((decoding, thumbprint(&format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#))))
         }
     }
+}
+
+/// Whether a modulus has the fingerprint of a library that made guessable primes (CVE-2017-15361, "ROCA"): modulo every small
+/// prime it is a power of 65537. Of good moduli one in two hundred million has it by chance.
+fn is_roca(n: &[u8]) -> bool {
+    const PRIMES: [u32; 38] = [
+        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107,
+        109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+    ];
+    PRIMES.iter().all(|prime| {
+        let residue = n.iter().fold(0, |rest, byte| (rest * 256 + u32::from(*byte)) % prime);
+        let mut power = 1;
+        (0..*prime).any(|_| {
+            power = power * (65_537 % prime) % prime;
+            power == residue
+        })
+    })
 }
 
 /// Points whose order divides 8, whatever their sign bit (RFC 8032 §5.1.7 lets verifiers take them): one signature under such
@@ -402,6 +419,31 @@ mod tests {
         let key = UnparsedPublicKey::new(&ED25519, one_then(0, 0));
         let signature = [one_then(0, 0), vec![0; 32]].concat();
         assert!(key.verify(b"any message", &signature).is_ok() && key.verify(b"any other", &signature).is_ok());
+    }
+
+    #[test]
+    fn a_modulus_of_guessable_primes_is_known_and_others_are_not() {
+        // 65537 to any power is one modulo every prime, and so is a product of such primes.
+        let mut power = vec![1];
+        for _ in 0..127 {
+            let mut carry = 0_u32;
+            for byte in power.iter_mut().rev() {
+                carry += u32::from(*byte) * 65_537;
+                *byte = u8::try_from(carry & 0xff).unwrap();
+                carry >>= 8;
+            }
+            while carry > 0 {
+                power.insert(0, u8::try_from(carry & 0xff).unwrap());
+                carry >>= 8;
+            }
+        }
+        assert!(is_roca(&power));
+        for step in 1..=200_u8 {
+            let mut other = power.clone();
+            *other.last_mut().unwrap() ^= step;
+            assert!(!is_roca(&other), "{step}");
+        }
+        assert!(!is_roca(&from_base64url(RFC7638_N).unwrap()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet, OKPKey
 
 from stack import (
-    CA, CLIENTS, GATEWAY, HTTP, MANIFEST, UNKNOWN_FILE, Report, ask, claims, forge, outcome, private_key, register, tampered,
+    CA, CLIENTS, GATEWAY, HTTP, MANIFEST, UNKNOWN_FILE, Report, ask, call, claims, forge, outcome, private_key, register, tampered,
     unsigned, version,
 )
 
@@ -55,6 +55,7 @@ def client(method):
     """A session that authenticates by `method`."""
     made = OAuth2Session(
         me["client_id"], key, scope="files:read files:write", token_endpoint_auth_method="private_key_jwt",
+        revocation_endpoint_auth_method="private_key_jwt",
         token_endpoint=metadata["token_endpoint"],
     )
     made.trust_env = False
@@ -78,6 +79,24 @@ answer = oauth.get(GATEWAY + UNKNOWN_FILE, timeout=20)
 report.row("and calls the API with it", (404, "not_found"), (answer.status_code, answer.json()["code"]))
 said, again = fetch(oauth)
 report.holds("the next one is another token", again and again["access_token"] != issued["access_token"])
+# RFC 7662 and 7009: the same session asks about its token and ends it.
+ends = again["access_token"]
+
+
+def told(token, **more):
+    return oauth.introspect_token(metadata["introspection_endpoint"], token=token, timeout=20, **more).json()
+
+
+known = told(ends, token_type_hint="access_token")
+report.row("introspect_token tells of a live token", (True, me["client_id"], "acme"), (known["active"], known["client_id"], known["tenant"]))
+report.row("and nothing of what is none", {"active": False}, told("garbage"))
+ended = oauth.revoke_token(metadata["revocation_endpoint"], token=ends, token_type_hint="access_token", timeout=20)
+report.row("revoke_token ends it", (200, b""), (ended.status_code, ended.content))
+until = time.monotonic() + 10
+while told(ends)["active"] and time.monotonic() < until:
+    time.sleep(0.2)
+report.row("within seconds, for introspection", {"active": False}, told(ends))
+report.row("and at the gate", "401 unauthorized", outcome(call("GET", UNKNOWN_FILE, ends)))
 usual = PrivateKeyJWT(headers={"kid": me["kid"]}, alg="ES256")
 report.row("Authlib's usual assertion, for the token endpoint and an hour", "invalid_client", fetch(client(usual))[0])
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,37 @@ with tempfile.TemporaryDirectory() as scratch:
     report.holds("lists the seeded clients", out.exists() and "acme-backend" in out.read_text())
     report.row("lambda invoke of nothing", "ResourceNotFoundException",
                refusal("lambda", "invoke", "--function-name", "portcullis-local-nothing", str(out)))
+
+    # Every line of the page for operators, as it stands there; version 1 of the CLI does without one of its words.
+    page = (Path(__file__).parent.parent.parent / "docs/operations/admin.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith("aws lambda invoke --function-name portcullis-ENV-")]
+    report.holds("docs/operations/admin.md has lines", len(lines) >= 10)
+    for line in lines:
+        words = shlex.split(line.replace("portcullis-ENV-", f"portcullis-{env}-").replace("--cli-binary-format raw-in-base64-out ", ""))
+        operation = json.loads(words[words.index("--payload") + 1])["operation"]
+        _, said, complaint = aws(*words[1:-1], str(out))
+        told = json.loads(out.read_text()) if not complaint else {"error": {"code": complaint}}
+        # The key of that line is nobody's on this stack, so that nothing is dropped.
+        done = told.get("outcome") or told["error"]["code"]
+        wanted = "signing_key_unknown" if operation == "signing.drop" else done
+        report.row(f"the page's line for {operation}", (wanted, True), (done, "FunctionError" not in said and (operation == "signing.drop" or "outcome" in told)))
+    # And `make admin`, which signs by itself.
+    script = Path(__file__).parent.parent.parent / "scripts/admin"
+    for act, wanted, code in [
+        (["client.list", '{"tenant":"acme"}'], "listed", 0),
+        (["client.list", '{"tenant":"Acme"}'], "invalid_tenant", 1),
+        (["client.list", "no JSON"], "", 2),
+    ]:
+        ran = subprocess.run([sys.executable, script, *act], env=os.environ | {"OPERATOR": "ann"}, capture_output=True, text=True, timeout=60)
+        answered = json.loads(ran.stdout or "{}")
+        said = answered.get("outcome") or answered.get("error", {}).get("code", "")
+        report.row(f"scripts/admin {' '.join(act)}", (wanted, code), (said, ran.returncode))
+
+    path = f"{AWS.parent}{os.pathsep}{os.environ['PATH']}"
+    for name, wanted in [(env, ("listed", 0)), ("nothing", ("", 2)), ("../x", ("", 2))]:
+        told = os.environ | ambient | {"ENV": name, "OPERATOR": "ann", "PATH": path}
+        ran = subprocess.run([sys.executable, script, "client.list", '{"tenant":"acme"}'], env=told, capture_output=True, text=True, timeout=60)
+        report.row(f"and with ENV={name} by the AWS CLI", wanted, (json.loads(ran.stdout or "{}").get("outcome", ""), ran.returncode))
 
     proxy = MANIFEST["postgres"]["proxy"]
     words = ("rds", "generate-db-auth-token", "--hostname", proxy["host"], "--port", str(proxy["port"]), "--username", "token")

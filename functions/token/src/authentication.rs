@@ -39,7 +39,7 @@ enum Evidence<'a> {
 
 /// The body of a request to an OAuth endpoint.
 pub(crate) fn form(request: &Request) -> Result<Form, Error> {
-    if request.media_type() != Some("application/x-www-form-urlencoded") {
+    if !request.is_of_type("application/x-www-form-urlencoded") {
         return Err(Error::INVALID_REQUEST.because("the body must be application/x-www-form-urlencoded"));
     }
     Form::parse(&request.body)

@@ -169,6 +169,7 @@ what a function needs that runs by itself (docs/local-stack.md): {functions}/*.e
   aws --endpoint-url {s3} s3api list-objects-v2 --bucket {bucket}
   aws --endpoint-url {lambda} lambda invoke --function-name portcullis-{env}-admin --cli-binary-format raw-in-base64-out \\
       --payload '{{\"operation\":\"client.list\",\"operator\":\"me\",\"tenant\":\"acme\"}}' /dev/stdout
+  make admin OP=client.list ARGS='{{\"tenant\":\"acme\"}}'
 
   PGPASSWORD=$(aws rds generate-db-auth-token --hostname localhost --port {proxy} --username token --region {region}) \\
     psql \"host=localhost port={proxy} dbname={database} user=token sslmode=verify-full sslrootcert={ca}\"

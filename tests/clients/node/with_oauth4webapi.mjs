@@ -1,6 +1,7 @@
 // oauth4webapi and jose: discovery, client credentials with private_key_jwt, and the errors as a client sees them.
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { join } from 'node:path';
 import * as jose from 'jose';
 import * as oauth from 'oauth4webapi';
 import { Report, UNKNOWN_FILE, client, corpus, manifest, privateKey, refusal, version } from './stack.mjs';
@@ -63,7 +64,7 @@ const hour = oauth.PrivateKeyJwt({ key, kid }, { [oauth.modifyAssertion]: (_head
 report.row('an assertion that lives an hour', 'invalid_client', await processed(ask(hour)));
 const endpoint = oauth.PrivateKeyJwt({ key, kid }, { [oauth.modifyAssertion]: (_header, payload) => { payload.aud = server.token_endpoint; } });
 report.row('an assertion for the token endpoint', 'invalid_client', await processed(ask(endpoint)));
-const ed25519 = await jose.importPKCS8(readFileSync(process.env.PORTCULLIS_ED25519_KEY, 'utf8'), 'Ed25519');
+const ed25519 = await jose.importPKCS8(readFileSync(join(process.env.PORTCULLIS_NODE_CLIENTS, 'node-ed25519.pem'), 'utf8'), 'Ed25519');
 const other = { client_id: 'node-ed25519' };
 const named = {};
 const edProof = oauth.PrivateKeyJwt(

@@ -101,3 +101,18 @@ fn the_table_of_outside_clients_names_the_pinned_versions() {
         "the lock file names a registry: npm install --omit-lockfile-registry-resolved"
     );
 }
+
+#[test]
+fn the_fourteen_modules_of_fapi_are_run_and_told() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let told: BTreeSet<String> =
+        table(&read("docs/conformance.md"), "# Conformance").into_iter().map(|row| row[0].clone()).collect();
+    let program = read("tests/clients/node/with_fapi2.mjs");
+    let quoted = |text: &str| text.split('\'').nth(1).unwrap_or_default().to_owned();
+    // Some are run one by one, two share their body with a list, three with a helper.
+    let run = ["await module('", "await assertionFails('", "['ensure-dpopproof-"];
+    let run: BTreeSet<String> =
+        program.lines().filter(|line| run.iter().any(|way| line.trim().starts_with(way))).map(quoted).collect();
+    assert_eq!(told, run);
+    assert_eq!(run.len(), 14);
+}

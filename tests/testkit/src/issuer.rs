@@ -57,6 +57,28 @@ impl Issuer {
         format!("{input}.{}", base64url(&self.raw(input.as_bytes())))
     }
 
+    /// The id of the key.
+    pub fn kid(&self) -> &str {
+        &self.0.kid
+    }
+
+    /// The public key as a DER `SubjectPublicKeyInfo` (RFC 5480).
+    pub fn public_der(&self) -> Vec<u8> {
+        const P256: &str = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
+        [&shared::encoding::from_hex(P256).unwrap(), self.0.pair.public_key().as_ref()].concat()
+    }
+
+    /// A compact JWS of exactly these texts, whatever they are.
+    pub fn sign_texts(&self, header: &str, claims: &str) -> String {
+        self.sign_bytes(header.as_bytes(), claims.as_bytes())
+    }
+
+    /// A compact JWS of exactly these bytes, whatever they are.
+    pub fn sign_bytes(&self, header: &[u8], claims: &[u8]) -> String {
+        let input = format!("{}.{}", base64url(header), base64url(claims));
+        format!("{input}.{}", base64url(&self.raw(input.as_bytes())))
+    }
+
     /// An access token with the standard claims, some of them changed; a change to `null` removes the claim.
     pub fn token(&self, now: Timestamp, changes: &Value) -> String {
         let claims = json!({"iss":ISSUER,"sub":"acme-backend","aud":AUDIENCE,"client_id":"acme-backend",

@@ -1,7 +1,8 @@
 //! Small honest fakes for the ports of shared.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test kit may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test kit may fail loudly")]
 
 pub mod access;
+pub mod attacks;
 pub mod clients;
 pub mod clock;
 pub mod data_keys;
@@ -10,6 +11,7 @@ pub mod issuer;
 pub mod objects;
 pub mod platform;
 pub mod trust_bucket;
+pub mod virtual_time;
 pub mod wrapping;
 
 pub use access::Team;
@@ -20,3 +22,4 @@ pub use issuer::Issuer;
 pub use objects::{Objects, Signing};
 pub use platform::Platform;
 pub use trust_bucket::TrustBucket;
+pub use virtual_time::VirtualTime;

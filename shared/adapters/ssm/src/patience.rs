@@ -60,7 +60,7 @@ mod tests {
     use shared::port::FaultKind;
 
     use super::*;
-    use crate::testing::VirtualTime;
+    use crate::testing::{Pauses, VirtualTime};
 
     const PER_SECOND: f64 = 40.0;
 
@@ -88,7 +88,7 @@ mod tests {
     fn of_a_thousand_cold_starts_in_a_second_as_many_pass_as_the_limit_allows_and_the_rest_are_told_to_come_back() {
         const STARTS: u32 = 1_000;
         let time = VirtualTime::default();
-        let sleep = SharedAsyncSleep::new(time.clone());
+        let sleep = SharedAsyncSleep::new(Pauses(time.clone()));
         let limit = Mutex::new(Limit { saved: PER_SECOND, seen: Duration::ZERO, granted: 0 });
         let (limit, time, sleep) = (&limit, &time, &sleep);
         let outcomes = time.run(join_all((0..STARTS).map(|number| async move {

@@ -1,11 +1,7 @@
-//! An SSM that answers from a list and remembers what it was asked, and a time that passes only when nothing else can.
+//! An SSM that answers from a list and remembers what it was asked.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -18,9 +14,9 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
-use futures::channel::oneshot;
 use serde_json::{Value, json};
 use shared::name::ParameterPath;
+pub(crate) use testkit::VirtualTime;
 
 pub(crate) fn path() -> ParameterPath {
     ParameterPath::parse("/portcullis/signing/dev").unwrap()
@@ -44,7 +40,7 @@ pub(crate) fn config(connector: impl HttpConnector + 'static, time: &VirtualTime
         .region(Region::new("us-east-1"))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .http_client(http_client_fn(move |_, _| connector.clone()))
-        .sleep_impl(SharedAsyncSleep::new(time.clone()))
+        .sleep_impl(SharedAsyncSleep::new(Pauses(time.clone())))
         .retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled())
         .time_source(aws_smithy_async::time::StaticTimeSource::from_secs(1_700_000_000))
         .build()
@@ -89,71 +85,12 @@ impl HttpConnector for Answers {
     }
 }
 
-/// A time that jumps to the next timer when nothing else can go on.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct VirtualTime(Arc<Mutex<Timers>>);
+/// The pauses of a [`VirtualTime`].
+#[derive(Clone, Debug)]
+pub(crate) struct Pauses(pub(crate) VirtualTime);
 
-#[derive(Debug, Default)]
-struct Timers {
-    now: Duration,
-    made: u64,
-    waiting: BTreeMap<(Duration, u64), oneshot::Sender<()>>,
-}
-
-impl AsyncSleep for VirtualTime {
+impl AsyncSleep for Pauses {
     fn sleep(&self, duration: Duration) -> Sleep {
-        let (rings, bell) = oneshot::channel();
-        let mut timers = self.0.lock().unwrap();
-        timers.made += 1;
-        let at = (timers.now + duration, timers.made);
-        timers.waiting.insert(at, rings);
-        Sleep::new(async move {
-            let _ = bell.await;
-        })
-    }
-}
-
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-impl VirtualTime {
-    pub(crate) fn now(&self) -> Duration {
-        self.0.lock().unwrap().now
-    }
-
-    /// Runs `future` to its end.
-    pub(crate) fn run<F: Future>(&self, future: F) -> F::Output {
-        let mut future = pin!(future);
-        let flag = Arc::new(Flag::default());
-        let waker = Waker::from(Arc::clone(&flag));
-        loop {
-            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return output;
-            }
-            if !flag.0.swap(false, Ordering::SeqCst) {
-                self.advance();
-                flag.0.store(false, Ordering::SeqCst);
-            }
-        }
-    }
-
-    fn advance(&self) {
-        loop {
-            let mut timers = self.0.lock().unwrap();
-            let ((at, _), rings) = timers.waiting.pop_first().expect("nothing to wait for, and not done");
-            // A timer whose sleeper is gone lets no time pass.
-            if !rings.is_canceled() {
-                timers.now = at;
-                drop(timers);
-                let _ = rings.send(());
-                return;
-            }
-        }
+        Sleep::new(self.0.sleep(duration))
     }
 }
