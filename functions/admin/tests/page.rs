@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use admin::Admin;
 use serde_json::{Value, json};
@@ -61,8 +62,16 @@ fn common() -> BTreeSet<&'static str> {
 }
 
 /// The texts between `before` and the next quotation mark.
-fn quoted(source: &'static str, before: &str) -> BTreeSet<&'static str> {
+fn quoted<'a>(source: &'a str, before: &str) -> BTreeSet<&'a str> {
     source.split(before).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+/// All sources of the function, one after the other.
+fn sources() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).map(read).collect()
 }
 
 /// A world in which an active key and its successor are known.
@@ -154,12 +163,13 @@ async fn every_field_is_on_the_page_and_is_needed_or_not_as_it_says() {
             assert_eq!(missing, !optional, "{operation}: whether {name} may be left out: {refused}");
         }
     }
+    let source = sources();
     let mut read = BTreeSet::new();
     for way in ["text(\"", "bool(\"", "value(\"", "optional_int(\"", "optional_texts(\"", "optional_text(\""] {
-        read.extend(quoted(ACT, &format!("fields.{way}")));
+        read.extend(quoted(&source, &format!("fields.{way}")));
     }
     let untold: Vec<_> = read.difference(&told).collect();
-    assert!(untold.is_empty(), "act.rs reads {untold:?}, and the page does not say so. {HOW}");
+    assert!(untold.is_empty(), "the sources read {untold:?}, and the page does not say so. {HOW}");
 }
 
 #[test]
