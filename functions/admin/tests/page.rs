@@ -17,9 +17,9 @@ const ACT: &str = include_str!("../src/act.rs");
 const REFUSAL: &str = include_str!("../src/refusal.rs");
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 const LINE: &str =
-    "aws lambda invoke --function-name portcullis-ENV-admin:live --cli-binary-format raw-in-base64-out --payload '";
+    "aws lambda invoke --function-name portcullis-ENV-admin:live --cli-binary-format raw-in-base64-out --payload ";
 const HOW: &str = "docs/operations/admin.md: copy the section of another act and write its heading (## `operation`), what it does, its \
-    line, a row per field (`name` or `name`?), `Outcomes: …. Errors: ….`";
+    line (a long payload as `fileb://body.json` with the body in a ```json block), a row per field (`name` or `name`?), `Outcomes: …. Errors: ….`";
 
 /// What the page says of one act.
 struct Section {
@@ -41,9 +41,16 @@ fn sections() -> Vec<Section> {
         .skip(1)
         .map(|text| {
             let (operation, text) = text.split_once('`').unwrap();
-            let line = text.lines().find_map(|line| line.strip_prefix(LINE)?.strip_suffix("' /dev/stdout"));
-            let line = line.unwrap_or_else(|| panic!("{operation} has no line that begins {LINE}\n{HOW}"));
-            let payload = serde_json::from_str(line).unwrap_or_else(|error| panic!("{operation}: {error}"));
+            let sent = text.lines().find_map(|line| line.strip_prefix(LINE)?.strip_suffix(" /dev/stdout"));
+            let sent = match sent {
+                // A long one stands in a block of its own.
+                Some("fileb://body.json") => {
+                    text.split_once("```json\n").and_then(|(_, block)| block.split("```").next())
+                }
+                sent => sent.and_then(|sent| sent.strip_prefix('\'')?.strip_suffix('\'')),
+            };
+            let sent = sent.unwrap_or_else(|| panic!("{operation} has no line that begins {LINE}\n{HOW}"));
+            let payload = serde_json::from_str(sent).unwrap_or_else(|error| panic!("{operation}: {error}"));
             let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
             let fields = rows.map(|(name, rest)| (name, rest.starts_with('?'))).collect();
             let (outcomes, errors) = text
