@@ -1,7 +1,13 @@
 //! A thousand cold environments at once, each with the real endpoint and the real signer, against an SSM of forty calls a second
 //! and a KMS of a thousand signatures a second. Time is simulated; calls, retries and pauses are those of the SDK and ours.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and a figure is told"
+)]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

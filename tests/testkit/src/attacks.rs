@@ -248,12 +248,13 @@ impl Forge<'_> {
     /// RFC 7519 §4.1.4 to 4.1.6, and lives that no token has.
     fn times(&self, now: Timestamp) -> Vec<Attack> {
         let now = now.seconds();
+        let fraction: Value = serde_json::from_str(&format!("{}.5", now + 60)).unwrap();
         let times = [
             ("expired this second", json!({"iat": now - 60, "exp": now})),
             ("expired an hour ago", json!({"iat": now - 3660, "exp": now - 3600})),
             ("no exp", json!({"exp": null})),
             ("exp as text", json!({"exp": format!("{}", now + 60)})),
-            ("exp with a fraction", json!({"exp": 1_800_000_060.5})),
+            ("exp with a fraction", json!({"exp": fraction})),
             ("exp of 1e18", json!({"exp": 1e18})),
             ("exp before iat", json!({"iat": now + 9, "exp": now + 5})),
             ("a life of a hundred hours", json!({"exp": now + 360_000})),

@@ -112,11 +112,17 @@ impl Answer {
 
 impl Lab {
     pub(crate) fn new() -> Self {
+        Self::trusting(None)
+    }
+
+    /// The same where another key than the lab's own is published.
+    pub(crate) fn trusting(key: Option<Value>) -> Self {
         let clock = ManualClock(Arc::new(AtomicI64::new(START)));
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let point = pair.public_key().as_ref();
         let jwk = json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "k1",
             "x": base64url(&point[1..33]), "y": base64url(&point[33..])});
+        let jwk = key.unwrap_or(jwk);
         let trust = TrustObjects { jwk, clock: clock.clone(), down: Arc::default() };
         let (kms, database, entropy) = (Wrapping::default(), DataKeys::default(), CountedEntropy::default());
         let deploy = |deployment| deploy(deployment, &kms, &database, &trust, &clock, &entropy);
