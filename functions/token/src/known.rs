@@ -148,7 +148,7 @@ where
         let mut body = json!({
             "active": true, "scope": token.scopes.to_string(), "client_id": token.client_id, "sub": token.subject,
             "aud": self.accepts.audience, "iss": self.accepts.issuer, "exp": token.expires_at.seconds(),
-            "iat": token.issued_at.seconds(), "jti": token.jti, "token_type": "Bearer", "tenant": token.tenant.as_str(), "kind": token.kind.as_str(),
+            "iat": token.issued_at.seconds(), "jti": token.jti, "token_type": "Bearer", "tenant": token.tenant.as_str(),
         });
         let Some(members) = body.as_object_mut() else { return body };
         if let Some(thumbprint) = &token.thumbprint {
@@ -156,6 +156,7 @@ where
             members.insert("cnf".to_owned(), json!({"jkt": thumbprint}));
         }
         if token.kind == Kind::Human {
+            members.insert("kind".to_owned(), json!(token.kind.as_str()));
             members.insert("sid".to_owned(), json!(token.session));
             members.insert("groups".to_owned(), token.groups.iter().collect());
         }

@@ -120,7 +120,7 @@ where
             (Some(ACCESS_HEADER), Some("header")) => own.ok_or_else(|| flawed(UNACCEPTABLE, Flaw::Missing)),
             (Some(JWT), Some(assertion)) => {
                 let person = verified(&self.foreign, assertion, UNACCEPTABLE).await?;
-                let same = |own: &Person| (&own.issuer, &own.subject) == (&person.issuer, &person.subject);
+                let same = |own: &Person| (&own.iss, &own.subject) == (&person.iss, &person.subject);
                 if own.as_ref().is_none_or(same) { Ok(person) } else { Err(flawed(UNACCEPTABLE, Flaw::OfAnother)) }
             }
             (None, _) | (_, None) => {
