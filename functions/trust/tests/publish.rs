@@ -132,6 +132,24 @@ async fn revoke(registry: &Registry, now: Timestamp, kind: &str, value: &str) {
 }
 
 #[tokio::test]
+async fn an_issuer_of_workloads_is_published_as_verifiers_read_it() {
+    let world = World::settled().await;
+    let text = |text: &str| Parameter::Text(text.to_owned());
+    let at = Parameter::Int(world.clock.now().millis());
+    let algorithms = Parameter::Texts(vec!["ES256".into()]);
+    let rest = [text("mesh"), text("spiffe"), text("spiffe://prod.example"), Parameter::OptionalText(None), algorithms];
+    let parameters = [vec![text("op"), text("r"), at], rest.to_vec(), vec![text("https://bundle.example/")]].concat();
+    world.registry.call("api.issuer_put", parameters).await.unwrap();
+    assert_eq!(world.run().await, [PROFILES]);
+    let body = &world.bucket.json(PROFILES)["body"];
+    let expected = json!({"id": "mesh", "kind": "spiffe", "issuer": "spiffe://prod.example", "algorithms": ["ES256"],
+        "jwks_url": "https://bundle.example/"});
+    assert_eq!(body["profiles"][1], expected);
+    let profiles = Profiles::parse(body).unwrap();
+    assert_eq!(profiles.of_workload("spiffe://prod.example").map(|profile| profile.id().as_str()), Some("mesh"));
+}
+
+#[tokio::test]
 async fn genesis_makes_one_active_key_and_one_spare_that_verifiers_know() {
     for algorithm in [Algorithm::Es256, Algorithm::EdDsa] {
         let world = World::new();

@@ -89,7 +89,7 @@ pub fn verify(
     let terms = profile.kind().terms().ok_or(Reason::WrongIssuer)?;
     let parsed = Compact::tolerating(token, terms.tolerated)?;
     let kind = parsed.header_text("typ")?;
-    if !terms.types.iter().any(|known| *known == kind) {
+    if !terms.types.contains(&kind) {
         return Err(Reason::WrongType);
     }
     let claims = &parsed.claims;
@@ -132,8 +132,7 @@ fn is_sole(aud: Option<&Value>, audience: &str) -> bool {
 fn lifetime(claims: &Map<String, Value>, terms: &Terms, now: Timestamp) -> Result<Timestamp, Reason> {
     let expires = date(claims, "exp")?.ok_or(Reason::BadClaims)?;
     let (issued, from) = (date(claims, "iat")?, date(claims, "nbf")?);
-    let missing = |name: &&str| !claims.contains_key(*name);
-    if terms.dates.iter().any(|name| missing(name)) || issued.is_some_and(|issued| expires <= issued) {
+    if terms.dates.iter().any(|name| !claims.contains_key(*name)) || issued.is_some_and(|issued| expires <= issued) {
         return Err(Reason::BadClaims);
     }
     let oldest = issued.map_or(i64::MAX, |issued| issued.saturating_add(terms.oldest));

@@ -95,10 +95,11 @@ impl<R: ObjectReader, C: Clock> Foreign<R, C> {
         let profile = profiles.of_workload(issuer).ok_or(Refusal::Credential(Reason::WrongIssuer))?;
         let verify = |keys: &IssuerKeys| federation::verify(assertion, profile, keys, audience, self.clock.now());
         let keys = self.keys(profile, false).await?;
-        let verified = match verify(&keys) {
-            Err(Reason::UnknownKey) => verify(&*self.keys(profile, true).await?),
-            verified => verified,
-        };
+        let mut verified = verify(&keys);
+        if verified == Err(Reason::UnknownKey) {
+            let keys = self.keys(profile, true).await?;
+            verified = verify(&keys);
+        }
         verified.map_err(Refusal::Credential)
     }
 }
