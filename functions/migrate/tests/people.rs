@@ -177,7 +177,7 @@ fn person_of((issuer, iss): (&str, &str), subject: &str, email: Option<(&str, &s
 }
 
 fn of_person(issuer: &str, subject: &str, email: Option<(&str, &str)>, groups: &[&str]) -> Vec<Parameter> {
-    let optional = |text: Option<String>| Parameter::OptionalText(text);
+    let optional = Parameter::OptionalText;
     let address = email.map(|(local, domain)| format!("{local}@{domain}"));
     let domain = email.map(|(_, domain)| domain.to_owned());
     vec![text(issuer), text(&url(issuer)), text(subject), optional(address), optional(domain), texts(groups)]

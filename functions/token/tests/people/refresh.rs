@@ -32,6 +32,19 @@ async fn a_session_goes_on_one_token_after_the_other() {
 }
 
 #[tokio::test]
+async fn one_statement_looks_and_one_acts() {
+    let world = World::new().await;
+    world.begun().await;
+    let calls =
+        || world.registry.take_calls().into_iter().filter(|call| *call != "api.client_for_token").collect::<Vec<_>>();
+    calls();
+    let (_, refresh) = world.begun().await;
+    assert_eq!(calls(), ["api.person_for_token", "api.session_start"]);
+    tokens(&world.refresh(&refresh, &[]).await);
+    assert_eq!(calls(), ["api.session_for_refresh", "api.session_refresh"]);
+}
+
+#[tokio::test]
 async fn a_used_token_ends_the_session_and_its_living_tokens() {
     let world = World::new().await;
     let (_, first) = world.begun().await;
