@@ -29,8 +29,7 @@ pub struct Device {
     pub checked_at: Timestamp,
 }
 
-const MEMBERS: [&str; 8] =
-    ["id", "managed", "os", "os_version", "disk_encrypted", "firewall", "source", "checked_at"];
+const MEMBERS: [&str; 8] = ["id", "managed", "os", "os_version", "disk_encrypted", "firewall", "source", "checked_at"];
 const BAD: Malformed = Malformed("device");
 /// 9999-12-31T23:59:59Z
 const MAX_DATE: i64 = 253_402_300_799;
@@ -101,7 +100,10 @@ mod tests {
             assert_eq!(Device::parse(&claim).unwrap().to_value(), claim);
         }
         let known = Device::parse(&whole()).unwrap();
-        assert_eq!((known.managed, known.firewall, known.checked_at.seconds()), (Some(true), Some(false), 1_800_000_000));
+        assert_eq!(
+            (known.managed, known.firewall, known.checked_at.seconds()),
+            (Some(true), Some(false), 1_800_000_000)
+        );
         let little = Device::parse(&json!({"id": "d", "source": "s", "checked_at": 1})).unwrap();
         assert_eq!((little.managed, little.os), (None, None), "absent is not false");
     }

@@ -192,7 +192,8 @@ mod tests {
         let named = |count: usize, length: usize| (0..count).map(|n| format!("{n:0length$}")).collect::<Vec<_>>();
         let groups = |names: &[String]| Groups::of(names.iter().map(String::as_str));
         assert!(groups(&named(32, 32)).is_ok() && groups(&[]).is_ok_and(|none| none.is_empty()));
-        for bad in [named(33, 4), named(17, 64), vec!["a".into(), "a".into()], vec![String::new()], vec!["a b".into()]] {
+        for bad in [named(33, 4), named(17, 64), vec!["a".into(), "a".into()], vec![String::new()], vec!["a b".into()]]
+        {
             assert!(groups(&bad).is_err(), "{bad:?}");
         }
     }

@@ -107,6 +107,14 @@ impl fmt::Display for Scopes {
     }
 }
 
+/// The scope, of a column scope only `fields:{operation}`.
+pub(crate) fn operation_of(scope: &str) -> &str {
+    match scope.strip_prefix("fields:").and_then(|rest| rest.find(':')) {
+        Some(end) => scope.get(.."fields:".len() + end).unwrap_or(scope),
+        None => scope,
+    }
+}
+
 fn is_known(scope: &str) -> bool {
     matches!(scope, "files:read" | "files:write" | "files:read:tenant" | "app")
         || column_scope(scope).is_some_and(|(operation, table, column)| {
@@ -171,7 +179,11 @@ mod tests {
             ("fields:encrypt:users.*", "fields:encrypt:*.email", "fields:encrypt:users.email"),
             ("fields:encrypt:*.*", "fields:decrypt:*.*", ""),
             ("fields:encrypt:users.*", "fields:encrypt:cards.*", ""),
-            ("fields:encrypt:*.* fields:encrypt:users.*", "fields:encrypt:users.email fields:encrypt:*.*", "fields:encrypt:*.*"),
+            (
+                "fields:encrypt:*.* fields:encrypt:users.*",
+                "fields:encrypt:users.email fields:encrypt:*.*",
+                "fields:encrypt:*.*",
+            ),
             ("files:read:tenant", "files:read", ""),
         ] {
             assert_eq!(scopes(one).meet(&scopes(other)).unwrap().to_string(), met, "{one} and {other}");
@@ -179,7 +191,8 @@ mod tests {
             assert!(scopes(one).grants(&back) && scopes(other).grants(&back));
         }
         let many = |of: fn(u32) -> String| scopes(&(0..20).map(of).collect::<Vec<_>>().join(" "));
-        let (rows, columns) = (many(|n| format!("fields:index:t{n:02}.*")), many(|n| format!("fields:index:*.c{n:02}")));
+        let (rows, columns) =
+            (many(|n| format!("fields:index:t{n:02}.*")), many(|n| format!("fields:index:*.c{n:02}")));
         assert!(rows.meet(&columns).is_err(), "four hundred scopes fit in no token");
     }
 

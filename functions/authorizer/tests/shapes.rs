@@ -8,6 +8,7 @@
 )]
 
 use authorizer::Authorizer;
+use cedar::Cedar;
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler as _, Invocation};
 use shared::clock::Timestamp;
@@ -108,7 +109,7 @@ enum Seen {
 struct World {
     issuer: Issuer,
     bucket: TrustBucket,
-    authorizer: Authorizer<TrustBucket, FixedClock>,
+    authorizer: Authorizer<Cedar, TrustBucket, FixedClock>,
 }
 
 impl World {

@@ -92,6 +92,9 @@ where
             "aud": self.accepts.audience, "iss": self.accepts.issuer, "exp": token.expires_at.seconds(),
             "iat": token.issued_at.seconds(), "jti": token.jti, "token_type": "Bearer", "tenant": token.tenant.as_str(),
         });
+        if let (false, Some(members)) = (token.details.is_empty(), body.as_object_mut()) {
+            members.insert("authorization_details".to_owned(), token.details.to_value());
+        }
         if let (Some(thumbprint), Some(members)) = (&token.thumbprint, body.as_object_mut()) {
             members.insert("token_type".to_owned(), json!("DPoP"));
             members.insert("cnf".to_owned(), json!({"jkt": thumbprint}));

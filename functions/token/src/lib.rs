@@ -2,7 +2,8 @@
 //! signed token that lives for minutes. Nothing secret is stored for it.
 //!
 //! Here: `client_credentials` with `private_key_jwt` (RFC 6749, 7521, 7523), tokens bound to a key by DPoP with a nonce
-//! (RFC 9449), revocation (RFC 7009), introspection (RFC 7662), metadata (RFC 8414) and the key set.
+//! (RFC 9449) or narrowed to files and fields (RFC 9396), revocation (RFC 7009), introspection (RFC 7662), metadata (RFC 8414) and the key set.
+//! Every token is first put to policy, which may only refuse.
 //! Not here yet: the human exchange and refresh; neither is advertised.
 
 mod authentication;
@@ -17,10 +18,13 @@ pub mod mint;
 mod oauth;
 mod refused;
 
+use std::sync::Arc;
+
 use shared::boot::{Invocation, Routes};
 use shared::clock::Clock;
 use shared::entropy::Entropy;
 use shared::http::{Request, Response};
+use shared::policy::Judge;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 use shared::problem::{Code, Problem};
 use shared::trust::{Accepts, Trust};
@@ -53,13 +57,21 @@ where
     C: Clock + Clone,
     E: Entropy + Clone,
 {
-    /// The endpoint; nothing is read yet.
-    pub fn new(settings: Settings, database: D, signer: S, reader: R, clock: C, entropy: E) -> Self {
+    /// The endpoint; nothing is read yet. `policies` says of every token whether it may be issued.
+    pub fn new(
+        settings: Settings,
+        database: D,
+        signer: S,
+        reader: R,
+        policies: Arc<dyn Judge>,
+        clock: C,
+        entropy: E,
+    ) -> Self {
         let keys = KeyDocument::new(reader.clone(), clock.clone());
         let trust = Trust::new(reader.clone(), clock.clone());
         let accepts = Accepts { issuer: settings.issuer.clone(), audience: settings.audience.clone() };
         let (inbox, bindings) = (reader.clone(), Bindings::new(&settings.issuer));
-        let mint = Mint::new(settings.clone(), signer, reader, clock, entropy.clone());
+        let mint = Mint::new(settings.clone(), signer, reader, policies, clock, entropy.clone());
         Self { settings, database, mint, keys, accepts, trust, inbox, entropy, bindings }
     }
 }

@@ -33,7 +33,8 @@ impl Team {
         let keys = KeySet::parse(&json!({"keys": [jwk]}), &[Algorithm::Rs256]).unwrap();
         let generic = json!({"id": "other", "kind": "generic", "issuer": TEAM, "audience": "x", "algorithms": ["RS256"],
             "jwks_url": "https://other.example/keys"});
-        let profiles = json!({"profiles": [generic, profile("tier", TEAM, &"0".repeat(64)), profile("access", TEAM, TAG)]});
+        let profiles =
+            json!({"profiles": [generic, profile("tier", TEAM, &"0".repeat(64)), profile("access", TEAM, TAG)]});
         Self { pair, keys, profiles: Profiles::parse(&profiles).unwrap() }
     }
 
@@ -132,8 +133,16 @@ fn what_is_neither_form_or_both_is_refused() {
         ("an address with a line break", with(person(), "email", json!("a@b\n.example")), Flaw::BadClaims),
         ("a long address", with(person(), "email", json!("a".repeat(255))), Flaw::BadClaims),
         ("no nbf of a person", with(person(), "nbf", json!(null)), Flaw::BadClaims),
-        ("a name without its end", with(service(), "common_name", json!("e367826f93b8d71185e03fe518aff3b4")), Flaw::BadClaims),
-        ("a name in capitals", with(service(), "common_name", json!(format!("{}.access", "A".repeat(32)))), Flaw::BadClaims),
+        (
+            "a name without its end",
+            with(service(), "common_name", json!("e367826f93b8d71185e03fe518aff3b4")),
+            Flaw::BadClaims,
+        ),
+        (
+            "a name in capitals",
+            with(service(), "common_name", json!(format!("{}.access", "A".repeat(32)))),
+            Flaw::BadClaims,
+        ),
         ("an empty name", with(service(), "common_name", json!("")), Flaw::BadClaims),
         ("a name that is no text", with(service(), "common_name", json!([1])), Flaw::BadClaims),
         ("the global session's token", with(person(), "type", json!("org")), Flaw::BadClaims),
@@ -148,14 +157,22 @@ fn what_is_neither_form_or_both_is_refused() {
         ("expired this second", with(person(), "exp", json!(now)), Flaw::Expired),
         ("no end", with(person(), "exp", json!(null)), Flaw::BadClaims),
         ("an end as text", with(person(), "exp", json!("9999999999")), Flaw::BadClaims),
-        ("an end before its start", with(with(person(), "iat", json!(now + 5)), "exp", json!(now + 5)), Flaw::BadClaims),
+        (
+            "an end before its start",
+            with(with(person(), "iat", json!(now + 5)), "exp", json!(now + 5)),
+            Flaw::BadClaims,
+        ),
         ("no beginning", with(person(), "iat", json!(null)), Flaw::BadClaims),
         ("of in eleven seconds", with(person(), "iat", json!(now + 11)), Flaw::NotYetValid),
         ("not before in eleven seconds", with(person(), "nbf", json!(now + 11)), Flaw::NotYetValid),
     ] {
         assert_eq!(team.judge(&team.sign(&claims)), Err(flaw), "{what}");
     }
-    for claims in [with(person(), "iat", json!(now + 10)), with(person(), "exp", json!(now + 1)), with(person(), "country", json!(null))] {
+    for claims in [
+        with(person(), "iat", json!(now + 10)),
+        with(person(), "exp", json!(now + 1)),
+        with(person(), "country", json!(null)),
+    ] {
         assert!(team.judge(&team.sign(&claims)).is_ok());
     }
 }

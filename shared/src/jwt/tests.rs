@@ -91,7 +91,10 @@ fn a_good_token_is_read_whole() {
     let claims = with(with(claims(), "cnf", json!({"jkt":"thumb"})), "device", device());
     let token = check(&issuer, &issuer.sign(&header(), &with(claims, "sid", json!("s1")))).unwrap();
     assert_eq!((token.subject.as_str(), token.tenant.as_str(), token.kid.as_str()), ("acme-backend", "acme", "k1"));
-    assert_eq!((token.thumbprint.as_deref(), token.device.map(|device| device.to_value())), (Some("thumb"), Some(device())));
+    assert_eq!(
+        (token.thumbprint.as_deref(), token.device.map(|device| device.to_value())),
+        (Some("thumb"), Some(device()))
+    );
     assert_eq!((token.session.as_deref(), token.kind), (Some("s1"), Kind::Machine));
     assert_eq!(token.expires_at, NOW.plus_seconds(300));
     assert!(token.scopes.allows("files:write"));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::*;
+use crate::details::Details;
 use crate::device::Device;
 use crate::jwt::Kind;
 use crate::name::{Groups, Tenant};
@@ -178,6 +179,7 @@ fn a_token_is_hit_by_any_of_its_values_at_or_before_the_epoch() {
         groups: Groups::default(),
         thumbprint: None,
         device: Some(Device::parse(&json!({"id":"d","source":"s","checked_at":1})).unwrap()),
+        details: Details::default(),
     };
     for (body, hit) in [
         (json!({}), false),

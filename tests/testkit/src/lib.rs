@@ -7,6 +7,7 @@ pub mod data_keys;
 pub mod files;
 pub mod issuer;
 pub mod objects;
+mod policies;
 pub mod trust_bucket;
 pub mod wrapping;
 

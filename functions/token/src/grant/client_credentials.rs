@@ -5,15 +5,15 @@ use shared::clock::Clock;
 use shared::entropy::Entropy;
 use shared::http::{Request, Response};
 use shared::jwt::Kind;
+use shared::policy::Net;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 
-use super::{of, scopes};
+use super::{audience, details, of, scopes};
 use crate::Token;
 use crate::authentication::{Authenticated, authenticate, first_use};
 use crate::client;
 use crate::form::Form;
-use crate::mint::Claims;
-use crate::oauth::Error;
+use crate::mint::{Asked, Claims};
 use crate::refused::Refused;
 
 impl<D, S, R, C, E> Token<D, S, R, C, E>
@@ -30,9 +30,9 @@ where
         let Authenticated { client, assertion, at } = authenticated;
         let proof = self.bindings.proof((&self.database, &self.entropy), request, &client, now).await?;
         let scopes = scopes(&client.scopes, form).map_err(of(&client))?;
-        if form.find("resource").is_some_and(|resource| resource != self.settings.audience) {
-            return Err(Refused::from(Error::INVALID_TARGET).of(&client));
-        }
+        let audience = audience(&self.settings.audience, &client, form).map_err(of(&client))?;
+        let details = details(form).map_err(of(&client))?;
+        let net = Net::of(&request.headers);
         let thumbprint = proof.as_ref().map(|proof| proof.thumbprint.as_str());
         let id = client.client_id.as_str();
         let claims = Claims {
@@ -40,10 +40,17 @@ where
             client_id: id,
             tenant: &client.tenant,
             kind: Kind::Machine,
-            audience: &self.settings.audience,
+            audience,
             scopes: &scopes,
             thumbprint,
             ttl: client.ttl,
+            details: &details,
+            asked: Asked {
+                grant: "client_credentials",
+                issuer: "own",
+                net: net.as_ref(),
+                request_id: &request.request_id,
+            },
         };
         let minted = self.mint.mint(&claims).await.map_err(of(&client))?;
         first_use(client::consume(&self.database, &client, &assertion, proof.as_ref(), at).await?, &client)?;

@@ -4,10 +4,13 @@ mod client_credentials;
 
 use serde_json::{Value, json};
 use shared::clock::{Clock, Timestamp};
+use shared::details::Details;
 use shared::entropy::Entropy;
 use shared::http::{Request, Response};
+use shared::json;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 use shared::scope::Scopes;
+use shared::url::is_resource;
 
 use crate::client::Client;
 use crate::form::Form;
@@ -30,6 +33,10 @@ where
     /// throttled signer or a lost connection never burns an assertion.
     pub(crate) async fn issue(&self, request: &Request) -> Result<Response, Refused> {
         let form = authentication::form(request)?;
+        // A grant that would pass over them would answer a wider token than was asked for.
+        if form.find("authorization_details").is_some() && form.find("grant_type") != Some("client_credentials") {
+            return Err(Error::INVALID_AUTHORIZATION_DETAILS.because("not with this grant").into());
+        }
         match form.find("grant_type") {
             None => Err(Error::INVALID_REQUEST.because("grant_type is missing").into()),
             Some("client_credentials") => self.client_credentials(request, &form).await,
@@ -40,8 +47,12 @@ where
     /// The answer that carries a token (RFC 6749 §5.1), with a nonce for the next proof where the token is bound.
     fn granted(&self, minted: &Minted, scopes: &Scopes, bound: bool, now: Timestamp) -> Response {
         let kind = if bound { "DPoP" } else { "Bearer" };
-        let body: Value = json!({"access_token": minted.token.expose(), "token_type": kind,
+        let mut body: Value = json!({"access_token": minted.token.expose(), "token_type": kind,
             "expires_in": minted.expires_in, "scope": scopes.to_string()});
+        // RFC 9396 §7: what was granted is told.
+        if let (false, Some(members)) = (minted.details.is_empty(), body.as_object_mut()) {
+            members.insert("authorization_details".to_owned(), minted.details.to_value());
+        }
         let answer = oauth::uncached(200, &body);
         let nonce = bound.then(|| self.bindings.next(&self.entropy, now)).flatten();
         nonce.into_iter().fold(answer, |answer, nonce| answer.header("dpop-nonce", nonce))
@@ -56,6 +67,24 @@ fn scopes(held: &Scopes, form: &Form) -> Result<Scopes, Error> {
         return Err(Error::INVALID_SCOPE);
     }
     Ok(asked)
+}
+
+/// What the token is to be narrowed to (RFC 9396); nothing if nothing is asked.
+fn details(form: &Form) -> Result<Details, Error> {
+    let Some(asked) = form.find("authorization_details") else { return Ok(Details::default()) };
+    let asked = json::value(asked.as_bytes(), 4).and_then(|asked| Details::parse(&asked));
+    asked.map_err(|_| Error::INVALID_AUTHORIZATION_DETAILS)
+}
+
+/// The one resource that is asked for (RFC 8707 §2), an absolute URI without fragment, if it is our own API or one that is registered
+/// for the client; our own if none is asked for.
+fn audience<'a>(own: &'a str, client: &Client, form: &'a Form) -> Result<&'a str, Error> {
+    match form.find("resource") {
+        None => Ok(own),
+        Some(resource) if resource == own => Ok(own),
+        Some(resource) if is_resource(resource) && client.audiences.iter().any(|one| one == resource) => Ok(resource),
+        Some(_) => Err(Error::INVALID_TARGET),
+    }
 }
 
 /// A closure that says whose refusal it is.
