@@ -221,7 +221,8 @@ pub fn verify(assertion: &str, profile: &Profile, keys: &KeySet, now: Timestamp)
 /// Beyond ASCII two spellings of one address cannot be told from two addresses, so such an address matches nothing.
 pub fn normal_email(email: &str) -> Option<(String, String)> {
     let (local, domain) = email.split_once('@')?;
-    let atom = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&b);
+    // RFC 5322 atoms without `*`, which looks like a pattern and is none.
+    let atom = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'+-/=?^_`{|}~.".contains(&b);
     let fits = (1..=64).contains(&local.len()) && local.bytes().all(atom) && email.len() <= 254;
     fits.then(|| normal_domain(domain)).flatten().map(|domain| (local.to_ascii_lowercase(), domain))
 }

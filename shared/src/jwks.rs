@@ -125,6 +125,11 @@ impl KeySet {
         if keys.is_empty() { Err(BAD) } else { Ok(Self { keys }) }
     }
 
+    /// The set in which no key is.
+    pub const fn none() -> Self {
+        Self { keys: Vec::new() }
+    }
+
     /// Reads a JWK Set from its text; see [`KeySet::parse`]. Duplicate members are refused.
     pub fn parse_text(text: &[u8], accepted: &[Algorithm]) -> Result<Self, Malformed> {
         if text.len() > MAX_BYTES {

@@ -12,6 +12,7 @@ use shared::url::is_resource;
 use uuid::Uuid;
 
 use crate::fields::Fields;
+use crate::identity;
 use crate::refusal::{Code, Refusal};
 
 /// The longest life of a token and the clock skew between us, in seconds: an epoch older than both hits nothing.
@@ -47,6 +48,9 @@ impl Act {
             "client.disable" => client_disable(&mut fields)?,
             "client.list" => client_list(&mut fields)?,
             "client.audiences" => client_audiences(&mut fields)?,
+            "identity.put" => identity::put(&mut fields)?,
+            "identity.remove" => identity::remove(&mut fields)?,
+            "identity.list" => identity::list(&mut fields)?,
             "issuer.put" => issuer_put(&mut fields)?,
             "issuer.remove" => issuer_remove(&mut fields)?,
             "policy.put" => policy_put(&mut fields, check)?,
@@ -79,11 +83,14 @@ fn tenant_put(fields: &mut Fields) -> Result<Act, Refusal> {
 fn client_put(fields: &mut Fields) -> Result<Act, Refusal> {
     let (tenant, client_id) = (tenant(fields)?, client_id(fields)?);
     let name = name(fields)?.unwrap_or_else(|| client_id.as_str().to_owned());
-    let allowed = algorithms(fields)?;
-    let (jwks, used) = public_keys(&fields.value("jwks")?, allowed.as_deref().unwrap_or(&CLIENT_ALGORITHMS))?;
-    let algorithms = allowed.unwrap_or(used).iter().map(|algorithm| algorithm.as_str().to_owned()).collect();
+    let public = is_public(fields)?;
+    let (jwks, algorithms) = if public { no_keys() } else { keys(fields)? };
     let scopes = scopes(fields)?;
     let dpop = fields.bool("dpop", true)?;
+    // Nothing else tells who uses the tokens of a client without a key.
+    if public && !dpop {
+        return Err(Refusal::of(Code::InvalidDpop, "dpop"));
+    }
     let ttl = fields.optional_int("ttl_seconds")?.unwrap_or(300);
     if !(30..=900).contains(&ttl) {
         return Err(Refusal::of(Code::InvalidTtl, "ttl_seconds"));
@@ -106,6 +113,27 @@ fn client_put(fields: &mut Fields) -> Result<Act, Refusal> {
         ],
         moves_trust: !enabled,
     })
+}
+
+/// `token_endpoint_auth_method` (RFC 7591 §2): a client without a key of its own, for people, or one that signs its assertions.
+fn is_public(fields: &mut Fields) -> Result<bool, Refusal> {
+    match fields.optional_text("token_endpoint_auth_method")?.as_deref() {
+        Some("none") => Ok(true),
+        Some("private_key_jwt") | None => Ok(false),
+        Some(_) => Err(Refusal::of(Code::InvalidAuthMethod, "token_endpoint_auth_method")),
+    }
+}
+
+/// What the row of a public client holds; `jwks` and `algorithms` in its body are members that nobody knows.
+fn no_keys() -> (Value, Vec<String>) {
+    (json!({ "keys": [] }), vec!["none".to_owned()])
+}
+
+fn keys(fields: &mut Fields) -> Result<(Value, Vec<String>), Refusal> {
+    let allowed = algorithms(fields)?;
+    let (jwks, used) = public_keys(&fields.value("jwks")?, allowed.as_deref().unwrap_or(&CLIENT_ALGORITHMS))?;
+    let algorithms = allowed.unwrap_or(used).iter().map(|algorithm| algorithm.as_str().to_owned()).collect();
+    Ok((jwks, algorithms))
 }
 
 fn client_disable(fields: &mut Fields) -> Result<Act, Refusal> {
@@ -316,7 +344,7 @@ pub(crate) fn operator(fields: &mut Fields) -> Result<String, Refusal> {
     if is_printable(&operator, 128) { Ok(operator) } else { Err(Refusal::of(Code::InvalidOperator, "operator")) }
 }
 
-fn tenant(fields: &mut Fields) -> Result<Tenant, Refusal> {
+pub(crate) fn tenant(fields: &mut Fields) -> Result<Tenant, Refusal> {
     Tenant::parse(&fields.text("tenant")?).map_err(|_| Refusal::of(Code::InvalidTenant, "tenant"))
 }
 
@@ -381,7 +409,7 @@ fn public_keys(set: &Value, allowed: &[Algorithm]) -> Result<(Value, Vec<Algorit
     Ok((json!({ "keys": stored }), used))
 }
 
-fn scopes(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
+pub(crate) fn scopes(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
     let refused = || Refusal::of(Code::InvalidScopes, "scopes");
     let listed = fields.optional_texts("scopes")?.ok_or(Refusal::of(Code::MissingField, "scopes"))?;
     let scopes = Scopes::parse(&listed.join(" ")).map_err(|_| refused())?;
@@ -396,6 +424,6 @@ fn is_printable(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len()) && text.bytes().all(|b| (0x21..=0x7e).contains(&b))
 }
 
-fn text(name: &impl ToString) -> Parameter {
+pub(crate) fn text(name: &impl ToString) -> Parameter {
     Parameter::Text(name.to_string())
 }

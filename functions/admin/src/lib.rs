@@ -1,4 +1,4 @@
-//! Operators' acts: tenants, clients, issuers, policies, revocations, signing keys.
+//! Operators' acts: tenants, clients, people, issuers, policies, revocations, signing keys.
 //!
 //! Invoked directly, under IAM, with `{"operation", "operator", …}`. Each act is one SQL function that changes the rows and writes
 //! the audit in the same statement; who the operator is stays a claim, beside the request id that CloudTrail knows. Where
@@ -7,6 +7,7 @@
 mod act;
 pub mod config;
 mod fields;
+mod identity;
 mod refusal;
 
 use serde_json::{Value, json};
@@ -64,7 +65,12 @@ impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
             Some("client_unknown") => Some(Refusal::of(Code::ClientUnknown, "client_id")),
             Some("issuer_taken") => Some(Refusal::of(Code::IssuerTaken, "issuer")),
             Some("issuer_limit") => Some(Refusal::of(Code::IssuerLimit, "id")),
+            Some("issuer_unknown") if act.operation == "identity.put" => {
+                Some(Refusal::of(Code::IssuerUnknown, "issuer"))
+            }
             Some("issuer_unknown") => Some(Refusal::of(Code::IssuerUnknown, "id")),
+            Some("identity_taken") => Some(Refusal::of(Code::IdentityTaken, "value")),
+            Some("identity_unknown") => Some(Refusal::of(Code::IdentityUnknown, "value")),
             Some("signing_key_unknown") => Some(Refusal::of(Code::SigningKeyUnknown, "kid")),
             Some("nobody_signs") => Some(Refusal::of(Code::NobodySigns, "confirm")),
             Some("policy_unknown") => Some(Refusal::of(Code::PolicyUnknown, "hash")),

@@ -49,6 +49,18 @@ pub enum Code {
     InvalidAudience,
     /// `jwks_url` is no https URL.
     InvalidJwksUrl,
+    /// `token_endpoint_auth_method` is neither `private_key_jwt` nor `none`.
+    InvalidAuthMethod,
+    /// A public client's tokens must be bound to a key.
+    InvalidDpop,
+    /// `match` is none of `subject`, `email`, `domain` and `group`.
+    InvalidMatch,
+    /// `groups` holds a name outside `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, one twice, or more than 32 or 1,024 bytes of them.
+    InvalidGroups,
+    /// Another tenant has a row for the same issuer, kind and value.
+    IdentityTaken,
+    /// The tenant has no such row.
+    IdentityUnknown,
     /// There is no such tenant.
     TenantUnknown,
     /// The client id belongs to another tenant.
@@ -100,6 +112,12 @@ impl Code {
             Self::InvalidIssuer => "invalid_issuer",
             Self::InvalidAudience => "invalid_audience",
             Self::InvalidJwksUrl => "invalid_jwks_url",
+            Self::InvalidAuthMethod => "invalid_auth_method",
+            Self::InvalidDpop => "invalid_dpop",
+            Self::InvalidMatch => "invalid_match",
+            Self::InvalidGroups => "invalid_groups",
+            Self::IdentityTaken => "identity_taken",
+            Self::IdentityUnknown => "identity_unknown",
             Self::TenantUnknown => "tenant_unknown",
             Self::ClientIdTaken => "client_id_taken",
             Self::ClientUnknown => "client_unknown",

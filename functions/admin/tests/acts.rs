@@ -68,6 +68,121 @@ fn code(answer: &Value) -> (&str, &str) {
     (answer["error"]["code"].as_str().unwrap_or("-"), answer["error"]["field"].as_str().unwrap_or("-"))
 }
 
+fn public() -> Value {
+    with(without(client("acme", "acme-web"), "jwks"), "token_endpoint_auth_method", json!("none"))
+}
+
+fn identity() -> Value {
+    json!({ "operation": "identity.put", "operator": "alice", "tenant": "acme", "issuer": "access", "match": "email",
+        "value": "ada@example.com", "groups": ["staff"], "scopes": ["files:read"] })
+}
+
+#[tokio::test]
+async fn public_clients_and_people_are_held_to_their_rules() {
+    let world = World::new();
+    let of = |by: &str, value: &str| with(with(identity(), "match", json!(by)), "value", json!(value));
+    let ada = "7335d417-61da-459d-899c-0a01c76a2f94";
+    let many: Vec<String> = (0..33).map(|number| format!("g{number}")).collect();
+    for (event, expected) in [
+        (with(public(), "jwks", json!({ "keys": [ec()] })), ("unknown_field", "jwks")),
+        (with(public(), "algorithms", json!(["ES256"])), ("unknown_field", "algorithms")),
+        (with(public(), "dpop", json!(false)), ("invalid_dpop", "dpop")),
+        (
+            with(public(), "token_endpoint_auth_method", json!("client_secret_basic")),
+            ("invalid_auth_method", "token_endpoint_auth_method"),
+        ),
+        (with(public(), "token_endpoint_auth_method", json!(null)), ("wrong_type", "token_endpoint_auth_method")),
+        (with(public(), "token_endpoint_auth_method", json!("private_key_jwt")), ("missing_field", "jwks")),
+        (with(client("acme", "a"), "algorithms", json!(["none"])), ("invalid_algorithms", "algorithms")),
+        (with(client("acme", "a"), "jwks", json!({ "keys": [] })), ("invalid_jwks", "jwks")),
+        (with(identity(), "tenant", json!("Acme")), ("invalid_tenant", "tenant")),
+        (with(identity(), "issuer", json!("own")), ("invalid_issuer_id", "issuer")),
+        (with(identity(), "match", json!("name")), ("invalid_match", "match")),
+        (without(identity(), "value"), ("missing_field", "value")),
+        (of("email", "ada"), ("invalid_value", "value")),
+        (of("email", "ada@evil.example@example.com"), ("invalid_value", "value")),
+        (of("email", "äda@example.com"), ("invalid_value", "value")),
+        (of("email", "*@example.com"), ("invalid_value", "value")),
+        (of("domain", "*.example.com"), ("invalid_value", "value")),
+        (of("domain", "com"), ("invalid_value", "value")),
+        (of("domain", "@example.com"), ("invalid_value", "value")),
+        (of("subject", &ada.to_uppercase()), ("invalid_value", "value")),
+        (of("subject", &format!("access|{ada}")), ("invalid_value", "value")),
+        (of("group", ""), ("invalid_value", "value")),
+        (of("group", "a\nb"), ("invalid_value", "value")),
+        (of("group", &"g".repeat(257)), ("invalid_value", "value")),
+        (with(identity(), "groups", json!(["a b"])), ("invalid_groups", "groups")),
+        (with(identity(), "groups", json!(["a", "a"])), ("invalid_groups", "groups")),
+        (with(identity(), "groups", json!(many)), ("invalid_groups", "groups")),
+        (with(identity(), "groups", json!("staff")), ("wrong_type", "groups")),
+        (without(identity(), "scopes"), ("missing_field", "scopes")),
+        (with(identity(), "scopes", json!(["admin"])), ("invalid_scopes", "scopes")),
+        (with(identity(), "enabled", json!("no")), ("wrong_type", "enabled")),
+        (with(identity(), "email", json!("x")), ("unknown_field", "email")),
+        (
+            with(
+                with(
+                    without(without(without(identity(), "groups"), "scopes"), "match"),
+                    "operation",
+                    json!("identity.list"),
+                ),
+                "limit",
+                json!(501),
+            ),
+            ("invalid_limit", "limit"),
+        ),
+    ] {
+        let answer = world.act(event.clone()).await;
+        assert_eq!(code(&answer), expected, "{event}");
+    }
+    for after in [json!("x"), json!({}), json!({"issuer": "a", "match": "b", "value": 1})] {
+        let event = json!({"operation": "identity.list", "operator": "a", "tenant": "acme", "after": after});
+        assert_eq!(code(&world.act(event).await), ("invalid_value", "after"));
+    }
+    assert!(world.registry.take_calls().is_empty() && world.bucket.take_writes().is_empty());
+}
+
+#[tokio::test]
+async fn people_are_put_listed_and_removed_and_every_act_is_on_record() {
+    let world = World::new();
+    assert_eq!(code(&world.act(identity()).await), ("issuer_unknown", "issuer"));
+    assert_eq!(code(&world.act(with(identity(), "tenant", json!("globex"))).await), ("tenant_unknown", "tenant"));
+    world.act(issuer()).await;
+    let shouted = with(identity(), "value", json!("Ada@Example.COM"));
+    let created = world.act(shouted.clone()).await;
+    assert_eq!((created["outcome"].as_str(), created["nudge"].as_str()), (Some("created"), Some("not_needed")));
+    assert_eq!(created["identity"]["value"], "ada@example.com", "addresses are held in lower case");
+    assert_eq!(world.act(shouted).await["outcome"], "unchanged");
+    assert_eq!(world.act(with(identity(), "enabled", json!(false))).await["outcome"], "updated");
+    world.registry.add_tenant("globex");
+    assert_eq!(code(&world.act(with(identity(), "tenant", json!("globex"))).await), ("identity_taken", "value"));
+    let list = json!({"operation": "identity.list", "operator": "alice", "tenant": "acme", "limit": 1});
+    let listed = world.act(list.clone()).await;
+    assert_eq!(listed["identities"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["next"], json!({"issuer": "access", "match": "email", "value": "ada@example.com"}));
+    let rest = world.act(with(list, "after", listed["next"].clone())).await;
+    assert_eq!((rest["identities"].as_array().unwrap().len(), &rest["next"]), (0, &json!(null)));
+    let remove = without(without(with(identity(), "operation", json!("identity.remove")), "groups"), "scopes");
+    assert_eq!(world.act(remove.clone()).await["outcome"], "removed");
+    assert_eq!(code(&world.act(remove).await), ("identity_unknown", "value"));
+    let acts = world.registry.acts();
+    assert_eq!(
+        acts.iter().filter(|act| act["operation"].as_str().is_some_and(|of| of.starts_with("identity."))).count(),
+        10
+    );
+}
+
+#[tokio::test]
+async fn a_public_client_is_stored_without_a_key() {
+    let world = World::new();
+    let created = world.act(public()).await;
+    assert_eq!((created["outcome"].as_str(), &created["client"]["algorithms"]), (Some("created"), &json!(["none"])));
+    assert_eq!((&created["client"]["dpop"], &created["client"]["jwks"]), (&json!(true), &json!({ "keys": [] })));
+    assert_eq!(world.act(public()).await["outcome"], "unchanged");
+    let with_key = world.act(client("acme", "acme-web")).await;
+    assert_eq!((with_key["outcome"].as_str(), &with_key["client"]["algorithms"]), (Some("updated"), &json!(["ES256"])));
+}
+
 #[tokio::test]
 async fn refused_acts_name_the_field_and_reach_neither_database_nor_bucket() {
     let put = || client("acme", "acme-backend");
@@ -84,8 +199,8 @@ async fn refused_acts_name_the_field_and_reach_neither_database_nor_bucket() {
         (with(put(), "operator", json!("a b")), ("invalid_operator", "operator")),
         (with(put(), "operator", json!("a\nb")), ("invalid_operator", "operator")),
         (with(put(), "operator", json!("a".repeat(129))), ("invalid_operator", "operator")),
-        (with(put(), "operation", json!("identity.put")), ("unsupported_operation", "operation")),
-        (with(put(), "operation", json!("policy.put")), ("unsupported_operation", "operation")),
+        (with(identity(), "operation", json!("identity.get")), ("unsupported_operation", "operation")),
+        (with(put(), "operation", json!("policy.drop")), ("unsupported_operation", "operation")),
         (json!({"operation":"signing.list","operator":"a","kid":"k"}), ("unknown_field", "kid")),
         (json!({"operation":"signing.rotate","operator":"a","kid":"k"}), ("invalid_kid", "kid")),
         (json!({"operation":"signing.rotate","operator":"a","kid":null}), ("wrong_type", "kid")),

@@ -10,17 +10,20 @@
 //!
 //! A token that is bound to a key passes only with a proof of that key over this very request (RFC 9449).
 //!
+//! A person's token passes only beside a valid Access assertion of the same person, and a machine's on a route that demands one beside a
+//! service's. A `TOKEN` event has no place for one, so no person passes in it.
+//!
 //! Policy is asked last, about the token's subject, the route's action and template, the network as the edge names it and the device of
 //! the token. A candidate bundle is asked too; where it differs, a line says so and nothing else happens.
 //!
-//! Not here yet: Access assertions and the posture list. A human's token is refused, as is a route that demands an
-//! assertion.
+//! Not here yet: the posture list.
 
 pub mod config;
 pub mod event;
 pub mod routes;
 
 use serde_json::Value;
+use shared::access::{self, Assertion, Flaw};
 use shared::audit::Line;
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::Clock;
@@ -29,7 +32,7 @@ use shared::dpop::Possession;
 use shared::jwt::{AccessToken, Kind, Reason};
 use shared::policy::{Ask, Invoke, Judged, Net, Policies, Principal, Published, Reason as PolicyReason, What};
 use shared::port::ObjectReader;
-use shared::trust::{Accepts, Cached, Refusal, Trust};
+use shared::trust::{Accepts, Cached, Foreign, Refusal, Trust};
 
 use event::{Effect, Request, Shape, policy, simple};
 use routes::{Access, Route};
@@ -42,6 +45,7 @@ pub struct Authorizer<P, R, C> {
     accepts: Accepts,
     trust: Trust<R, C>,
     policies: Cached<Published<P>>,
+    foreign: Foreign<R, C>,
     possession: Possession,
 }
 
@@ -79,11 +83,12 @@ pub enum Decision {
     },
 }
 
-impl<P: Policies, R: ObjectReader, C: Clock> Authorizer<P, R, C> {
+impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Authorizer<P, R, C> {
     /// An authorizer that reads the trust objects through `reader`; nothing is read yet.
     pub fn new(accepts: Accepts, reader: R, clock: C) -> Self {
         let possession = Possession::new(&accepts.issuer);
-        Self { accepts, trust: Trust::new(reader, clock), policies: Cached::default(), possession }
+        let foreign = Foreign::new(reader.clone(), clock.clone());
+        Self { accepts, trust: Trust::new(reader, clock), policies: Cached::default(), foreign, possession }
     }
 
     /// Decides one request.
@@ -101,15 +106,11 @@ impl<P: Policies, R: ObjectReader, C: Clock> Authorizer<P, R, C> {
         self.possession
             .check(&token, &presented, &request.headers, place, self.trust.now())
             .map_err(|flaw| Refusal::Credential(Reason::Proof(flaw)))?;
-        if token.kind == Kind::Human {
-            return Err(Refusal::Credential(Reason::AssertionRequired));
-        }
-        let Some(route) = request.route() else {
+        let route = request.route();
+        self.vouched(request, &token, route.map_or(Access::ByToken, |route| route.access)).await?;
+        let Some(route) = route else {
             return Ok(denied(token, "unknown_route"));
         };
-        if route.access == Access::Required {
-            return Err(Refusal::Credential(Reason::AssertionRequired));
-        }
         let Some(path) = route.fill(&request.path) else {
             return Ok(denied(token, "unsafe_path"));
         };
@@ -143,13 +144,29 @@ impl<P: Policies, R: ObjectReader, C: Clock> Authorizer<P, R, C> {
             what: What::Invoke(Invoke::of(token, &self.accepts.issuer, place, now)),
         }
     }
+
+    /// Whether Access vouches for who holds the token, where that is demanded.
+    async fn vouched(&self, request: &Request, token: &AccessToken, access: Access) -> Result<(), Refusal> {
+        let flawed = |flaw| Refusal::Credential(Reason::Assertion(flaw));
+        let presented = access::header(&request.headers).map_err(flawed)?;
+        if token.kind == Kind::Machine && access == Access::ByToken {
+            return Ok(());
+        }
+        let presented = presented.ok_or_else(|| flawed(Flaw::Missing))?;
+        let agrees = match (token.kind, self.foreign.access(presented).await?) {
+            (Kind::Human, Assertion::Person(person)) => person.token_subject() == token.subject,
+            (Kind::Machine, Assertion::Service(_)) => true,
+            _ => false,
+        };
+        if agrees { Ok(()) } else { Err(flawed(Flaw::OfAnother)) }
+    }
 }
 
 fn denied(token: AccessToken, reason: &'static str) -> Decision {
     Decision::Deny { token, reason, explained: None }
 }
 
-impl<P: Policies, R: ObjectReader, C: Clock> Handler for Authorizer<P, R, C> {
+impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Handler for Authorizer<P, R, C> {
     async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
         let line = || Line::new("authorizer", "request").request(&invocation.request_id);
         let Ok(request) = Request::parse(&event) else {

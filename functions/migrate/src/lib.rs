@@ -40,7 +40,10 @@ migrations! {
     "0007_file_lifecycle",
     "0008_signing_keys",
     "0009_proofs",
+    "0011_people",
+    "0012_sessions",
     "0013_policies",
+    "0017_compact_revocations",
 }
 
 /// A migration as the database remembers it.

@@ -27,7 +27,9 @@ pub struct Client {
     pub ttl: i64,
     /// Changes with every change of the row.
     pub version: i64,
-    /// The keys its assertions are verified with.
+    /// Whether it has no key of its own, and so acts for people only.
+    pub public: bool,
+    /// The keys its assertions are verified with; of a public client none.
     pub keys: KeySet,
 }
 
@@ -76,6 +78,11 @@ pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Cli
     }
     let allowed = |a: &Algorithm| row.algorithms.iter().any(|name| name == a.as_str());
     let algorithms: Vec<_> = ASSERTION_ALGORITHMS.into_iter().filter(allowed).collect();
+    let public = row.algorithms == ["none"];
+    if public && !row.dpop {
+        return Err(wrong("api.client_for_token"));
+    }
+    let keys = || if public { Some(KeySet::none()) } else { KeySet::parse(&row.jwks, &algorithms).ok() };
     let client = || {
         Some(Client {
             client_id: id.clone(),
@@ -85,7 +92,8 @@ pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Cli
             dpop: row.dpop,
             ttl: row.ttl_seconds.clamp(1, jwt::MAX_ACCESS_LIFE),
             version: row.version,
-            keys: KeySet::parse(&row.jwks, &algorithms).ok()?,
+            public,
+            keys: keys()?,
         })
     };
     client().map(Some).ok_or_else(|| wrong("api.client_for_token"))

@@ -5,7 +5,7 @@ use shared::audit::Line;
 use shared::clock::Clock;
 use shared::entropy::{Entropy, uuid_v7};
 use shared::http::{Request, Response};
-use shared::jwt::AccessToken;
+use shared::jwt::{AccessToken, Kind};
 use shared::port::{Database, ObjectReader, ObjectWriter, Precondition, Signer};
 use shared::trust;
 
@@ -14,7 +14,9 @@ use crate::authentication::{Authenticated, authenticate, first_use, form};
 use crate::client::{self, Client};
 use crate::form::Form;
 use crate::oauth::{self, Error};
+use crate::public;
 use crate::refused::{Refused, refused};
+use crate::session;
 
 impl<D, S, R, C, E> Token<D, S, R, C, E>
 where
@@ -24,12 +26,51 @@ where
     C: Clock + Clone,
     E: Entropy + Clone,
 {
+    /// Ends what a public client presents, or an access token of the client that proves itself.
+    pub(crate) async fn revoke(&self, request: &Request) -> Result<Response, Refused> {
+        let form = form(request)?;
+        if !public::is_authenticated(request, &form)
+            && let Some(client) = public::named(&self.database, &form).await?
+        {
+            return self.end_session(request, &form, &client).await;
+        }
+        self.revoke_own(request, &form).await
+    }
+
+    /// Ends a session by a token of it: with a client that holds no key, who has the token is who may. An access token must be the
+    /// client's own and alive.
+    async fn end_session(&self, request: &Request, form: &Form, client: &Client) -> Result<Response, Refused> {
+        let (presented, now) = (presented(form, client)?, self.trust.now());
+        // A refresh token is no JWT, and is known without any key.
+        let of_access = if presented.contains('.') {
+            match self.trust.genuine(presented, &self.accepts).await {
+                Ok(t) if t.client_id == client.client_id.as_str() && t.tenant == client.tenant => t.session,
+                Ok(_) | Err(trust::Refusal::Credential(_)) => None,
+                Err(trust::Refusal::Stale(stale)) => return Err(unjudged(stale, client)),
+            }
+        } else {
+            None
+        };
+        let of = of_access.as_deref().map_or(session::Of::Refresh(presented), session::Of::Sid);
+        let outcome = session::end(&self.database, client, of, now).await;
+        let outcome = outcome.map_err(|fault| Refused::from(fault).of(client))?;
+        let line = line("revoke", request, client);
+        if outcome == "revoked" {
+            let nudge = self.nudge().await;
+            line.text("nudge", nudge).decision("allow", "session_ended").emit();
+        } else {
+            line.decision("allow", "nothing_to_revoke").emit();
+        }
+        Ok(Response::empty(200).header("pragma", "no-cache"))
+    }
+
     /// Ends an access token of the client that asks. Anything else that is presented as a token is answered alike and
     /// left alone: the answer tells nothing of it (RFC 7009 §2.2).
-    pub(crate) async fn revoke(&self, request: &Request) -> Result<Response, Refused> {
-        let (form, authenticated) = self.asked(request).await?;
+    async fn revoke_own(&self, request: &Request, form: &Form) -> Result<Response, Refused> {
+        let (now, issuer) = (self.trust.now(), &self.settings.issuer);
+        let authenticated = authenticate(&self.database, issuer, request, form, now).await?;
         let Authenticated { client, assertion, at } = &authenticated;
-        let presented = presented(&form, client)?;
+        let presented = presented(form, client)?;
         let judged = match self.trust.genuine(presented, &self.accepts).await {
             Ok(token) if token.client_id == client.client_id.as_str() && token.tenant == client.tenant => Ok(token),
             Ok(_) => Err("token_of_another_client"),
@@ -92,18 +133,24 @@ where
             "aud": self.accepts.audience, "iss": self.accepts.issuer, "exp": token.expires_at.seconds(),
             "iat": token.issued_at.seconds(), "jti": token.jti, "token_type": "Bearer", "tenant": token.tenant.as_str(),
         });
-        if let (false, Some(members)) = (token.details.is_empty(), body.as_object_mut()) {
+        let Some(members) = body.as_object_mut() else { return body };
+        if !token.details.is_empty() {
             members.insert("authorization_details".to_owned(), token.details.to_value());
         }
-        if let (Some(thumbprint), Some(members)) = (&token.thumbprint, body.as_object_mut()) {
+        if let Some(thumbprint) = &token.thumbprint {
             members.insert("token_type".to_owned(), json!("DPoP"));
             members.insert("cnf".to_owned(), json!({"jkt": thumbprint}));
+        }
+        if token.kind == Kind::Human {
+            members.insert("kind".to_owned(), json!(token.kind.as_str()));
+            members.insert("sid".to_owned(), json!(token.session));
+            members.insert("groups".to_owned(), token.groups.iter().collect());
         }
         body
     }
 
     /// The revocation is committed: a nudge that cannot be written costs at most the schedule's minute.
-    async fn nudge(&self) -> &'static str {
+    pub(crate) async fn nudge(&self) -> &'static str {
         let key = format!("trust-inbox/token/{}", uuid_v7(self.trust.now(), &self.entropy));
         match self.inbox.write(&key, Vec::new(), Precondition::Always).await {
             Ok(_) => "delivered",

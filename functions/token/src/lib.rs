@@ -2,9 +2,8 @@
 //! signed token that lives for minutes. Nothing secret is stored for it.
 //!
 //! Here: `client_credentials` with `private_key_jwt` (RFC 6749, 7521, 7523), tokens bound to a key by DPoP with a nonce
-//! (RFC 9449) or narrowed to files and fields (RFC 9396), revocation (RFC 7009), introspection (RFC 7662), metadata (RFC 8414) and the key set.
-//! Every token is first put to policy, which may only refuse.
-//! Not here yet: the human exchange and refresh; neither is advertised.
+//! (RFC 9449) or narrowed to files and fields (RFC 9396), people's sessions by token exchange (RFC 8693) and refresh, revocation (RFC 7009),
+//! introspection (RFC 7662), metadata (RFC 8414) and the key set. Every token is first put to policy, which may only refuse.
 
 mod authentication;
 mod binding;
@@ -16,7 +15,10 @@ mod known;
 mod metadata;
 pub mod mint;
 mod oauth;
+mod person;
+mod public;
 mod refused;
+mod session;
 
 use std::sync::Arc;
 
@@ -27,7 +29,7 @@ use shared::http::{Request, Response};
 use shared::policy::Judge;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 use shared::problem::{Code, Problem};
-use shared::trust::{Accepts, Trust};
+use shared::trust::{Accepts, Foreign, Trust};
 
 use binding::Bindings;
 use config::Settings;
@@ -44,6 +46,7 @@ pub struct Token<D, S, R, C, E> {
     keys: KeyDocument<R, C>,
     accepts: Accepts,
     trust: Trust<R, C>,
+    foreign: Foreign<R, C>,
     inbox: R,
     entropy: E,
     bindings: Bindings,
@@ -69,10 +72,11 @@ where
     ) -> Self {
         let keys = KeyDocument::new(reader.clone(), clock.clone());
         let trust = Trust::new(reader.clone(), clock.clone());
+        let foreign = Foreign::new(reader.clone(), clock.clone());
         let accepts = Accepts { issuer: settings.issuer.clone(), audience: settings.audience.clone() };
         let (inbox, bindings) = (reader.clone(), Bindings::new(&settings.issuer));
         let mint = Mint::new(settings.clone(), signer, reader, policies, clock, entropy.clone());
-        Self { settings, database, mint, keys, accepts, trust, inbox, entropy, bindings }
+        Self { settings, database, mint, keys, accepts, trust, foreign, inbox, entropy, bindings }
     }
 }
 

@@ -10,24 +10,27 @@ use shared::problem::{Code, Problem};
 use shared::trust::{Cached, OwnKeys, TrustObject};
 
 use crate::config::Settings;
+use crate::grant::TOKEN_EXCHANGE;
 
 /// The metadata document. Nothing is listed that does not exist.
 pub(crate) fn answer(settings: &Settings) -> Response {
     let issuer = &settings.issuer;
     // RFC 9864 calls EdDSA with this curve `Ed25519`; clients choose by either name.
     let (methods, algorithms) = (["private_key_jwt"], ["ES256", "PS256", "EdDSA", "Ed25519"]);
+    // People come with clients that hold no key.
+    let with_none = ["private_key_jwt", "none"];
     Response::json(
         200,
         &json!({
             "issuer": issuer,
             "token_endpoint": format!("{issuer}/oauth2/token"),
             "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
-            "grant_types_supported": ["client_credentials"],
+            "grant_types_supported": ["client_credentials", TOKEN_EXCHANGE, "refresh_token"],
             "response_types_supported": [],
-            "token_endpoint_auth_methods_supported": methods,
+            "token_endpoint_auth_methods_supported": with_none,
             "token_endpoint_auth_signing_alg_values_supported": algorithms,
             "revocation_endpoint": format!("{issuer}/oauth2/revoke"),
-            "revocation_endpoint_auth_methods_supported": methods,
+            "revocation_endpoint_auth_methods_supported": with_none,
             "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
             "introspection_endpoint": format!("{issuer}/oauth2/introspect"),
             "introspection_endpoint_auth_methods_supported": methods,

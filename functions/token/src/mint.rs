@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 use shared::audit::Line;
 use shared::clock::{Clock, Timestamp};
 use shared::details::Details;
+use shared::device::Device;
 use shared::encoding::base64url;
 use shared::entropy::{Entropy, uuid_v7};
 use shared::jwt::{self, Kind};
-use shared::name::Tenant;
+use shared::name::{Groups, Tenant};
 use shared::policy::{Ask, Judge, Judged, Net, Principal, Reason, What};
 use shared::port::{Fault, FaultKind, ObjectReader, Signer};
 use shared::scope::Scopes;
@@ -42,6 +43,14 @@ pub struct Claims<'a> {
     pub thumbprint: Option<&'a str>,
     /// The longest life it may have, in seconds.
     pub ttl: i64,
+    /// `sid`: the session, of a person.
+    pub session: Option<&'a str>,
+    /// `groups`, of a person.
+    pub groups: Option<&'a Groups>,
+    /// `device`, where its posture is known.
+    pub device: Option<&'a Device>,
+    /// When it must have ended at the latest: what it was given for does not last longer.
+    pub not_after: Option<Timestamp>,
     /// `authorization_details`: what it is narrowed to
     pub details: &'a Details,
     /// What was asked, in the words of policy and of the log.
@@ -67,6 +76,8 @@ pub struct Minted {
     pub token: SecretString,
     /// Its id, for the log.
     pub jti: String,
+    /// `iat`
+    pub issued_at: Timestamp,
     /// Its life in seconds.
     pub expires_in: i64,
     /// The key that signed it.
@@ -117,7 +128,11 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         let algorithm = self.settings.algorithm;
         let key = state.active(algorithm).ok_or_else(|| Fault::new(FaultKind::Unavailable, "trust", "active-key"))?;
         let now = self.clock.now();
-        let expires_in = claims.ttl.min(DEFAULT_TTL);
+        let left = claims.not_after.map_or(i64::MAX, |end| end.seconds() - now.seconds());
+        let expires_in = claims.ttl.min(DEFAULT_TTL).min(left);
+        if expires_in < 1 {
+            return Err(Fault::new(FaultKind::Conflict, "mint", "ended-meanwhile"));
+        }
         let jti = uuid_v7(now, &self.entropy).to_string();
         let (details, audience) = (claims.details.clone(), claims.audience);
         let header = json!({"alg": algorithm.as_str(), "typ": "at+jwt", "kid": key.kid});
@@ -127,22 +142,39 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         let signature = self.signer.sign(&key.key, algorithm, signed.as_bytes()).await?;
         let token = SecretString::new(format!("{signed}.{}", base64url(&signature)));
         self.prove(&key.kid, &token, audience, now).await?;
-        Ok(Minted { token, jti, expires_in, kid: key.kid.clone(), details })
+        let issued_at = Timestamp::from_seconds(now.seconds());
+        Ok(Minted { token, jti, issued_at, expires_in, kid: key.kid.clone(), details })
     }
 
     /// What policy is asked. Every claim is taken by name: one that is added must not pass by policy unnoticed.
     fn question(&self, claims: &Claims<'_>) -> Ask {
-        let Claims { subject, client_id, tenant, kind, audience, scopes, thumbprint, ttl, details, asked } = *claims;
+        // Which session it is says nothing, and its end only shortens the life.
+        let &Claims {
+            subject,
+            client_id,
+            tenant,
+            kind,
+            audience,
+            scopes,
+            thumbprint,
+            ttl,
+            groups,
+            device,
+            details,
+            asked,
+            session: _,
+            not_after: _,
+        } = claims;
         Ask {
             principal: Principal {
                 kind,
                 id: subject.to_owned(),
                 tenant: tenant.as_str().to_owned(),
-                groups: Vec::new(),
+                groups: groups.into_iter().flat_map(Groups::iter).map(str::to_owned).collect(),
             },
             now: self.clock.now().seconds(),
             net: asked.net.cloned(),
-            device: None,
+            device: device.cloned(),
             what: What::Mint(shared::policy::Mint {
                 audience: audience.to_owned(),
                 grant: asked.grant.to_owned(),
@@ -162,8 +194,15 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
             "iat": iat, "exp": iat + expires_in, "jti": jti, "scope": claims.scopes.to_string(),
             "tenant": claims.tenant.as_str(), "kind": claims.kind.as_str(),
         });
-        if let (Some(thumbprint), Some(members)) = (claims.thumbprint, said.as_object_mut()) {
-            members.insert("cnf".to_owned(), json!({ "jkt": thumbprint }));
+        let groups = claims.groups.filter(|groups| !groups.is_empty());
+        let further = [
+            ("cnf", claims.thumbprint.map(|thumbprint| json!({ "jkt": thumbprint }))),
+            ("sid", claims.session.map(|session| json!(session))),
+            ("groups", groups.map(|groups| groups.iter().collect())),
+            ("device", claims.device.map(Device::to_value)),
+        ];
+        if let Some(members) = said.as_object_mut() {
+            members.extend(further.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         }
         if let (false, Some(members)) = (claims.details.is_empty(), said.as_object_mut()) {
             members.insert("authorization_details".to_owned(), claims.details.to_value());

@@ -24,6 +24,12 @@ impl Error {
     /// The grant type does not exist here.
     pub(crate) const UNSUPPORTED_GRANT_TYPE: Self =
         Self { status: 400, code: "unsupported_grant_type", description: "" };
+    /// The grant exists, and is not for this client.
+    pub(crate) const UNAUTHORIZED_CLIENT: Self =
+        Self { status: 400, code: "unauthorized_client", description: "the grant is not for this client" };
+    /// The refresh token, or what must come with it, does not hold, whatever the reason.
+    pub(crate) const INVALID_GRANT: Self =
+        Self { status: 400, code: "invalid_grant", description: "the session does not go on with this request" };
     /// The scope is unknown or wider than the client's.
     pub(crate) const INVALID_SCOPE: Self = Self { status: 400, code: "invalid_scope", description: "" };
     /// The resource is not one the client may ask for (RFC 8707 §2).

@@ -17,6 +17,7 @@ use shared::http::{Request, Response};
 use shared::jwks::{Algorithm, KeySet};
 use shared::jwt;
 use shared::policy::{Judge, Policing};
+use shared::trust::{Revocations, Revoked};
 use testkit::issuer::{AUDIENCE, ISSUER};
 use testkit::{FixedClock, Issuer, Registry, TrustBucket};
 use token::{Token, config::Settings};
@@ -477,12 +478,17 @@ async fn the_documents_say_what_exists_and_nothing_else() {
     let body = json_of(&metadata);
     assert_eq!(body["issuer"], ISSUER);
     assert_eq!(body["token_endpoint"], format!("{ISSUER}/oauth2/token"));
-    assert_eq!(body["grant_types_supported"], json!(["client_credentials"]));
+    let exchange = "urn:ietf:params:oauth:grant-type:token-exchange";
+    assert_eq!(body["grant_types_supported"], json!(["client_credentials", exchange, "refresh_token"]));
+    assert_eq!(body["token_endpoint_auth_methods_supported"], json!(["private_key_jwt", "none"]));
     assert_eq!(body["dpop_signing_alg_values_supported"], json!(["ES256", "PS256", "EdDSA", "Ed25519"]));
     for name in ["revocation", "introspection"] {
         let path = if name == "revocation" { "revoke" } else { "introspect" };
+        // Who has a session's token may end it; who may ask about tokens proves who he is.
+        let methods =
+            if name == "revocation" { json!(["private_key_jwt", "none"]) } else { json!(["private_key_jwt"]) };
         assert_eq!(body[format!("{name}_endpoint")], format!("{ISSUER}/oauth2/{path}"));
-        assert_eq!(body[format!("{name}_endpoint_auth_methods_supported")], json!(["private_key_jwt"]));
+        assert_eq!(body[format!("{name}_endpoint_auth_methods_supported")], methods);
         let algorithms = &body[format!("{name}_endpoint_auth_signing_alg_values_supported")];
         assert_eq!(algorithms, &body["token_endpoint_auth_signing_alg_values_supported"]);
     }
@@ -584,7 +590,7 @@ async fn whatever_is_not_provably_active_is_inactive_and_nothing_more() {
     let world = World::new();
     let now = NOW.seconds();
     let revoked = "0198e1a0-0000-7000-8000-0000000000ff";
-    let body = json!({"jti": {revoked: now + 300}, "epochs": {"client_id": {"acme-ended": now}}});
+    let body = Revocations::body([(Revoked::Token, revoked, now + 300), (Revoked::Client, "acme-ended", now)], &[]);
     world.issuer.put(&world.bucket, "trust/revocations.json", NOW, body);
     for (at, (what, token)) in [
         ("garbage", "garbage".to_owned()),

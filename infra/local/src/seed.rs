@@ -109,6 +109,7 @@ pub async fn seed(stack: &Stack) -> io::Result<Vec<Client>> {
         clients.push(client);
     }
     seed_access(stack).await?;
+    seed_people(stack).await?;
     Ok(clients)
 }
 
@@ -128,6 +129,29 @@ async fn seed_access(stack: &Stack) -> io::Result<()> {
     // The nudge starts `trust` as well; waiting for an answer is what makes the stack ready.
     stack.invoke("trust", &json!({})).await?;
     stack.invoke("issuer-keys", &json!({})).await?;
+    Ok(())
+}
+
+/// The public client that people of `acme` come with.
+pub const PAGE: &str = "acme-web";
+/// Whoever Access vouches for with an address of this domain belongs to `acme`.
+pub const DOMAIN: &str = "example.com";
+
+/// Registers a page, and the people who may use it.
+async fn seed_people(stack: &Stack) -> io::Result<()> {
+    let scopes = ["files:read", "files:write"];
+    act(
+        stack,
+        json!({"operation": "client.put", "operator": "seed", "tenant": "acme", "client_id": PAGE,
+            "token_endpoint_auth_method": "none", "scopes": scopes}),
+    )
+    .await?;
+    act(
+        stack,
+        json!({"operation": "identity.put", "operator": "seed", "tenant": "acme", "issuer": ACCESS, "match": "domain",
+            "value": DOMAIN, "groups": ["staff"], "scopes": scopes}),
+    )
+    .await?;
     Ok(())
 }
 
@@ -161,7 +185,7 @@ pub fn write_manifest(stack: &Stack, clients: &[Client], path: &Path) -> io::Res
     let access_key_file = places.directory.join("access.pem");
     write_private(&access_key_file, &pem(&stack.access.signing_key()))?;
     let access = json!({"team_domain": stack.access.team_domain(), "audience": access::AUDIENCE, "kid": stack.access.kid(),
-        "alg": "RS256", "signing_key_file": access_key_file});
+        "alg": "RS256", "signing_key_file": access_key_file, "client_id": PAGE, "email_domain": DOMAIN});
     let manifest = json!({
         "gateway": places.gateway, "issuer": places.gateway, "audience": AUDIENCE, "region": REGION,
         "env": ENV, "ca_file": places.ca_file,

@@ -254,6 +254,7 @@ fn addresses_match_whatever_their_case_and_only_in_their_one_form() {
         "ada@example_com.x",
         "ada@evil.example@example.com",
         "\"ada@evil.example\"@example.com",
+        "*@example.com",
         "ada @example.com",
         "ada@example.com ",
         "ada@exam\u{440}le.com",

@@ -6,10 +6,12 @@
 mod cached;
 mod foreign;
 mod objects;
+mod revocations;
 
 pub use cached::{Cached, Stale};
 pub use foreign::{Foreign, IssuerKeys};
-pub use objects::{KeyState, Making, OwnKeys, Revocations, SigningKey, SigningState};
+pub use objects::{KeyState, Making, OwnKeys, SigningKey, SigningState};
+pub use revocations::{Revocations, Revoked};
 
 use std::sync::Arc;
 

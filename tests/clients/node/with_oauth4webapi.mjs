@@ -102,6 +102,66 @@ const unbound = await refusal(async () =>
   oauth.processClientCredentialsResponse(server, bound, await oauth.clientCredentialsGrantRequest(server, bound, boundProof, {})));
 report.row('a bound client without a proof', 'invalid_dpop_proof', unbound);
 
+// People: token exchange (RFC 8693) of an Access assertion by a public client, and refresh.
+const page = { client_id: manifest.access.client_id };
+const DPoP = oauth.DPoP(page, await oauth.generateKeyPair('ES256'));
+const accessKey = await jose.importPKCS8(readFileSync(manifest.access.signing_key_file, 'utf8'), 'RS256');
+const ASSERTION = 'cf-access-jwt-assertion';
+const assertionOf = (sub, email) =>
+  new jose.SignJWT({ type: 'app', email, identity_nonce: 'n', country: 'US', aud: [manifest.access.audience] })
+    .setProtectedHeader({ alg: 'RS256', kid: manifest.access.kid, typ: 'JWT' })
+    .setIssuer(manifest.access.team_domain).setSubject(sub).setIssuedAt().setNotBefore('0s').setExpirationTime('1h')
+    .sign(accessKey);
+const ADA = '7335d417-61da-459d-899c-0a01c76a2f94';
+const ada = await assertionOf(ADA, `ada@${manifest.access.email_domain}`);
+const eve = await assertionOf('0c8a5a38-7b6a-4f0e-9d1e-5a2f1f8f3b11', 'eve@elsewhere.example');
+const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const recognized = { access_token: () => {} };
+const exchange = async (form, headers = {}, key = DPoP) => {
+  const once = async () => oauth.processGenericTokenEndpointResponse(server, page,
+    await oauth.genericTokenEndpointRequest(server, page, oauth.None(), EXCHANGE, form, { DPoP: key, headers }),
+    { recognizedTokenTypes: recognized });
+  return once().catch((error) => (oauth.isDPoPNonceError(error) ? once() : Promise.reject(error)));
+};
+const ofJwt = (token) => ({ subject_token: token, subject_token_type: 'urn:ietf:params:oauth:token-type:jwt' });
+const session = await exchange(ofJwt(ada));
+report.row('token exchange of an Access assertion', ['dpop', 'urn:ietf:params:oauth:token-type:access_token', 300],
+  [session.token_type, session.issued_token_type, session.expires_in]);
+const header = await exchange({ subject_token: 'header', subject_token_type: 'urn:portcullis:token-type:access-header' }, { [ASSERTION]: ada });
+report.row('or of the one that the request carries', true, typeof header.refresh_token === 'string');
+report.row('of somebody nobody knows', 'invalid_request', await refusal(() => exchange(ofJwt(eve))));
+report.row('of another person than the request is of', 'invalid_request', await refusal(() => exchange(ofJwt(ada), { [ASSERTION]: eve })));
+report.row('by a client that has a key', 'unauthorized_client', await refusal(async () =>
+  oauth.processGenericTokenEndpointResponse(server, me, await oauth.genericTokenEndpointRequest(server, me, proof, EXCHANGE, ofJwt(ada)))));
+const asPerson = (token, headers) =>
+  oauth.protectedResourceRequest(token, 'GET', new URL(UNKNOWN_FILE, manifest.gateway), new Headers(headers), null, { DPoP });
+const passed = await asPerson(session.access_token, { [ASSERTION]: ada });
+report.row('the person passes the gate beside the assertion', [404, 'not_found'], [passed.status, (await passed.json()).code]);
+report.row('and not without it', 'OAUTH_WWW_AUTHENTICATE_CHALLENGE', await refusal(() => asPerson(session.access_token, {})));
+const personal = await oauth.validateJwtAccessToken(server,
+  new Request(manifest.gateway + UNKNOWN_FILE, { headers: { authorization: `Bearer ${session.access_token}` } }), manifest.audience)
+  .catch((error) => error.code);
+report.row('validateJwtAccessToken sees that the token is bound', true, typeof personal === 'string');
+const refreshing = async (token, headers = { [ASSERTION]: ada }, key = DPoP) => {
+  const once = async () => oauth.processRefreshTokenResponse(server, page,
+    await oauth.refreshTokenGrantRequest(server, page, oauth.None(), token, { DPoP: key, headers }));
+  return once().catch((error) => (oauth.isDPoPNonceError(error) ? once() : Promise.reject(error)));
+};
+const second = await refreshing(session.refresh_token);
+report.row('refresh rotates the token', ['dpop', true], [second.token_type, second.refresh_token !== session.refresh_token]);
+const third = await refreshing(second.refresh_token);
+const otherKey = oauth.DPoP(page, await oauth.generateKeyPair('ES256'));
+report.row('with another key', 'invalid_grant', await refusal(() => refreshing(third.refresh_token, undefined, otherKey)));
+report.row('without the assertion', 'invalid_grant', await refusal(() => refreshing(third.refresh_token, {})));
+const told = await oauth.processIntrospectionResponse(server, me, await oauth.introspectionRequest(server, me, proof, third.access_token));
+report.row('introspection tells whose it is', [true, `access|${ADA}`, ['staff']], [told.active, told.sub, told.groups]);
+report.row('a token used before', 'invalid_grant', await refusal(() => refreshing(session.refresh_token)));
+report.row('ends the session', 'invalid_grant', await refusal(() => refreshing(third.refresh_token)));
+const over = async (token) =>
+  refusal(async () => oauth.processRevocationResponse(await oauth.revocationRequest(server, page, oauth.None(), token)));
+report.row('a page ends its own session', ['accepted', 'invalid_grant'],
+  [await over(header.refresh_token), await refusal(() => refreshing(header.refresh_token))]);
+
 // Introspection (RFC 7662) and revocation (RFC 7009).
 const described = async (token) =>
   oauth.processIntrospectionResponse(server, me, await oauth.introspectionRequest(server, me, proof, token));

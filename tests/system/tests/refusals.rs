@@ -30,7 +30,7 @@ const NOWHERE: &str = "0198e1a0-0000-7000-8000-000000000000";
 const CONTENT: &[u8] = b"hello";
 
 /// What everybody behind the gate is refused for.
-const CREDENTIALS: [&str; 16] = [
+const CREDENTIALS: [&str; 18] = [
     "no token",
     "another scheme",
     "not a token",
@@ -46,6 +46,8 @@ const CREDENTIALS: [&str; 16] = [
     "another audience",
     "another issuer",
     "revoked token",
+    "a person's token alone",
+    "a person's token beside another's assertion",
     "missing scope",
 ];
 const GATE: [&str; 2] = ["around the gate", "stale trust"];
@@ -117,6 +119,11 @@ const OWN: [(&str, &[&str]); 10] = [
         &["another grant", "no grant", "a scope not held", "another resource", "a proof of possession"],
     ),
 ];
+
+/// What makes a machine's token a person's.
+fn person() -> Value {
+    json!({"kind": "human", "sub": "access|7335d417-61da-459d-899c-0a01c76a2f94", "sid": NOWHERE})
+}
 
 /// `POST /files` and what the document says of it.
 struct Route {
@@ -492,6 +499,13 @@ impl World {
             }
             "another issuer" => call.bear(&forged(json!({}), json!({"iss": "https://other.example"})).await),
             "revoked token" => call.bear(&self.revoked),
+            "a person's token alone" => call.bear(&forged(json!({}), person()).await),
+            "a person's token beside another's assertion" => {
+                call.bear(&forged(json!({}), person()).await);
+                let access = &self.running.stack.access;
+                let other = access.user_assertion("0c8a5a38-7b6a-4f0e-9d1e-5a2f1f8f3b11", "ben@example.com").unwrap();
+                call.set("cf-access-jwt-assertion", other);
+            }
             "missing scope" if route.name.contains("/files") && route.method == "GET" => call.bear(&self.narrow),
             "missing scope" => call.bear(&self.files_only),
             "another tenant's" if route.has_id => self.instead(&mut call, route, &self.of_globex),

@@ -1,12 +1,15 @@
 //! Tenants, clients, issuers, revocations, signing keys and used assertions in memory, behind the same functions that Postgres offers to `token`,
 //! `admin` and `trust`.
 
+mod people;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use shared::encoding::hex;
 use shared::port::{Database, Fault, FaultKind, Parameter};
+use shared::trust::{Revocations, Revoked};
 
 use crate::policies::Policies;
 
@@ -26,6 +29,7 @@ struct State {
     signing: BTreeMap<String, Value>,
     audiences: BTreeMap<String, Vec<String>>,
     policies: Policies,
+    people: people::People,
     acts: Vec<Value>,
     calls: Vec<&'static str>,
     down: bool,
@@ -67,6 +71,16 @@ impl Registry {
             let single = state.revocations.iter().filter(|((kind, _), _)| kind == "jti");
             single.map(|((_, jti), (exp, _))| (jti.clone(), *exp)).collect()
         })
+    }
+
+    /// The sessions that ever began, by their ids, and why each ended where it did.
+    pub fn sessions(&self) -> Vec<(String, Option<&'static str>)> {
+        self.with(|state| state.people.ends())
+    }
+
+    /// How many proofs are remembered.
+    pub fn proofs(&self) -> usize {
+        self.with(|state| state.proofs.len())
     }
 
     /// How many assertion ids are remembered.
@@ -285,6 +299,7 @@ impl State {
             }
             ("api.issuer_remove", [Text(operator), Text(request), Int(now), Text(id)]) => {
                 let outcome = if self.issuers.remove(id).is_some() { "removed" } else { "issuer_unknown" };
+                self.people.forget_issuer(id);
                 self.act(*now, operator, request, "issuer.remove", id, outcome);
                 Some(json!({ "outcome": outcome }))
             }
@@ -382,7 +397,7 @@ impl State {
                 })
             }
             ("api.trust_snapshot", [Int(now)]) => Some(self.snapshot(*now)),
-            _ => None,
+            _ => self.people(function, parameters),
         }
     }
 
@@ -472,6 +487,7 @@ impl State {
         let dead = if kind == "jti" { (epoch + 10) * 1000 } else { (epoch + 910) * 1000 };
         let held = self.revocations.entry((kind.to_owned(), value.to_owned())).or_insert((epoch, dead));
         *held = (held.0.max(epoch), held.1.max(dead));
+        self.people.revoked(kind, value, epoch);
     }
 
     fn act(&mut self, now: i64, operator: &str, request: &str, operation: &str, target: &str, outcome: &str) {
@@ -483,22 +499,23 @@ impl State {
         let (revocations, assertions) = (self.revocations.len(), self.assertions.len());
         self.revocations.retain(|_, (_, dead)| *dead >= now);
         self.assertions.retain(|_, expires| *expires >= now);
-        let of = |kind: &str| -> Map<String, Value> {
-            let entries = self.revocations.iter().filter(|((held, _), _)| held == kind);
-            entries.map(|((_, value), (epoch, _))| (value.clone(), json!(epoch))).collect()
+        let of = |kind: Revoked| {
+            let entries = self.revocations.iter().filter(move |((held, _), _)| held == kind.as_str());
+            entries.map(move |((_, value), (epoch, _))| (kind, value.as_str(), *epoch))
         };
-        let kinds = ["sub", "sid", "client_id", "tenant", "device"];
-        let epochs: Map<String, Value> = kinds.iter().map(|kind| ((*kind).to_owned(), json!(of(kind)))).collect();
-        let kid: Vec<String> = of("kid").into_iter().map(|(kid, _)| kid).collect();
+        use Revoked::{Client, Device, Session, Subject, Tenant, Token};
+        let entries = [Subject, Session, Client, Tenant, Device, Token].into_iter().flat_map(of);
+        let kid = self.revocations.keys().filter(|(kind, _)| kind == "kid").map(|(_, kid)| kid.as_str());
+        let body = Revocations::body(entries, &kid.collect::<Vec<_>>());
         json!({
-            "revocations": { "epochs": epochs, "jti": of("jti"), "kid": kid },
+            "revocations": body,
             "swept": { "revocations": revocations - self.revocations.len(), "assertion_ids": assertions - self.assertions.len() },
         })
     }
 }
 
 /// Inserts or replaces a row as the tables do: a version that rises, and nothing written when nothing changed.
-fn store(rows: &mut BTreeMap<String, Value>, key: &str, mut row: Value, now: i64) -> &'static str {
+fn store<K: Ord + Clone>(rows: &mut BTreeMap<K, Value>, key: &K, mut row: Value, now: i64) -> &'static str {
     let held = rows.get(key).cloned();
     let same = held.as_ref().is_some_and(|held| {
         row.as_object().is_some_and(|row| row.iter().all(|(name, value)| held.get(name) == Some(value)))
@@ -509,7 +526,7 @@ fn store(rows: &mut BTreeMap<String, Value>, key: &str, mut row: Value, now: i64
     let created = held.as_ref().and_then(|held| held.get("created_ms").cloned()).unwrap_or(json!(now));
     let version = held.as_ref().map_or(0, version) + 1;
     merge(&mut row, json!({ "version": version, "created_ms": created, "updated_ms": now }));
-    rows.insert(key.to_owned(), row);
+    rows.insert(key.clone(), row);
     if held.is_some() { "updated" } else { "created" }
 }
 

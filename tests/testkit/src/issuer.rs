@@ -138,7 +138,7 @@ pub fn shipped_policies() -> Value {
     json!({"active": Release { version: 0, hash: bundle.hash(), bundle }.to_value(), "candidate": null})
 }
 
-fn changed(claims: Value, changes: &Value) -> Value {
+pub(crate) fn changed(claims: Value, changes: &Value) -> Value {
     let mut claims = claims.as_object().cloned().unwrap_or_else(Map::new);
     for (name, value) in changes.as_object().into_iter().flatten() {
         if value.is_null() {

@@ -1,6 +1,7 @@
 //! Small honest fakes for the ports of shared.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test kit may fail loudly")]
 
+pub mod access;
 pub mod clients;
 pub mod clock;
 pub mod data_keys;
@@ -11,6 +12,7 @@ mod policies;
 pub mod trust_bucket;
 pub mod wrapping;
 
+pub use access::Team;
 pub use clients::Registry;
 pub use clock::FixedClock;
 pub use files::Files;

@@ -14,6 +14,8 @@ use crate::authentication::{Authenticated, authenticate, first_use};
 use crate::client;
 use crate::form::Form;
 use crate::mint::{Asked, Claims};
+use crate::oauth::Error;
+use crate::public;
 use crate::refused::Refused;
 
 impl<D, S, R, C, E> Token<D, S, R, C, E>
@@ -26,6 +28,11 @@ where
 {
     pub(super) async fn client_credentials(&self, request: &Request, form: &Form) -> Result<Response, Refused> {
         let now = self.mint.now();
+        if !public::is_authenticated(request, form)
+            && let Some(client) = public::named(&self.database, form).await?
+        {
+            return Err(Refused::from(Error::UNAUTHORIZED_CLIENT).of(&client));
+        }
         let authenticated = authenticate(&self.database, &self.settings.issuer, request, form, now).await?;
         let Authenticated { client, assertion, at } = authenticated;
         let proof = self.bindings.proof((&self.database, &self.entropy), request, &client, now).await?;
@@ -44,6 +51,10 @@ where
             scopes: &scopes,
             thumbprint,
             ttl: client.ttl,
+            session: None,
+            groups: None,
+            device: None,
+            not_after: None,
             details: &details,
             asked: Asked {
                 grant: "client_credentials",

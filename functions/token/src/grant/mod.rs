@@ -1,7 +1,10 @@
 //! The grants: each a way to prove who asks, all ending in one signed token.
 
 mod client_credentials;
+mod exchange;
+mod refresh;
 
+pub(crate) use exchange::GRANT as TOKEN_EXCHANGE;
 use serde_json::{Value, json};
 use shared::clock::{Clock, Timestamp};
 use shared::details::Details;
@@ -40,18 +43,28 @@ where
         match form.find("grant_type") {
             None => Err(Error::INVALID_REQUEST.because("grant_type is missing").into()),
             Some("client_credentials") => self.client_credentials(request, &form).await,
+            Some(TOKEN_EXCHANGE) => self.exchange(request, &form).await,
+            Some("refresh_token") => self.refresh(request, &form).await,
             Some(_) => Err(Error::UNSUPPORTED_GRANT_TYPE.into()),
         }
     }
 
     /// The answer that carries a token (RFC 6749 §5.1), with a nonce for the next proof where the token is bound.
     fn granted(&self, minted: &Minted, scopes: &Scopes, bound: bool, now: Timestamp) -> Response {
+        self.granted_with(minted, scopes, bound, now, Value::Null)
+    }
+
+    /// The same with what the grant says besides.
+    fn granted_with(&self, minted: &Minted, scopes: &Scopes, bound: bool, now: Timestamp, mut more: Value) -> Response {
         let kind = if bound { "DPoP" } else { "Bearer" };
         let mut body: Value = json!({"access_token": minted.token.expose(), "token_type": kind,
             "expires_in": minted.expires_in, "scope": scopes.to_string()});
         // RFC 9396 §7: what was granted is told.
         if let (false, Some(members)) = (minted.details.is_empty(), body.as_object_mut()) {
             members.insert("authorization_details".to_owned(), minted.details.to_value());
+        }
+        if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object_mut()) {
+            body.append(more);
         }
         let answer = oauth::uncached(200, &body);
         let nonce = bound.then(|| self.bindings.next(&self.entropy, now)).flatten();
@@ -85,6 +98,11 @@ fn audience<'a>(own: &'a str, client: &Client, form: &'a Form) -> Result<&'a str
         Some(resource) if is_resource(resource) && client.audiences.iter().any(|one| one == resource) => Ok(resource),
         Some(_) => Err(Error::INVALID_TARGET),
     }
+}
+
+/// The same where something must be granted at all.
+fn narrowed(held: &Scopes, form: &Form) -> Result<Scopes, Error> {
+    if held.is_empty() { Err(Error::INVALID_SCOPE) } else { scopes(held, form) }
 }
 
 /// A closure that says whose refusal it is.

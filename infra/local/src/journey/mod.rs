@@ -8,6 +8,7 @@
 
 mod bound;
 mod client;
+mod people;
 mod report;
 
 use std::io;
@@ -65,6 +66,8 @@ impl<'a> Journey<'a> {
         self.token_refusals(backend, &token).await?;
         self.report.part("tokens that are bound to a key");
         self.bound_tokens().await?;
+        self.report.part("people");
+        self.people().await?;
         self.report.part("refusals: tenants and scopes");
         self.tenant_refusals(&file, &record).await?;
         self.report.part("refusals: ciphertexts");
