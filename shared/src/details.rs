@@ -132,7 +132,8 @@ fn detail(value: &Value) -> Result<Detail, Malformed> {
                 None => None,
                 Some(row) => Some(row.as_str().filter(fits).ok_or(BAD)?.to_owned()),
             };
-            let (table, column) = (Identifier::parse(text("table")?)?, Identifier::parse(text("column")?)?);
+            let name = |member: &str| Identifier::parse(text(member)?).map_err(|_| BAD);
+            let (table, column) = (name("table")?, name("column")?);
             Ok(Detail::Field { actions: actions(members, &FIELD_ACTIONS)?, table, column, row })
         }
         _ => Err(BAD),

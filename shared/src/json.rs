@@ -21,8 +21,8 @@ pub fn object(bytes: &[u8], depth: usize) -> Result<Map<String, Value>, Malforme
 /// Parses one JSON value of at most `depth` levels, with every member name unique at every level.
 pub fn value(bytes: &[u8], depth: usize) -> Result<Value, Malformed> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth }.deserialize(&mut reader).map_err(|_| Malformed("JSON"))?;
-    reader.end().map_err(|_| Malformed("JSON"))?;
+    let value = Strict { depth }.deserialize(&mut reader).map_err(|_| Malformed("JSON object"))?;
+    reader.end().map_err(|_| Malformed("JSON object"))?;
     Ok(value)
 }
 

@@ -568,7 +568,7 @@ async fn what_verifiers_would_refuse_is_refused_with_its_place() {
     let error = world.act(put(&flipped)).await["error"].clone();
     assert_eq!(
         (error["why"].as_str(), error["at"].as_str()),
-        (Some("example"), Some("who may only read creates none"))
+        (Some("example"), Some("nothing else opens files:create"))
     );
     assert_eq!(
         world.act(json!({ "operation": "policy.put", "operator": "alice", "bundle": [] })).await["error"]["why"],

@@ -166,6 +166,7 @@ async fn a_candidate_is_asked_and_not_heeded() {
     let (shadow, candidate) = explained.judged.shadow.unwrap();
     assert_eq!((shadow.reason.as_str(), shadow.policies, candidate), ("forbidden", vec!["acme:own0".to_owned()], hash));
     let same = World::with(&release(Bundle::shipped().unwrap()), &release(bundle(&[])));
+    let request = Request::parse(&same.event(&json!({}), &json!({}))).unwrap();
     let Ok(Decision::Allow { explained, .. }) = same.authorizer.decide(&request).await else { panic!("it is allowed") };
     assert_eq!(explained.judged.shadow, None, "where both agree nothing is said");
 }

@@ -518,6 +518,8 @@ async fn what_was_signed_while_its_client_was_being_disabled_dies_with_it() {
         session: None,
         thumbprint: None,
         device: None,
+        groups: shared::name::Groups::default(),
+        details: shared::details::Details::default(),
     };
     // Connect 2 s, statement 4 s, skew 10 s.
     for (client, tenant) in [("acme-one", "globex"), ("acme-two", "acme")] {

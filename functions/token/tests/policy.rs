@@ -65,8 +65,9 @@ impl World {
         let (denied, other) = shown("deny");
         bundle["examples"] = json!([]);
         if !policies.is_empty() {
-            let mut permitted = permitted;
+            let (mut permitted, mut denied) = (permitted, denied);
             permitted["principal"]["id"] = json!("example");
+            denied["principal"]["id"] = json!("example");
             bundle["examples"] = json!([{"name": name, "ask": permitted, "expect": "allow"}, {"name": other, "ask": denied, "expect": "deny"}]);
         }
         bundle["policies"] = named.collect();
@@ -173,15 +174,23 @@ async fn policy_sees_client_audience_scope_life_and_network() {
 
 #[tokio::test]
 async fn a_policy_that_fails_issues_nothing() {
-    let fails = r#"forbid (principal, action == Portcullis::Action::"mint", resource) when { principal != Portcullis::Workload::"example" && context.client_id == "acme-backend" && context.now + 9223372036854775807 > 0 };"#;
-    let world = World::with(&[PERMIT, fails]);
-    // Its own examples fail as well, so nobody takes it up: there are no policies at all.
-    assert_eq!(error(&world.grant("a1", &[]).await).1, "temporarily_unavailable");
-    let fails = r#"forbid (principal, action == Portcullis::Action::"mint", resource) when { principal == Portcullis::Workload::"acme-backend" && context.net has country && context.now + 9223372036854775807 > 0 };"#;
-    let world =
-        World::with(&[&PERMIT.replace("bound == false", "bound == false && !(context.net has country)"), fails]);
-    assert_eq!(error(&world.grant("a2", &[]).await).1, "access_denied", "where from is unknown");
-    assert_eq!(world.issuer.signatures(), 0);
+    for (at, effect) in ["forbid", "permit"].into_iter().enumerate() {
+        let fails = format!(
+            r#"{effect} (principal == Portcullis::Workload::"acme-backend", action == Portcullis::Action::"mint", resource) when {{ context.now + 9223372036854775807 > 0 }};"#
+        );
+        let world = World::with(&[PERMIT, &fails]);
+        assert_eq!(error(&world.grant(&format!("a{at}"), &[]).await), (400, "access_denied".into()), "{effect}");
+        assert_eq!((world.issuer.signatures(), world.registry.assertions()), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn where_a_policy_looks_at_the_network_a_request_from_nowhere_gets_no_token() {
+    let looks = r#"forbid (principal == Portcullis::Workload::"another", action == Portcullis::Action::"mint", resource) when { context.net.ip.isLoopback() };"#;
+    let world = World::with(&[PERMIT, looks]);
+    assert_eq!(error(&world.grant("a1", &[]).await), (400, "access_denied".into()));
+    let somewhere = json!({"CF-Connecting-IP": ["198.51.100.7"]});
+    assert_eq!(world.grant_from("a2", &[], &somewhere).await.status(), 200);
 }
 
 #[tokio::test]

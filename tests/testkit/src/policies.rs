@@ -46,7 +46,7 @@ impl Policies {
 
     pub(crate) fn promote(&mut self, hash: &str, now: i64) -> Value {
         if let Some(row) = self.0.iter().find(|row| row.state == "active" && row.hash == hash) {
-            return json!({ "outcome": "unchanged", "policy": row.view() });
+            return json!({ "outcome": "unchanged", "policy": row.view(), "former": null });
         }
         let eligible = |row: &&Row| row.hash == hash && matches!(row.state, "candidate" | "former");
         let Some(row) = self.0.iter().rfind(eligible).cloned() else { return json!({ "outcome": "policy_unknown" }) };
