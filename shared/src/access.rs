@@ -92,6 +92,8 @@ impl Flaw {
 pub struct Person {
     /// The issuer's id among ours.
     pub issuer: IssuerId,
+    /// `iss`
+    pub iss: String,
     /// `sub`: a UUID in its one spelling.
     pub subject: String,
     /// `email`, as it stands in the assertion.
@@ -208,7 +210,8 @@ pub fn verify(assertion: &str, profile: &Profile, keys: &KeySet, now: Timestamp)
             date(claims, "nbf").map_err(Flaw::of)?.ok_or(Flaw::BadClaims)?;
             let email = bounded(claims, "email", 254).map_err(Flaw::of)?.to_owned();
             let (issuer, subject, groups) = (profile.id().clone(), subject.to_owned(), groups(claims));
-            Ok(Assertion::Person(Person { issuer, subject, email, groups, issued_at, expires_at }))
+            let iss = profile.issuer().to_owned();
+            Ok(Assertion::Person(Person { issuer, iss, subject, email, groups, issued_at, expires_at }))
         }
         _ => Err(Flaw::BadClaims),
     }

@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::jwks::Algorithm;
+use crate::federation::{is_spiffe_domain, terms::SPIFFE};
+use crate::jwks::{Algorithm, Usage};
 use crate::name::{IssuerId, Malformed};
 use crate::trust::TrustObject;
 use crate::url::HttpsUrl;
@@ -17,25 +18,53 @@ pub const ALGORITHMS: [Algorithm; 5] =
 pub enum IssuerKind {
     /// Cloudflare Access: user or service assertions of one application.
     CloudflareAccess,
-    /// Any other issuer of JWTs.
+    /// AWS STS `GetWebIdentityToken`: a role of one AWS account.
+    AwsSts,
+    /// GitHub Actions: a job of a workflow.
+    GithubActions,
+    /// A Kubernetes cluster: a service account, by its projected token.
+    Kubernetes,
+    /// A SPIFFE trust domain: a workload, by its JWT-SVID.
+    Spiffe,
+    /// Any other issuer of JWTs. Its keys are mirrored; nothing here believes what it says.
     Generic,
 }
+
+const KINDS: [(&str, IssuerKind); 6] = [
+    ("cloudflare-access", IssuerKind::CloudflareAccess),
+    ("aws-sts", IssuerKind::AwsSts),
+    ("github-actions", IssuerKind::GithubActions),
+    ("kubernetes", IssuerKind::Kubernetes),
+    ("spiffe", IssuerKind::Spiffe),
+    ("generic", IssuerKind::Generic),
+];
 
 impl IssuerKind {
     /// By its name.
     pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "cloudflare-access" => Some(Self::CloudflareAccess),
-            "generic" => Some(Self::Generic),
-            _ => None,
-        }
+        KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
     }
 
     /// The name in rows, objects and operations.
-    pub const fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| *name)
+    }
+
+    /// Whether its assertions are a workload's, which are for us and for nobody else.
+    pub fn is_workload(self) -> bool {
+        self.terms().is_some()
+    }
+
+    /// What its keys must say that they are for.
+    pub fn usage(self) -> Usage {
+        self.terms().map_or(Usage::Signature, |terms| terms.usage)
+    }
+
+    /// What a profile of this kind may let it sign with.
+    fn algorithms(self) -> &'static [Algorithm] {
         match self {
-            Self::CloudflareAccess => "cloudflare-access",
-            Self::Generic => "generic",
+            Self::CloudflareAccess => &[Algorithm::Rs256],
+            _ => self.terms().map_or(&ALGORITHMS, |terms| terms.algorithms),
         }
     }
 }
@@ -54,18 +83,19 @@ pub struct Profile {
 /// Which member of a profile is wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// `issuer` is no https URL without query.
+    /// `issuer` is no https URL without query; for SPIFFE, not `spiffe://` and a trust domain.
     Issuer,
-    /// `audience` is not printable, or not 64 hexadecimal digits for Cloudflare Access.
+    /// `audience` is not printable, not 64 hexadecimal digits for Cloudflare Access, or given for a workload's issuer.
     Audience,
-    /// `algorithms` is empty, unknown, repeated, or not `RS256` alone for Cloudflare Access.
+    /// `algorithms` is empty, unknown, repeated, or holds one that the kind does not have.
     Algorithms,
     /// `jwks_url` is no https URL.
     JwksUrl,
 }
 
 impl Profile {
-    /// Checks the members against each other. An Access application's audience is its 64-digit tag, and Access signs with RS256.
+    /// Checks the members against each other. An Access application's audience is its 64-digit tag. A workload's assertions are
+    /// for our own issuer URL and nobody can say otherwise: its `audience` is empty.
     pub fn new(
         id: IssuerId,
         kind: IssuerKind,
@@ -74,22 +104,33 @@ impl Profile {
         algorithms: &[String],
         jwks_url: &str,
     ) -> Result<Self, Fault> {
-        HttpsUrl::parse(issuer).ok().filter(|url| !url.has_query() && issuer.len() <= 255).ok_or(Fault::Issuer)?;
+        let names_issuer = match kind {
+            IssuerKind::Spiffe => issuer.strip_prefix(SPIFFE).is_some_and(is_spiffe_domain),
+            _ => HttpsUrl::parse(issuer).is_ok_and(|url| !url.has_query()),
+        };
+        if !names_issuer || issuer.len() > 255 {
+            return Err(Fault::Issuer);
+        }
         let printable = (1..=255).contains(&audience.len()) && audience.bytes().all(|b| (0x21..=0x7e).contains(&b));
         let tag = audience.len() == 64 && audience.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if !printable || kind == IssuerKind::CloudflareAccess && !tag {
+        let names_audience = match kind {
+            IssuerKind::CloudflareAccess => tag,
+            IssuerKind::Generic => printable,
+            _ => audience.is_empty(),
+        };
+        if !names_audience {
             return Err(Fault::Audience);
         }
         let mut known: Vec<Algorithm> = Vec::new();
         for name in algorithms {
             match Algorithm::parse(name) {
-                Some(algorithm) if !known.contains(&algorithm) && ALGORITHMS.contains(&algorithm) => {
+                Some(algorithm) if !known.contains(&algorithm) && kind.algorithms().contains(&algorithm) => {
                     known.push(algorithm);
                 }
                 _ => return Err(Fault::Algorithms),
             }
         }
-        if known.is_empty() || kind == IssuerKind::CloudflareAccess && known != [Algorithm::Rs256] {
+        if known.is_empty() {
             return Err(Fault::Algorithms);
         }
         let jwks_url = HttpsUrl::parse(jwks_url).map_err(|_| Fault::JwksUrl)?;
@@ -106,12 +147,12 @@ impl Profile {
         self.kind
     }
 
-    /// `iss`, compared byte by byte.
+    /// `iss`, compared byte by byte; for SPIFFE the trust domain with its scheme, which every subject begins with.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// The one audience its assertions must be for.
+    /// The one audience its assertions must be for; empty for a workload's issuer, whose assertions are for our own issuer URL.
     pub fn audience(&self) -> &str {
         &self.audience
     }
@@ -129,8 +170,12 @@ impl Profile {
     /// As it stands in `trust/profiles.json`.
     pub fn to_value(&self) -> Value {
         let algorithms: Vec<&str> = self.algorithms.iter().map(|algorithm| algorithm.as_str()).collect();
-        json!({ "id": self.id.as_str(), "kind": self.kind.as_str(), "issuer": self.issuer, "audience": self.audience,
-            "algorithms": algorithms, "jwks_url": self.jwks_url.as_str() })
+        let mut entry = json!({ "id": self.id.as_str(), "kind": self.kind.as_str(), "issuer": self.issuer,
+            "algorithms": algorithms, "jwks_url": self.jwks_url.as_str() });
+        if let (false, Some(members)) = (self.audience.is_empty(), entry.as_object_mut()) {
+            members.insert("audience".to_owned(), json!(self.audience));
+        }
+        entry
     }
 
     /// Reads one entry; a member that nobody knows is refused, because it may narrow what the others allow.
@@ -146,7 +191,11 @@ impl Profile {
         let id = IssuerId::parse(text("id")?)?;
         let kind = IssuerKind::parse(text("kind")?).ok_or(BAD)?;
         let algorithms = algorithms.ok_or(BAD)?;
-        Self::new(id, kind, text("issuer")?, text("audience")?, &algorithms, text("jwks_url")?).map_err(|_| BAD)
+        let audience = if members.contains_key("audience") { text("audience")? } else { "" };
+        if audience.is_empty() && members.contains_key("audience") {
+            return Err(BAD);
+        }
+        Self::new(id, kind, text("issuer")?, audience, &algorithms, text("jwks_url")?).map_err(|_| BAD)
     }
 }
 
@@ -163,6 +212,11 @@ impl Profiles {
     pub fn foreign(&self) -> &[Profile] {
         &self.foreign
     }
+
+    /// The issuer of workloads with this `iss` or SPIFFE trust domain, byte by byte.
+    pub fn of_workload(&self, issuer: &str) -> Option<&Profile> {
+        self.foreign.iter().find(|profile| profile.kind.is_workload() && profile.issuer == issuer)
+    }
 }
 
 impl TrustObject for Profiles {
@@ -178,8 +232,14 @@ impl TrustObject for Profiles {
         let mut ids: Vec<&str> = foreign.iter().map(|profile| profile.id.as_str()).collect();
         ids.sort_unstable();
         ids.dedup();
-        // Two entries of one name would take turns writing one object.
-        if ids.len() == foreign.len() { Ok(Self { foreign }) } else { Err(BAD) }
+        let mut workloads: Vec<&str> =
+            foreign.iter().filter(|profile| profile.kind.is_workload()).map(Profile::issuer).collect();
+        let of_workloads = workloads.len();
+        workloads.sort_unstable();
+        workloads.dedup();
+        // Two entries of one name would take turns writing one object; two of one workloads' issuer would take turns reading it.
+        let unique = ids.len() == foreign.len() && workloads.len() == of_workloads;
+        if unique { Ok(Self { foreign }) } else { Err(BAD) }
     }
 }
 
@@ -193,6 +253,16 @@ mod tests {
             "jwks_url": "https://team.cloudflareaccess.com/cdn-cgi/access/certs" })
     }
 
+    fn sts() -> Value {
+        json!({ "id": "sts", "kind": "aws-sts", "issuer": "https://x.tokens.sts.global.api.aws",
+            "algorithms": ["ES384", "RS256"], "jwks_url": "https://x.tokens.sts.global.api.aws/.well-known/jwks.json" })
+    }
+
+    fn spiffe() -> Value {
+        json!({ "id": "mesh", "kind": "spiffe", "issuer": "spiffe://prod.example", "algorithms": ["ES256"],
+            "jwks_url": "https://bundle.prod.example/" })
+    }
+
     fn with(mut entry: Value, member: &str, value: Value) -> Value {
         entry[member] = value;
         entry
@@ -202,8 +272,21 @@ mod tests {
     fn a_profile_prints_as_it_was_read() {
         let generic = json!({ "id": "sts", "kind": "generic", "issuer": "https://x.tokens.sts.global.api.aws",
             "audience": "https://gate.example", "algorithms": ["ES384", "RS256"], "jwks_url": "https://x.example/keys?p=1" });
-        for entry in [access(), generic] {
+        for entry in [access(), generic, sts(), spiffe()] {
             assert_eq!(Profile::parse(&entry).unwrap().to_value(), entry);
+        }
+    }
+
+    #[test]
+    fn a_workload_is_found_by_the_issuer_of_a_workloads_profile() {
+        let issuer = "https://x.tokens.sts.global.api.aws";
+        let generic = with(with(sts(), "id", json!("other")), "kind", json!("generic"));
+        let profiles = json!({ "profiles": [with(generic, "audience", json!("a")), access(), sts(), spiffe()] });
+        let profiles = Profiles::parse(&profiles).unwrap();
+        assert_eq!(profiles.of_workload(issuer).map(|profile| profile.id().as_str()), Some("sts"));
+        assert_eq!(profiles.of_workload("spiffe://prod.example").map(Profile::kind), Some(IssuerKind::Spiffe));
+        for other in ["https://team.cloudflareaccess.com", &format!("{issuer}/"), "spiffe://prod.example.evil", ""] {
+            assert!(profiles.of_workload(other).is_none(), "{other}");
         }
     }
 
@@ -231,10 +314,25 @@ mod tests {
             ("keys over http", with(access(), "jwks_url", json!("http://team.cloudflareaccess.com/certs"))),
             ("keys at an address", with(access(), "jwks_url", json!("https://169.254.169.254/certs"))),
             ("the same id again", access()),
+            ("an audience that is empty", with(with(access(), "kind", json!("generic")), "audience", json!(""))),
+            (
+                "another algorithm than GitHub's",
+                with(with(sts(), "kind", json!("github-actions")), "algorithms", json!(["ES384"])),
+            ),
+            ("an algorithm STS does not have", with(sts(), "algorithms", json!(["ES256"]))),
+            ("a workload for somebody else", with(sts(), "audience", json!("https://other.example"))),
+            ("a workload for nobody", with(sts(), "audience", json!(""))),
+            ("a trust domain by its issuer", with(spiffe(), "issuer", json!("https://prod.example"))),
+            ("a trust domain with a path", with(spiffe(), "issuer", json!("spiffe://prod.example/ns"))),
+            ("a trust domain in capitals", with(spiffe(), "issuer", json!("spiffe://Prod.example"))),
+            ("no trust domain", with(spiffe(), "issuer", json!("spiffe://"))),
+            ("an algorithm SPIFFE does not have", with(spiffe(), "algorithms", json!(["EdDSA"]))),
         ] {
             assert!(Profiles::parse(&json!({ "profiles": [access(), entry] })).is_err(), "{what}");
         }
-        for body in [json!([]), json!({}), json!({ "profiles": {} })] {
+        let twice =
+            json!({ "profiles": [sts(), with(with(sts(), "id", json!("sts-2")), "kind", json!("kubernetes"))] });
+        for body in [json!([]), json!({}), json!({ "profiles": {} }), twice] {
             assert!(Profiles::parse(&body).is_err(), "{body}");
         }
     }

@@ -84,6 +84,32 @@ impl fmt::Debug for Key {
     }
 }
 
+/// What the keys of a set say they are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Usage {
+    /// `sig`, or nothing at all (RFC 7517 §4.2).
+    Signature,
+    /// `jwt-svid` and nothing else: a SPIFFE bundle holds keys of other kinds beside them.
+    JwtSvid,
+}
+
+impl Usage {
+    /// The member `use`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Signature => "sig",
+            Self::JwtSvid => "jwt-svid",
+        }
+    }
+
+    fn covers(self, jwk: &Map<String, Value>) -> bool {
+        match jwk.get("use") {
+            None => self == Self::Signature,
+            Some(usage) => usage.as_str() == Some(self.as_str()),
+        }
+    }
+}
+
 /// A set of public keys with unique key ids.
 #[derive(Clone, Debug)]
 pub struct KeySet {
@@ -101,6 +127,11 @@ impl KeySet {
     /// The whole set is refused for a private or symmetric key, a repeated `kid`, more than 32 keys, a key of an accepted
     /// kind that is weak or malformed, or when no usable key is left; single keys of other kinds or uses are skipped.
     pub fn parse(set: &Value, accepted: &[Algorithm]) -> Result<Self, Malformed> {
+        Self::parse_for(set, accepted, Usage::Signature)
+    }
+
+    /// The same for keys that are for `usage`.
+    pub fn parse_for(set: &Value, accepted: &[Algorithm], usage: Usage) -> Result<Self, Malformed> {
         let listed = set.get("keys").and_then(Value::as_array).ok_or(BAD)?;
         if listed.len() > MAX_KEYS {
             return Err(BAD);
@@ -118,7 +149,7 @@ impl KeySet {
                 }
                 kids.push(kid);
             }
-            if let Some(key) = parse_key(jwk, accepted)? {
+            if let Some(key) = parse_key(jwk, accepted, usage)? {
                 keys.push(key);
             }
         }
@@ -152,9 +183,9 @@ impl KeySet {
 const BAD: Malformed = Malformed("key set");
 
 /// `Ok(None)` means: a key of a kind that is not for us.
-fn parse_key(jwk: &Map<String, Value>, accepted: &[Algorithm]) -> Result<Option<Key>, Malformed> {
+fn parse_key(jwk: &Map<String, Value>, accepted: &[Algorithm], usage: Usage) -> Result<Option<Key>, Malformed> {
     let Some(kid) = text(jwk, "kid").filter(|kid| is_kid(kid)) else { return Ok(None) };
-    if jwk.get("use").is_some_and(|usage| usage.as_str() != Some("sig")) {
+    if !usage.covers(jwk) {
         return Ok(None);
     }
     let verifies = |ops: &Value| ops.as_array().is_some_and(|ops| ops.iter().any(|op| op.as_str() == Some("verify")));
@@ -387,6 +418,20 @@ mod tests {
             let keys = KeySet::parse(&set(&[rsa(), jwk]), &ALL).unwrap();
             assert_eq!(keys.iter().count(), 1, "{what}");
         }
+    }
+
+    #[test]
+    fn keys_of_one_use_do_not_serve_another() {
+        let svid = with(with(ec(), "kid", json!("svid")), "use", json!("jwt-svid"));
+        let x509 = with(with(ec(), "kid", json!("x509")), "use", json!("x509-svid"));
+        let sig = with(with(ec(), "kid", json!("sig")), "use", json!("sig"));
+        let bare = with(ec(), "kid", json!("bare"));
+        let all = set(&[svid, x509, sig, bare]);
+        for (usage, kids) in [(Usage::Signature, vec!["sig", "bare"]), (Usage::JwtSvid, vec!["svid"])] {
+            let keys = KeySet::parse_for(&all, &ALL, usage).unwrap();
+            assert_eq!(keys.iter().map(|key| key.kid.as_str()).collect::<Vec<_>>(), kids);
+        }
+        assert!(KeySet::parse_for(&set(&[ec()]), &ALL, Usage::JwtSvid).is_err());
     }
 
     #[test]

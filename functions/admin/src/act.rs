@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use shared::clock::Timestamp;
+use shared::federation::Rule;
 use shared::issuer::{Fault, IssuerKind, Profile};
 use shared::jwks::{Algorithm, KeySet};
 use shared::name::{ClientId, IssuerId, Tenant};
@@ -84,7 +85,8 @@ fn client_put(fields: &mut Fields) -> Result<Act, Refusal> {
     let (tenant, client_id) = (tenant(fields)?, client_id(fields)?);
     let name = name(fields)?.unwrap_or_else(|| client_id.as_str().to_owned());
     let public = is_public(fields)?;
-    let (jwks, algorithms) = if public { no_keys() } else { keys(fields)? };
+    let federation = if public { Vec::new() } else { federation(fields)? };
+    let (jwks, algorithms) = if public { no_keys() } else { keys(fields, !federation.is_empty())? };
     let scopes = scopes(fields)?;
     let dpop = fields.bool("dpop", true)?;
     // Nothing else tells who uses the tokens of a client without a key.
@@ -110,6 +112,7 @@ fn client_put(fields: &mut Fields) -> Result<Act, Refusal> {
             Parameter::Bool(dpop),
             Parameter::Int(ttl),
             Parameter::Bool(enabled),
+            Parameter::Json(Value::Array(federation)),
         ],
         moves_trust: !enabled,
     })
@@ -127,13 +130,6 @@ fn is_public(fields: &mut Fields) -> Result<bool, Refusal> {
 /// What the row of a public client holds; `jwks` and `algorithms` in its body are members that nobody knows.
 fn no_keys() -> (Value, Vec<String>) {
     (json!({ "keys": [] }), vec!["none".to_owned()])
-}
-
-fn keys(fields: &mut Fields) -> Result<(Value, Vec<String>), Refusal> {
-    let allowed = algorithms(fields)?;
-    let (jwks, used) = public_keys(&fields.value("jwks")?, allowed.as_deref().unwrap_or(&CLIENT_ALGORITHMS))?;
-    let algorithms = allowed.unwrap_or(used).iter().map(|algorithm| algorithm.as_str().to_owned()).collect();
-    Ok((jwks, algorithms))
 }
 
 fn client_disable(fields: &mut Fields) -> Result<Act, Refusal> {
@@ -187,15 +183,20 @@ fn client_audiences(fields: &mut Fields) -> Result<Act, Refusal> {
 fn issuer_put(fields: &mut Fields) -> Result<Act, Refusal> {
     let id = issuer_id(fields)?;
     let kind = IssuerKind::parse(&fields.text("kind")?).ok_or(Refusal::of(Code::InvalidKind, "kind"))?;
-    let (issuer, audience) = (fields.text("issuer")?, fields.text("audience")?);
+    let issuer = fields.text("issuer")?;
+    let audience = if kind.is_workload() { fields.optional_text("audience")? } else { Some(fields.text("audience")?) };
+    if kind.is_workload() && audience.is_some() {
+        return Err(Refusal::of(Code::InvalidAudience, "audience"));
+    }
     let algorithms = fields.optional_texts("algorithms")?.ok_or(Refusal::of(Code::MissingField, "algorithms"))?;
     let jwks_url = fields.text("jwks_url")?;
-    let profile = Profile::new(id, kind, &issuer, &audience, &algorithms, &jwks_url).map_err(|fault| match fault {
-        Fault::Issuer => Refusal::of(Code::InvalidIssuer, "issuer"),
-        Fault::Audience => Refusal::of(Code::InvalidAudience, "audience"),
-        Fault::Algorithms => Refusal::of(Code::InvalidAlgorithms, "algorithms"),
-        Fault::JwksUrl => Refusal::of(Code::InvalidJwksUrl, "jwks_url"),
-    })?;
+    let profile = Profile::new(id, kind, &issuer, audience.as_deref().unwrap_or_default(), &algorithms, &jwks_url)
+        .map_err(|fault| match fault {
+            Fault::Issuer => Refusal::of(Code::InvalidIssuer, "issuer"),
+            Fault::Audience => Refusal::of(Code::InvalidAudience, "audience"),
+            Fault::Algorithms => Refusal::of(Code::InvalidAlgorithms, "algorithms"),
+            Fault::JwksUrl => Refusal::of(Code::InvalidJwksUrl, "jwks_url"),
+        })?;
     Ok(Act {
         operation: "issuer.put",
         function: "api.issuer_put",
@@ -204,7 +205,7 @@ fn issuer_put(fields: &mut Fields) -> Result<Act, Refusal> {
             text(profile.id()),
             text(&kind.as_str()),
             text(&profile.issuer()),
-            text(&profile.audience()),
+            Parameter::OptionalText(audience),
             Parameter::Texts(profile.algorithms().iter().map(|algorithm| algorithm.as_str().to_owned()).collect()),
             text(profile.jwks_url()),
         ],
@@ -378,6 +379,40 @@ fn algorithms(fields: &mut Fields) -> Result<Option<Vec<Algorithm>>, Refusal> {
         return Err(Refusal::of(Code::InvalidAlgorithms, "algorithms"));
     }
     Ok(Some(algorithms))
+}
+
+/// The client's own keys as they are stored, and their algorithms. Who need not have any has an empty set.
+fn keys(fields: &mut Fields, need_not: bool) -> Result<(Value, Vec<String>), Refusal> {
+    let names = |algorithms: &[Algorithm]| algorithms.iter().map(|one| one.as_str().to_owned()).collect();
+    let allowed = algorithms(fields)?;
+    match fields.optional_value("jwks") {
+        None if need_not && allowed.is_none() => Ok((json!({ "keys": [] }), names(&CLIENT_ALGORITHMS))),
+        None => Err(Refusal::of(Code::MissingField, "jwks")),
+        Some(set) => {
+            let (jwks, used) = public_keys(&set, allowed.as_deref().unwrap_or(&CLIENT_ALGORITHMS))?;
+            Ok((jwks, names(&allowed.unwrap_or(used))))
+        }
+    }
+}
+
+/// The workloads that are the client, each with the kind of its issuer, which only the database knows.
+fn federation(fields: &mut Fields) -> Result<Vec<Value>, Refusal> {
+    let refused = || Refusal::of(Code::InvalidFederation, "federation");
+    let Some(listed) = fields.optional_value("federation") else { return Ok(Vec::new()) };
+    let listed = listed.as_array().ok_or(Refusal::of(Code::WrongType, "federation"))?;
+    let mut rules: Vec<Value> = Vec::new();
+    for entry in listed {
+        let rule = Rule::parse(entry).map_err(|_| refused())?;
+        let mut entry = rule.to_value();
+        if let Some(members) = entry.as_object_mut() {
+            members.insert("kind".to_owned(), json!(rule.kind().as_str()));
+        }
+        if rules.contains(&entry) {
+            return Err(refused());
+        }
+        rules.push(entry);
+    }
+    if (1..=16).contains(&rules.len()) { Ok(rules) } else { Err(refused()) }
 }
 
 /// The key set as it is stored, every key with its one algorithm spelled out, and the algorithms in use.

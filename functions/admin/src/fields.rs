@@ -50,10 +50,6 @@ impl Fields {
         texts.map(Some).ok_or(Refusal::of(Code::WrongType, name))
     }
 
-    pub(crate) fn value(&mut self, name: &'static str) -> Result<Value, Refusal> {
-        self.0.remove(name).ok_or(Refusal::of(Code::MissingField, name))
-    }
-
     pub(crate) fn optional_value(&mut self, name: &'static str) -> Option<Value> {
         self.0.remove(name)
     }

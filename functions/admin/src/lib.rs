@@ -63,6 +63,8 @@ impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
             Some("tenant_unknown") => Some(Refusal::of(Code::TenantUnknown, "tenant")),
             Some("client_id_taken") => Some(Refusal::of(Code::ClientIdTaken, "client_id")),
             Some("client_unknown") => Some(Refusal::of(Code::ClientUnknown, "client_id")),
+            Some("federation_issuer_unknown") => Some(Refusal::of(Code::FederationIssuerUnknown, "federation")),
+            Some("federation_taken") => Some(Refusal::of(Code::FederationTaken, "federation")),
             Some("issuer_taken") => Some(Refusal::of(Code::IssuerTaken, "issuer")),
             Some("issuer_limit") => Some(Refusal::of(Code::IssuerLimit, "id")),
             Some("issuer_unknown") if act.operation == "identity.put" => {

@@ -42,10 +42,10 @@ pub enum Code {
     InvalidTime,
     /// `id` does not match `[a-z0-9][a-z0-9-]{0,47}`, or is `own`.
     InvalidIssuerId,
-    /// `issuer` is no https URL without query.
+    /// `issuer` is no https URL without query, or for SPIFFE not `spiffe://` and a trust domain.
     InvalidIssuer,
-    /// `audience` is not 1–255 printable ASCII characters, or for Cloudflare Access not the application's 64-digit tag; `audiences` holds
-    /// what is no absolute URI without fragment, one twice, or more than 16.
+    /// `audience` is not 1–255 printable ASCII characters, for Cloudflare Access not the application's 64-digit tag, or given for an
+    /// issuer of workloads; `audiences` holds what is no absolute URI without fragment, one twice, or more than 16.
     InvalidAudience,
     /// `jwks_url` is no https URL.
     InvalidJwksUrl,
@@ -73,6 +73,12 @@ pub enum Code {
     IssuerLimit,
     /// There is no such issuer.
     IssuerUnknown,
+    /// `federation` is empty, repeats a rule, holds over 16, or one that does not name one issuer and exact values of its kind.
+    InvalidFederation,
+    /// A rule of `federation` names an issuer that is not there, or values of another kind of issuer.
+    FederationIssuerUnknown,
+    /// A workload of `federation` could be another client as well.
+    FederationTaken,
     /// `kid` is not 43 characters of base64url.
     InvalidKid,
     /// There is no such signing key, or none is active.
@@ -124,6 +130,9 @@ impl Code {
             Self::IssuerTaken => "issuer_taken",
             Self::IssuerLimit => "issuer_limit",
             Self::IssuerUnknown => "issuer_unknown",
+            Self::InvalidFederation => "invalid_federation",
+            Self::FederationIssuerUnknown => "federation_issuer_unknown",
+            Self::FederationTaken => "federation_taken",
             Self::InvalidKid => "invalid_kid",
             Self::SigningKeyUnknown => "signing_key_unknown",
             Self::NobodySigns => "nobody_signs",

@@ -54,6 +54,26 @@ fn issuer() -> Value {
         "jwks_url": "https://team.cloudflareaccess.com/cdn-cgi/access/certs" })
 }
 
+fn platform() -> Value {
+    json!({ "operation": "issuer.put", "operator": "alice", "id": "aws", "kind": "aws-sts",
+        "issuer": "https://0f9c.tokens.sts.global.api.aws", "algorithms": ["ES384"],
+        "jwks_url": "https://0f9c.tokens.sts.global.api.aws/.well-known/jwks.json" })
+}
+
+fn rule() -> Value {
+    json!({ "issuer": "aws", "role_arn": "arn:aws:iam::111122223333:role/payments" })
+}
+
+fn many() -> Value {
+    let role = |number| with(rule(), "role_arn", json!(format!("arn:aws:iam::111122223333:role/r{number}")));
+    (0..17).map(role).collect()
+}
+
+/// A client without a key, which a role is.
+fn workload() -> Value {
+    with(without(client("acme", "payments"), "jwks"), "federation", json!([rule()]))
+}
+
 fn with(mut event: Value, field: &str, value: Value) -> Value {
     event[field] = value;
     event
@@ -260,6 +280,24 @@ async fn refused_acts_name_the_field_and_reach_neither_database_nor_bucket() {
         (json!({"operation":"client.list","operator":"a","tenant":"acme","limit":501}), ("invalid_limit", "limit")),
         (json!({"operation":"client.list","operator":"a","tenant":"acme","after":"/"}), ("invalid_client_id", "after")),
         (json!({"operation":"tenant.put","operator":"a","tenant":"a","id":1}), ("unknown_field", "id")),
+        (with(put(), "federation", json!([])), ("invalid_federation", "federation")),
+        (with(put(), "federation", json!({})), ("wrong_type", "federation")),
+        (with(put(), "federation", json!([rule(), rule()])), ("invalid_federation", "federation")),
+        (
+            with(put(), "federation", json!([with(rule(), "role_arn", json!("*"))])),
+            ("invalid_federation", "federation"),
+        ),
+        (with(put(), "federation", json!([with(rule(), "sub", json!("x"))])), ("invalid_federation", "federation")),
+        (with(put(), "federation", json!([with(rule(), "iss", json!("x"))])), ("invalid_federation", "federation")),
+        (with(put(), "federation", json!([without(rule(), "issuer")])), ("invalid_federation", "federation")),
+        (with(put(), "federation", many()), ("invalid_federation", "federation")),
+        (with(without(workload(), "jwks"), "algorithms", json!(["ES256"])), ("missing_field", "jwks")),
+        (with(workload(), "jwks", json!({ "keys": [] })), ("invalid_jwks", "jwks")),
+        (with(platform(), "audience", json!("https://gate.example")), ("invalid_audience", "audience")),
+        (with(platform(), "audience", json!("")), ("invalid_audience", "audience")),
+        (with(platform(), "kind", json!("spiffe")), ("invalid_issuer", "issuer")),
+        (with(platform(), "algorithms", json!(["EdDSA"])), ("invalid_algorithms", "algorithms")),
+        (with(platform(), "kind", json!("generic")), ("missing_field", "audience")),
         (revoke("kid", "k"), ("invalid_kind", "kind")),
         (without(issuer(), "id"), ("missing_field", "id")),
         (with(issuer(), "id", json!("own")), ("invalid_issuer_id", "id")),
@@ -358,6 +396,39 @@ async fn an_issuer_is_stored_once_for_its_assertions_and_leaves_when_told() {
     assert_eq!(world.act(tier).await["outcome"], "created", "another application of the same team");
     let remove = json!({"operation":"issuer.remove","operator":"alice","id":"access"});
     assert_eq!(world.act(remove).await["outcome"], "removed");
+}
+
+#[tokio::test]
+async fn a_workload_is_one_client_and_its_rules_hold_what_the_issuer_was_called() {
+    let world = World::new();
+    world.registry.add_tenant("globex");
+    assert_eq!(code(&world.act(workload()).await), ("federation_issuer_unknown", "federation"));
+    let put = world.act(platform()).await;
+    assert_eq!((&put["outcome"], &put["issuer"]["audience"]), (&json!("created"), &json!(null)));
+    let answer = world.act(workload()).await;
+    assert_eq!(answer["outcome"], "created", "{answer}");
+    assert_eq!(answer["client"]["jwks"], json!({ "keys": [] }));
+    let stored = with(rule(), "iss", json!("https://0f9c.tokens.sts.global.api.aws"));
+    assert_eq!(answer["client"]["federation"], json!([stored]));
+    assert_eq!(world.act(workload()).await["outcome"], "unchanged");
+    let taken = ("federation_taken", "federation");
+    let narrower = with(workload(), "federation", json!([with(rule(), "source_region", json!("eu-west-1"))]));
+    for other in [workload(), narrower.clone()] {
+        assert_eq!(code(&world.act(with(other, "client_id", json!("other"))).await), taken);
+    }
+    let elsewhere = with(with(workload(), "tenant", json!("globex")), "client_id", json!("other"));
+    assert_eq!(code(&world.act(elsewhere).await), taken, "whosever it is");
+    assert_eq!(world.act(narrower).await["outcome"], "updated", "its own it may change");
+    let wrong_kind = with(workload(), "federation", json!([{ "issuer": "aws", "spiffe_id": "spiffe://a/b" }]));
+    assert_eq!(code(&world.act(wrong_kind).await), ("federation_issuer_unknown", "federation"));
+    assert_eq!(world.act(client("acme", "payments")).await["outcome"], "updated");
+    assert_eq!(world.act(with(workload(), "client_id", json!("other"))).await["outcome"], "created", "free again");
+    let again = with(platform(), "id", json!("aws-2"));
+    assert_eq!(
+        code(&world.act(again).await),
+        ("issuer_taken", "issuer"),
+        "an issuer of workloads stands for itself once"
+    );
 }
 
 #[tokio::test]

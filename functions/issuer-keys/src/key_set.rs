@@ -1,7 +1,7 @@
 //! From what an issuer publishes to what verifiers read.
 
 use serde_json::{Map, Value, json};
-use shared::jwks::{Algorithm, KeySet, MAX_BYTES};
+use shared::jwks::{Algorithm, KeySet, MAX_BYTES, Usage};
 use shared::name::Malformed;
 use shared::port::Document;
 
@@ -9,16 +9,16 @@ use shared::port::Document;
 const MEMBERS: [&str; 7] = ["kty", "kid", "crv", "x", "y", "n", "e"];
 const BAD: Malformed = Malformed("key set");
 
-/// Reads an issuer's JWK Set as strictly as verifiers do and leaves what they need: every key that `accepted` allows, with its one
-/// algorithm spelled out.
+/// Reads an issuer's JWK Set as strictly as verifiers do and leaves what they need: every key for `usage` that `accepted` allows, with
+/// its one algorithm spelled out.
 ///
-/// Refused: another media type than JSON, more than 256 KB, and whatever [`KeySet::parse`] refuses.
-pub fn read(document: &Document, accepted: &[Algorithm]) -> Result<Value, Malformed> {
+/// Refused: another media type than JSON, more than 256 KB, and whatever [`KeySet::parse_for`] refuses.
+pub fn read(document: &Document, accepted: &[Algorithm], usage: Usage) -> Result<Value, Malformed> {
     if document.body.len() > MAX_BYTES || !is_json(document.content_type.as_deref()) {
         return Err(BAD);
     }
     let published = Value::Object(shared::json::object(&document.body, 8)?);
-    let read = KeySet::parse(&published, accepted)?;
+    let read = KeySet::parse_for(&published, accepted, usage)?;
     let listed = published.get("keys").and_then(Value::as_array).ok_or(BAD)?;
     let mut keys = Vec::new();
     for key in read.iter() {
@@ -27,12 +27,12 @@ pub fn read(document: &Document, accepted: &[Algorithm]) -> Result<Value, Malfor
         let public = jwk.iter().filter(|(name, _)| MEMBERS.contains(&name.as_str()));
         let mut public: Map<String, Value> = public.map(|(name, value)| (name.clone(), value.clone())).collect();
         public.insert("alg".to_owned(), json!(key.algorithm.as_str()));
-        public.insert("use".to_owned(), json!("sig"));
+        public.insert("use".to_owned(), json!(usage.as_str()));
         keys.push(Value::Object(public));
     }
     let mirrored = json!({ "keys": keys });
     // What is written must read back as the same keys, or it is not written.
-    let back = KeySet::parse(&mirrored, accepted)?;
+    let back = KeySet::parse_for(&mirrored, accepted, usage)?;
     let same = |(one, other): (&shared::jwks::Key, &shared::jwks::Key)| {
         one.kid == other.kid && one.algorithm == other.algorithm && one.thumbprint == other.thumbprint
     };

@@ -94,7 +94,7 @@ impl<F: Fetch, O: ObjectReader + ObjectWriter, C: Clock> Mirror<F, O, C> {
             // Held first, fetched second: whoever overwrites has asked the issuer later than what it overwrites.
             let held = self.held(&key).await?;
             let document = self.fetch.get(profile.jwks_url(), MAX_BYTES).await?;
-            let body = key_set::read(&document, profile.algorithms())
+            let body = key_set::read(&document, profile.algorithms(), profile.kind().usage())
                 .map_err(|malformed| Fault::new(FaultKind::Invalid, "issuer", "keys").caused_by(malformed))?;
             let now = self.clock.now();
             let version =

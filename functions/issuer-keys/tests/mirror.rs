@@ -1,5 +1,5 @@
 //! What is mirrored, what is refused, and what stays when an issuer fails.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use shared::boot::{Failure, Handler as _, Invocation};
 use shared::clock::{Clock as _, Timestamp};
 use shared::encoding::base64url;
-use shared::jwks::{Algorithm, KeySet};
+use shared::jwks::{Algorithm, KeySet, Usage};
 use shared::port::{Document, Fault, FaultKind, Fetch, ObjectReader, ObjectWriter, Precondition, Read, Written};
 use shared::trust::Envelope;
 use shared::url::HttpsUrl;
@@ -268,13 +268,31 @@ fn a_mirrored_key_has_its_one_algorithm_and_public_members_only() {
     bare["x5c"] = json!(["MIIC"]);
     bare["x5u"] = json!("https://evil.example");
     let text = json!({ "keys": [bare, Issuer::new("skipped").jwk()] }).to_string();
-    let mirrored = read_key_set(&document(text), &[Algorithm::Rs256]).unwrap();
+    let mirrored = read_key_set(&document(text), &[Algorithm::Rs256], Usage::Signature).unwrap();
     let keys = mirrored["keys"].as_array().unwrap();
     assert_eq!(keys.len(), 1);
     assert_eq!(keys[0]["alg"], "RS256");
     let mut members: Vec<&String> = keys[0].as_object().unwrap().keys().collect();
     members.sort();
     assert_eq!(members, ["alg", "e", "kid", "kty", "n", "use"]);
+}
+
+#[test]
+fn of_a_spiffe_bundle_the_keys_of_jwt_svids_are_mirrored_as_what_they_are() {
+    let with = |mut jwk: Value, usage: &str| {
+        jwk["use"] = json!(usage);
+        jwk.as_object_mut().unwrap().remove("alg");
+        jwk
+    };
+    let mut x509 = with(Issuer::new("x509").jwk(), "x509-svid");
+    x509.as_object_mut().unwrap().remove("kid");
+    x509["x5c"] = json!(["MIIC"]);
+    let keys = [with(Issuer::new("svid").jwk(), "jwt-svid"), x509, Issuer::new("other").jwk()];
+    let bundle = document(json!({ "keys": keys, "spiffe_sequence": 7, "spiffe_refresh_hint": 300 }).to_string());
+    let mirrored = read_key_set(&bundle, &[Algorithm::Es256], Usage::JwtSvid).unwrap();
+    let [key] = mirrored["keys"].as_array().unwrap().as_slice() else { panic!("{mirrored}") };
+    assert_eq!((&key["kid"], &key["use"], &key["alg"]), (&json!("svid"), &json!("jwt-svid"), &json!("ES256")));
+    assert!(KeySet::parse(&mirrored, &[Algorithm::Es256]).is_err(), "and serves as nothing else");
 }
 
 #[test]
@@ -290,6 +308,6 @@ fn media_types_of_json_are_told_from_others() {
         (None, false),
     ] {
         let document = Document { content_type: content_type.map(str::to_owned), body: body.clone().into() };
-        assert_eq!(read_key_set(&document, &[Algorithm::Rs256]).is_ok(), good, "{content_type:?}");
+        assert_eq!(read_key_set(&document, &[Algorithm::Rs256], Usage::Signature).is_ok(), good, "{content_type:?}");
     }
 }

@@ -10,9 +10,11 @@ ALTER TABLE public.clients ADD CONSTRAINT clients_public_check
 
 -- One row says who: a subject, an e-mail address, an e-mail domain or a group of one issuer. Nobody is matched by two tenants' rows
 -- of the same kind and value, so one person is in two tenants at most by two groups, and then in none. Addresses and domains are
--- held in lower case. A row that is not enabled shuts out whom it matches.
+-- held in lower case. A row that is not enabled shuts out whom it matches. `iss` is what the issuer was called when the row was last
+-- put, so that an id that comes to mean another issuer takes nobody along.
 CREATE TABLE public.identities (
     issuer      text    NOT NULL REFERENCES public.issuers ON DELETE CASCADE,
+    iss         text    NOT NULL,
     match       text    NOT NULL CHECK (match IN ('subject', 'email', 'domain', 'group')),
     value       text    NOT NULL CHECK (octet_length(value) BETWEEN 1 AND 256 AND (match IN ('subject', 'group') OR value = lower(value))),
     tenant      text    NOT NULL REFERENCES public.tenants,
@@ -34,15 +36,15 @@ CREATE POLICY across_tenants ON public.identities FOR SELECT TO CURRENT_USER
 CREATE FUNCTION internal.identity_view(p_row public.identities) RETURNS jsonb
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
-        'issuer', p_row.issuer, 'match', p_row.match, 'value', p_row.value, 'tenant', p_row.tenant, 'groups', to_jsonb(p_row.groups),
+        'issuer', p_row.issuer, 'iss', p_row.iss, 'match', p_row.match, 'value', p_row.value, 'tenant', p_row.tenant, 'groups', to_jsonb(p_row.groups),
         'scopes', to_jsonb(p_row.scopes), 'enabled', p_row.enabled, 'version', p_row.version, 'created_ms', p_row.created_ms,
         'updated_ms', p_row.updated_ms)
 $$;
 
--- Who a verified person is: {"outcome":"found","tenant","groups","scopes","by"} | {"outcome":"unknown"|"ambiguous"|"disabled"}.
+-- Who a verified person is, whose assertion was by p_iss under the profile p_issuer: {"outcome":"found","tenant","groups","scopes","by"} | {"outcome":"unknown"|"ambiguous"|"disabled"}.
 -- The most specific kind with a row decides alone: subject, then address, then domain, then groups. Several groups' rows count
 -- together; they must be of one tenant, and none of them disabled.
-CREATE FUNCTION internal.person(p_issuer text, p_subject text, p_email text, p_domain text, p_groups text[]) RETURNS jsonb
+CREATE FUNCTION internal.person(p_issuer text, p_iss text, p_subject text, p_email text, p_domain text, p_groups text[]) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     v_kind text;
@@ -54,7 +56,7 @@ BEGIN
         v_value := CASE v_kind WHEN 'subject' THEN ARRAY[p_subject] WHEN 'email' THEN ARRAY[p_email]
                                WHEN 'domain' THEN ARRAY[p_domain] ELSE p_groups END;
         SELECT array_agg(i ORDER BY i.value COLLATE "C") INTO v_rows
-          FROM identities i WHERE i.issuer = p_issuer AND i.match = v_kind AND i.value = ANY (v_value);
+          FROM identities i WHERE i.issuer = p_issuer AND i.iss = p_iss AND i.match = v_kind AND i.value = ANY (v_value);
         EXIT WHEN v_rows IS NOT NULL;
     END LOOP;
     PERFORM internal.across_tenants(false);
@@ -72,10 +74,10 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION api.person_for_token(p_issuer text, p_subject text, p_email text, p_domain text, p_groups text[]) RETURNS jsonb
+CREATE FUNCTION api.person_for_token(p_issuer text, p_iss text, p_subject text, p_email text, p_domain text, p_groups text[]) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    RETURN internal.person(p_issuer, p_subject, p_email, p_domain, p_groups);
+    RETURN internal.person(p_issuer, p_iss, p_subject, p_email, p_domain, p_groups);
 END
 $$;
 
@@ -86,7 +88,7 @@ CREATE FUNCTION api.identity_put(
 ) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    v_known boolean;
+    v_iss text;
     v_holder text;
     v_outcome text;
     v_row identities;
@@ -97,25 +99,25 @@ BEGIN
         v_outcome := 'tenant_unknown';
     ELSE
         PERFORM internal.across_tenants(true);
-        SELECT true INTO v_known FROM issuers WHERE id = p_issuer FOR SHARE;
+        SELECT issuer INTO v_iss FROM issuers WHERE id = p_issuer FOR SHARE;
         SELECT tenant INTO v_holder FROM identities WHERE issuer = p_issuer AND match = p_match AND value = p_value;
         PERFORM internal.across_tenants(false);
-        IF v_known IS NULL THEN
+        IF v_iss IS NULL THEN
             v_outcome := 'issuer_unknown';
         ELSIF v_holder <> p_tenant THEN
             v_outcome := 'identity_taken';
         ELSE
-            INSERT INTO identities (issuer, match, value, tenant, groups, scopes, enabled, created_ms, updated_ms)
-            VALUES (p_issuer, p_match, p_value, p_tenant, p_groups, p_scopes, p_enabled, p_now_ms, p_now_ms)
+            INSERT INTO identities (issuer, iss, match, value, tenant, groups, scopes, enabled, created_ms, updated_ms)
+            VALUES (p_issuer, v_iss, p_match, p_value, p_tenant, p_groups, p_scopes, p_enabled, p_now_ms, p_now_ms)
             ON CONFLICT (issuer, match, value) DO NOTHING
             RETURNING * INTO v_row;
             IF FOUND THEN
                 v_outcome := 'created';
             ELSE
                 UPDATE identities
-                   SET groups = p_groups, scopes = p_scopes, enabled = p_enabled, version = version + 1, updated_ms = p_now_ms
+                   SET iss = v_iss, groups = p_groups, scopes = p_scopes, enabled = p_enabled, version = version + 1, updated_ms = p_now_ms
                  WHERE issuer = p_issuer AND match = p_match AND value = p_value
-                   AND (groups, scopes, enabled) IS DISTINCT FROM (p_groups, p_scopes, p_enabled)
+                   AND (iss, groups, scopes, enabled) IS DISTINCT FROM (v_iss, p_groups, p_scopes, p_enabled)
                 RETURNING * INTO v_row;
                 IF FOUND THEN
                     v_outcome := 'updated';
@@ -189,11 +191,11 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION api.person_for_token(text, text, text, text, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION api.person_for_token(text, text, text, text, text, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION api.identity_put(text, text, bigint, text, text, text, text, text[], text[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION api.identity_remove(text, text, bigint, text, text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION api.identity_list(text, text, bigint, text, jsonb, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION api.person_for_token(text, text, text, text, text[]) TO token;
+GRANT EXECUTE ON FUNCTION api.person_for_token(text, text, text, text, text, text[]) TO token;
 GRANT EXECUTE ON FUNCTION api.identity_put(text, text, bigint, text, text, text, text, text[], text[], boolean) TO admin;
 GRANT EXECUTE ON FUNCTION api.identity_remove(text, text, bigint, text, text, text, text) TO admin;
 GRANT EXECUTE ON FUNCTION api.identity_list(text, text, bigint, text, jsonb, bigint) TO admin;

@@ -6,7 +6,7 @@ CREATE TABLE public.sessions (
     tenant      text   NOT NULL REFERENCES public.tenants,
     client_id   text   NOT NULL REFERENCES public.clients,
     subject     text   NOT NULL CHECK (subject LIKE 'access|%' AND length(subject) <= 128),
-    issuer      text   NOT NULL CHECK (length(issuer) <= 48),
+    iss         text   NOT NULL CHECK (length(iss) <= 255),
     jkt         text   NOT NULL CHECK (length(jkt) = 43),
     scopes      text[] NOT NULL CHECK (cardinality(scopes) > 0),
     generation  bigint NOT NULL DEFAULT 1,
@@ -118,7 +118,7 @@ $$;
 -- {"outcome":"ok"|"client_changed"|"too_soon"|"proof_replayed"}. p_iat is the signed token's own.
 CREATE FUNCTION api.session_start(
     p_tenant text, p_client_id text, p_client_version bigint, p_now_ms bigint, p_jkt text, p_proof_hash bytea, p_proof_expires_ms bigint,
-    p_sid text, p_subject text, p_issuer text, p_scopes text[], p_iat bigint, p_token_hash bytea, p_idle_ms bigint, p_absolute_ms bigint
+    p_sid text, p_subject text, p_iss text, p_scopes text[], p_iat bigint, p_token_hash bytea, p_idle_ms bigint, p_absolute_ms bigint
 ) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -133,8 +133,8 @@ BEGIN
     ELSIF NOT internal.use_proof(p_tenant, p_jkt, p_proof_hash, p_proof_expires_ms, p_now_ms) THEN
         RETURN jsonb_build_object('outcome', 'proof_replayed');
     END IF;
-    INSERT INTO sessions (sid, tenant, client_id, subject, issuer, jkt, scopes, created_ms, idle_ms, absolute_ms)
-    VALUES (p_sid, p_tenant, p_client_id, p_subject, p_issuer, p_jkt, p_scopes, p_now_ms, p_idle_ms, p_absolute_ms);
+    INSERT INTO sessions (sid, tenant, client_id, subject, iss, jkt, scopes, created_ms, idle_ms, absolute_ms)
+    VALUES (p_sid, p_tenant, p_client_id, p_subject, p_iss, p_jkt, p_scopes, p_now_ms, p_idle_ms, p_absolute_ms);
     INSERT INTO refresh_tokens (token_hash, tenant, sid, created_ms) VALUES (p_token_hash, p_tenant, p_sid, p_now_ms);
     -- A day after its end nobody asks for a session any more, not even to be told that it was reused.
     DELETE FROM sessions
@@ -171,10 +171,10 @@ END
 $$;
 
 -- What there is to know before a refresh is signed: {"outcome":"unknown"} | {"outcome":"found","state","session":{sid,tenant,subject,
--- issuer,scopes,absolute_ms},"person":{…}}; `person` as api.person_for_token says it. Changes nothing.
+-- iss,scopes,absolute_ms},"person":{…}}; `person` as api.person_for_token says it. Changes nothing.
 CREATE FUNCTION api.session_for_refresh(
     p_tenant text, p_client_id text, p_token_hash bytea, p_jkt text, p_now_ms bigint,
-    p_issuer text, p_subject text, p_email text, p_domain text, p_groups text[]
+    p_issuer text, p_iss text, p_subject text, p_email text, p_domain text, p_groups text[]
 ) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -189,9 +189,9 @@ BEGIN
     END IF;
     RETURN jsonb_build_object(
         'outcome', 'found', 'state', internal.refresh_state(v_session, v_token, p_jkt, p_now_ms),
-        'session', jsonb_build_object('sid', v_session.sid, 'tenant', v_session.tenant, 'subject', v_session.subject, 'issuer', v_session.issuer,
+        'session', jsonb_build_object('sid', v_session.sid, 'tenant', v_session.tenant, 'subject', v_session.subject, 'iss', v_session.iss,
                                       'scopes', to_jsonb(v_session.scopes), 'absolute_ms', v_session.absolute_ms),
-        'person', internal.person(p_issuer, p_subject, p_email, p_domain, p_groups));
+        'person', internal.person(p_issuer, p_iss, p_subject, p_email, p_domain, p_groups));
 END
 $$;
 
@@ -279,10 +279,10 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION api.session_start(text, text, bigint, bigint, text, bytea, bigint, text, text, text, text[], bigint, bytea, bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION api.session_for_refresh(text, text, bytea, text, bigint, text, text, text, text, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION api.session_for_refresh(text, text, bytea, text, bigint, text, text, text, text, text, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION api.session_refresh(text, text, bigint, bigint, text, bytea, bigint, bytea, bytea, bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION api.session_end(text, text, bytea, text, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION api.session_start(text, text, bigint, bigint, text, bytea, bigint, text, text, text, text[], bigint, bytea, bigint, bigint) TO token;
-GRANT EXECUTE ON FUNCTION api.session_for_refresh(text, text, bytea, text, bigint, text, text, text, text, text[]) TO token;
+GRANT EXECUTE ON FUNCTION api.session_for_refresh(text, text, bytea, text, bigint, text, text, text, text, text, text[]) TO token;
 GRANT EXECUTE ON FUNCTION api.session_refresh(text, text, bigint, bigint, text, bytea, bigint, bytea, bytea, bigint, bigint) TO token;
 GRANT EXECUTE ON FUNCTION api.session_end(text, text, bytea, text, bigint) TO token;

@@ -40,6 +40,7 @@ migrations! {
     "0007_file_lifecycle",
     "0008_signing_keys",
     "0009_proofs",
+    "0010_federation",
     "0011_people",
     "0012_sessions",
     "0013_policies",

@@ -119,13 +119,25 @@ fn client(tenant: &str, client_id: &str) -> Call {
     let parameters = vec![text(tenant), text(client_id), text("a page"), keys, texts(&["none"]), texts(&["app"])];
     act(
         "api.client_put",
-        [parameters, vec![Parameter::Bool(true), Parameter::Int(300), Parameter::Bool(true)]].concat(),
+        [
+            parameters,
+            vec![Parameter::Bool(true), Parameter::Int(300), Parameter::Bool(true), Parameter::Json(json!([]))],
+        ]
+        .concat(),
     )
 }
 
+fn url(id: &str) -> String {
+    format!("https://{id}.cloudflareaccess.com")
+}
+
 fn issuer(id: &str) -> Call {
-    let url = format!("https://{id}.cloudflareaccess.com");
-    let parameters = vec![text(id), text("cloudflare-access"), text(&url), text("a"), texts(&["RS256"]), text(&url)];
+    issuer_at(id, &url(id))
+}
+
+fn issuer_at(id: &str, url: &str) -> Call {
+    let audience = Parameter::OptionalText(Some("a".to_owned()));
+    let parameters = vec![text(id), text("cloudflare-access"), text(url), audience, texts(&["RS256"]), text(url)];
     act("api.issuer_put", parameters)
 }
 
@@ -158,11 +170,17 @@ fn person(issuer: &str, subject: &str, email: Option<(&str, &str)>, groups: &[&s
     ("api.person_for_token", of_person(issuer, subject, email, groups))
 }
 
+fn person_of((issuer, iss): (&str, &str), subject: &str, email: Option<(&str, &str)>, groups: &[&str]) -> Call {
+    let mut parameters = of_person(issuer, subject, email, groups);
+    parameters[1] = text(iss);
+    ("api.person_for_token", parameters)
+}
+
 fn of_person(issuer: &str, subject: &str, email: Option<(&str, &str)>, groups: &[&str]) -> Vec<Parameter> {
     let optional = |text: Option<String>| Parameter::OptionalText(text);
     let address = email.map(|(local, domain)| format!("{local}@{domain}"));
     let domain = email.map(|(_, domain)| domain.to_owned());
-    vec![text(issuer), text(subject), optional(address), optional(domain), texts(groups)]
+    vec![text(issuer), text(&url(issuer)), text(subject), optional(address), optional(domain), texts(groups)]
 }
 
 fn hash(name: &str) -> Vec<u8> {
@@ -184,7 +202,7 @@ fn start(tenant: &str, client_id: &str, number: u64, token: &str, proof: &str, n
     let of_client = vec![text(tenant), text(client_id), Parameter::Int(1), Parameter::Int(now)];
     let of_proof = vec![text(&key('a')), Parameter::Bytes(hash(proof)), Parameter::Int(now + 310_000)];
     let of_session =
-        vec![text(&sid(number)), text(SUBJECT), text("access"), texts(&["app"]), Parameter::Int(now / 1000)];
+        vec![text(&sid(number)), text(SUBJECT), text(&url("access")), texts(&["app"]), Parameter::Int(now / 1000)];
     let token = vec![Parameter::Bytes(hash(token)), Parameter::Int(now + HOUR), Parameter::Int(now + 12 * HOUR)];
     ("api.session_start", [of_client, of_proof, of_session, token].concat())
 }
@@ -319,6 +337,11 @@ async fn the_fake_knows_people_as_postgres_does() {
         remove("acme", "subject", ADA),
         remove("acme", "subject", ADA),
         who(&["staff"]),
+        issuer_at("access", "https://evil.cloudflareaccess.com"),
+        person_of(("access", "https://evil.cloudflareaccess.com"), ADA, None, &["staff"]),
+        put("acme", "access", "group", "staff", &["b", "a"], true),
+        person_of(("access", "https://evil.cloudflareaccess.com"), ADA, None, &["staff"]),
+        person("access", ADA, None, &["staff"]),
         act("api.issuer_remove", vec![text("access")]),
         issuer("access"),
         who(&["staff", "guests"]),
@@ -328,7 +351,7 @@ async fn the_fake_knows_people_as_postgres_does() {
     }
     let expected = "unknown issuer_unknown created unchanged identity_taken created created found found ambiguous found unknown created \
         found created found created disabled updated found listed listed listed listed tenant_unknown identity_unknown removed \
-        identity_unknown found removed created unknown listed";
+        identity_unknown found updated unknown updated found unknown removed created unknown listed";
     assert_eq!(outcomes, expected.split_whitespace().collect::<Vec<_>>());
     assert_eq!(server.count("identities").await, 1, "with its issuer a row is gone; the other issuer's stays");
 }
@@ -502,12 +525,12 @@ async fn whatever_happens_to_a_session_happens_as_in_the_model() {
         let name = |number: usize| format!("s{seed}-t{number}");
         let mut tokens = vec![name(0)];
         both.ask(start("acme", "acme-web", seed, &tokens[0], &format!("s{seed}"), now)).await;
-        let mut over = false;
+        let (mut over, remembered) = (false, now + 310_000);
         for step in 0..30 {
             now += [0, 0, 1, 1_000, 19_000, 20_000, 21_000, 300_000, 3_599_999][dice.below(9)];
             // Mostly the newest token, sometimes any.
             let of = if dice.below(3) == 0 { dice.below(tokens.len()) } else { tokens.len() - 1 };
-            let (next, stale) = (name(tokens.len()), dice.below(12) == 0);
+            let (next, stale) = (name(tokens.len()), dice.below(12) == 0 && now <= remembered);
             let proof = if stale { format!("s{seed}") } else { format!("s{seed}-{step}") };
             let key = if dice.below(10) == 0 { 'b' } else { 'a' };
             let attempt = Refresh { key, proof, ..refresh(&tokens[of], &next, now) };

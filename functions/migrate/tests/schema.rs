@@ -10,7 +10,7 @@ use migrate::{Applied, MIGRATIONS, Migration, Refusal, Report, Schema, run, stat
 use serde_json::{Value, json};
 use shared::clock::Timestamp;
 use shared::jwt::{AccessToken, Kind};
-use shared::name::Tenant;
+use shared::name::{Groups, Tenant};
 use shared::port::{Database, Fault, FaultKind, Parameter};
 use shared::scope::Scopes;
 use shared::trust::{Revocations, Revoked, TrustObject as _};
@@ -150,6 +150,8 @@ fn literal(parameter: &Parameter) -> String {
         Parameter::OptionalText(None) => "NULL::text".into(),
         Parameter::OptionalText(Some(text)) => format!("{}::text", quoted(text)),
         Parameter::Bytes(bytes) => format!("'\\x{}'::bytea", shared::encoding::hex(bytes)),
+        Parameter::OptionalBytes(None) => "NULL::bytea".into(),
+        Parameter::OptionalBytes(Some(bytes)) => literal(&Parameter::Bytes(bytes.clone())),
         Parameter::Int(int) => format!("{int}::bigint"),
         Parameter::Bool(bool) => bool.to_string(),
         Parameter::Json(json) => format!("{}::jsonb", quoted(&json.to_string())),
@@ -183,8 +185,41 @@ fn client(tenant: &str, client_id: &str, scopes: &[&str], enabled: bool) -> (&'s
         Parameter::Bool(false),
         Parameter::Int(300),
         Parameter::Bool(enabled),
+        Parameter::Json(json!([])),
     ];
     ("api.client_put", act(parameters))
+}
+
+/// A client without a key, which these workloads are.
+fn workloads(tenant: &str, client_id: &str, rules: Value) -> (&'static str, Vec<Parameter>) {
+    let (function, mut parameters) = client(tenant, client_id, &["app"], true);
+    parameters[6] = Parameter::Json(json!({ "keys": [] }));
+    parameters[12] = Parameter::Json(rules);
+    (function, parameters)
+}
+
+/// A job of a repository, on this reference or in this environment.
+fn job(repository: &str, more: &[(&str, &str)]) -> Value {
+    let mut rule = json!({ "issuer": "github", "kind": "github-actions", "repository_id": repository, "repository_owner_id": "1" });
+    for (name, value) in more {
+        rule[name] = json!(value);
+    }
+    rule
+}
+
+/// An issuer of workloads, which has no audience.
+fn platform(id: &str, kind: &str, iss: &str) -> (&'static str, Vec<Parameter>) {
+    let (function, mut parameters) = issuer(id, iss, "");
+    parameters[4] = text(kind);
+    parameters[6] = Parameter::OptionalText(None);
+    (function, parameters)
+}
+
+/// The use of an assertion that may be used again.
+fn consume_again(client_id: &str, version: i64) -> (&'static str, Vec<Parameter>) {
+    let (function, mut parameters) = consume("acme", client_id, version, 1);
+    parameters[3] = Parameter::OptionalBytes(None);
+    (function, parameters)
 }
 
 fn consume(tenant: &str, client_id: &str, version: i64, id: u8) -> (&'static str, Vec<Parameter>) {
@@ -192,7 +227,7 @@ fn consume(tenant: &str, client_id: &str, version: i64, id: u8) -> (&'static str
         text(tenant),
         text(client_id),
         Parameter::Int(version),
-        Parameter::Bytes(vec![id; 32]),
+        Parameter::OptionalBytes(Some(vec![id; 32])),
         Parameter::Int(NOW + 60_000),
         Parameter::Int(NOW),
     ];
@@ -239,7 +274,7 @@ fn issuer(id: &str, issuer: &str, audience: &str) -> (&'static str, Vec<Paramete
         text(id),
         text("generic"),
         text(issuer),
-        text(audience),
+        Parameter::OptionalText(Some(audience.to_owned())),
         Parameter::Texts(vec!["RS256".into(), "ES384".into()]),
         text("https://issuer.example/keys"),
     ];
@@ -516,6 +551,7 @@ async fn what_was_signed_while_its_client_was_being_disabled_dies_with_it() {
         tenant: Tenant::parse(tenant).unwrap(),
         kind: Kind::Machine,
         session: None,
+        groups: Groups::default(),
         thumbprint: None,
         device: None,
         groups: shared::name::Groups::default(),
@@ -719,6 +755,59 @@ async fn the_fake_registry_answers_as_postgres_does() {
         without_issuer("sts"),
         without_issuer("sts"),
         issuers(),
+        tenant("acme", true),
+        workloads("acme", "ci", json!([job("74", &[("ref", "refs/heads/main")])])),
+        platform("github", "github-actions", "https://token.actions.githubusercontent.com"),
+        platform("github", "github-actions", "https://token.actions.githubusercontent.com"),
+        platform("github-2", "github-actions", "https://token.actions.githubusercontent.com"),
+        issuer("github-3", "https://token.actions.githubusercontent.com", "a"),
+        platform("mesh", "spiffe", "spiffe://prod.example"),
+        workloads("acme", "ci", json!([job("74", &[("ref", "refs/heads/main")])])),
+        workloads("acme", "ci", json!([job("74", &[("ref", "refs/heads/main")])])),
+        workloads("acme", "ci", json!([job("74", &[("ref", "refs/heads/main"), ("environment", "prod")])])),
+        workloads("acme", "other", json!([job("74", &[("ref", "refs/heads/main")])])),
+        workloads("acme", "other", json!([job("74", &[("environment", "prod")])])),
+        workloads("globex", "other", json!([job("74", &[("environment", "prod")])])),
+        workloads(
+            "acme",
+            "other",
+            json!([job("74", &[("environment", "test")]), job("75", &[("environment", "prod")])]),
+        ),
+        workloads("acme", "third", json!([job("75", &[("ref", "refs/heads/main")])])),
+        workloads(
+            "acme",
+            "svid",
+            json!([{ "issuer": "mesh", "kind": "kubernetes", "spiffe_id": "spiffe://prod.example/a" }]),
+        ),
+        workloads(
+            "acme",
+            "svid",
+            json!([{ "issuer": "mesh", "kind": "spiffe", "spiffe_id": "spiffe://prod.example/a" }]),
+        ),
+        found("ci"),
+        found("svid"),
+        consume_again("svid", 1),
+        consume_again("svid", 1),
+        consume_again("svid", 2),
+        disable("acme", "svid"),
+        consume_again("svid", 1),
+        consume_again("svid", 2),
+        list("acme", None, 10),
+        platform("mesh", "spiffe", "spiffe://test.example"),
+        workloads(
+            "acme",
+            "svid",
+            json!([{ "issuer": "mesh", "kind": "spiffe", "spiffe_id": "spiffe://prod.example/a" }]),
+        ),
+        without_issuer("mesh"),
+        workloads(
+            "acme",
+            "svid",
+            json!([{ "issuer": "mesh", "kind": "spiffe", "spiffe_id": "spiffe://prod.example/a" }]),
+        ),
+        client("acme", "ci", &["app"], true),
+        workloads("acme", "other", json!([job("74", &[("ref", "refs/heads/main")])])),
+        issuers(),
         rotate(None),
         drop_key('a', true),
         list_keys(),
@@ -791,6 +880,27 @@ async fn the_fake_registry_answers_as_postgres_does() {
 }
 
 #[tokio::test]
+async fn of_clients_that_want_one_workload_at_the_same_time_one_gets_it() {
+    let server = Server::migrated().await;
+    let logins = futures::future::join_all((0..10).map(|_| server.login("admin"))).await;
+    let github = platform("github", "github-actions", "https://token.actions.githubusercontent.com");
+    for (function, parameters) in [tenant("acme", true), tenant("globex", true), github] {
+        logins[0].call(function, parameters).await.unwrap();
+    }
+    let puts = logins.iter().enumerate().map(|(number, login)| {
+        let (tenant, pin) = if number % 2 == 0 { ("acme", "ref") } else { ("globex", "environment") };
+        let rule = job("74", &[(pin, if pin == "ref" { "refs/heads/main" } else { "prod" })]);
+        let (function, parameters) = workloads(tenant, &format!("c-{number}"), json!([rule]));
+        login.call(function, parameters)
+    });
+    let mut outcomes = BTreeMap::new();
+    for answer in futures::future::join_all(puts).await {
+        *outcomes.entry(answer.unwrap()["outcome"].as_str().unwrap().to_owned()).or_insert(0) += 1;
+    }
+    assert_eq!(outcomes, BTreeMap::from([("created".into(), 1), ("federation_taken".into(), 9)]));
+}
+
+#[tokio::test]
 async fn there_are_no_more_issuers_than_one_run_can_ask() {
     let server = Server::migrated().await;
     let admin = server.login("admin").await;
@@ -808,6 +918,8 @@ async fn there_are_no_more_issuers_than_one_run_can_ask() {
 async fn values_that_the_functions_of_this_house_never_send_are_faults() {
     let server = Server::migrated().await;
     let admin = server.login("admin").await;
+    let (function, parameters) = tenant("acme", true);
+    admin.call(function, parameters).await.unwrap();
     let (function, parameters) = revoke_own("acme", "acme-one", 1, 1, NOW / 1000 + 911);
     assert!(server.login("token").await.call(function, parameters).await.is_err(), "no token lives so long");
     for (function, parameters) in [
@@ -819,6 +931,16 @@ async fn values_that_the_functions_of_this_house_never_send_are_faults() {
         issuer("a/b", "https://a.example", "a"),
         issuer("a", "http://a.example", "a"),
         issuer("a", "https://a.example", ""),
+        platform("a", "generic", "https://a.example"),
+        platform("a", "spiffe", "https://a.example"),
+        platform("a", "github-actions", "spiffe://a.example"),
+        platform("a", "okta", "https://a.example"),
+        {
+            let (f, mut p) = platform("a", "kubernetes", "https://a.example");
+            p[6] = Parameter::OptionalText(Some("a".into()));
+            (f, p)
+        },
+        workloads("acme", "nobody", json!([])),
         {
             let (f, mut p) = tenant("acme", true);
             p[0] = text("");

@@ -60,7 +60,7 @@ impl Bindings {
             return Ok(Some(proof));
         }
         let reason = if proof.nonce.is_some() { "nonce_not_good" } else { "nonce_missing" };
-        let mut refusal = refused(Error::USE_DPOP_NONCE, reason).of(client);
+        let mut refusal = refused(Error::USE_DPOP_NONCE, reason).of(client).settled();
         refusal.nonce = keys.first().map(|key| key.issue(now, entropy));
         Err(refusal)
     }

@@ -4,8 +4,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use shared::clock::Timestamp;
 use shared::dpop::{self, Proof};
+use shared::federation::Rule;
 use shared::jwks::{Algorithm, KeySet};
-use shared::jwt::{self, AccessToken, ClientAssertion, FUTURE_SKEW};
+use shared::jwt::{self, AccessToken, FUTURE_SKEW};
 use shared::name::{ClientId, Tenant};
 use shared::port::{Database, Fault, FaultKind, Parameter};
 use shared::scope::Scopes;
@@ -27,10 +28,12 @@ pub struct Client {
     pub ttl: i64,
     /// Changes with every change of the row.
     pub version: i64,
-    /// Whether it has no key of its own, and so acts for people only.
+    /// Whether it can prove nothing about itself, and so acts for people only.
     pub public: bool,
-    /// The keys its assertions are verified with; of a public client none.
+    /// The keys its own assertions are verified with; of a public client none.
     pub keys: KeySet,
+    /// The workloads that are it.
+    pub federation: Vec<Rule>,
 }
 
 /// The row as `api.client_for_token` answers it.
@@ -39,6 +42,8 @@ struct Row {
     client_id: String,
     tenant: String,
     jwks: Value,
+    #[serde(default)]
+    federation: Vec<Value>,
     algorithms: Vec<String>,
     scopes: Vec<String>,
     #[serde(default)]
@@ -47,6 +52,15 @@ struct Row {
     ttl_seconds: i64,
     enabled: bool,
     version: i64,
+}
+
+/// What a proof of the client uses up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Use {
+    /// What counts once; nothing where the assertion may be used again while it lives.
+    pub once: Option<String>,
+    /// When nobody takes the assertion any more.
+    pub until: Timestamp,
 }
 
 /// What using up an assertion came to.
@@ -82,7 +96,8 @@ pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Cli
     if public && !row.dpop {
         return Err(wrong("api.client_for_token"));
     }
-    let keys = || if public { Some(KeySet::none()) } else { KeySet::parse(&row.jwks, &algorithms).ok() };
+    let keyless = row.jwks.get("keys").and_then(Value::as_array).is_some_and(Vec::is_empty);
+    let keys = || if keyless { Some(KeySet::none()) } else { KeySet::parse(&row.jwks, &algorithms).ok() };
     let client = || {
         Some(Client {
             client_id: id.clone(),
@@ -94,6 +109,7 @@ pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Cli
             version: row.version,
             public,
             keys: keys()?,
+            federation: row.federation.iter().map(Rule::stored).collect::<Result<_, _>>().ok()?,
         })
     };
     client().map(Some).ok_or_else(|| wrong("api.client_for_token"))
@@ -104,11 +120,11 @@ pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Cli
 pub async fn consume<D: Database>(
     database: &D,
     client: &Client,
-    assertion: &ClientAssertion,
+    used: &Use,
     proof: Option<&Proof>,
     now: Timestamp,
 ) -> Result<Consumed, Fault> {
-    let mut parameters = consuming(client, assertion, now);
+    let mut parameters = consuming(client, used, now);
     let function = match proof {
         None => "api.consume_assertion",
         Some(proof) => {
@@ -129,22 +145,23 @@ pub async fn consume<D: Database>(
 pub async fn revoke<D: Database>(
     database: &D,
     client: &Client,
-    assertion: &ClientAssertion,
+    used: &Use,
     token: &AccessToken,
     now: Timestamp,
 ) -> Result<Consumed, Fault> {
-    let mut parameters = consuming(client, assertion, now);
+    let mut parameters = consuming(client, used, now);
     parameters.extend([Parameter::Text(token.jti.clone()), Parameter::Int(token.expires_at.seconds())]);
     outcome("api.revoke_own", &database.call("api.revoke_own", parameters).await?)
 }
 
-fn consuming(client: &Client, assertion: &ClientAssertion, now: Timestamp) -> Vec<Parameter> {
+fn consuming(client: &Client, used: &Use, now: Timestamp) -> Vec<Parameter> {
+    let once = used.once.as_ref().map(|once| shared::digest::sha256(once.as_bytes()).to_vec());
     vec![
         Parameter::Text(client.tenant.as_str().to_owned()),
         Parameter::Text(client.client_id.as_str().to_owned()),
         Parameter::Int(client.version),
-        Parameter::Bytes(shared::digest::sha256(assertion.jti.as_bytes()).to_vec()),
-        Parameter::Int(assertion.expires_at.plus_seconds(FUTURE_SKEW).millis()),
+        Parameter::OptionalBytes(once),
+        Parameter::Int(used.until.plus_seconds(FUTURE_SKEW).millis()),
         Parameter::Int(now.millis()),
     ]
 }

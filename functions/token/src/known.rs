@@ -1,5 +1,7 @@
 //! Tokens that were handed out: ending one (RFC 7009) and telling about one (RFC 7662).
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use shared::audit::Line;
 use shared::clock::Clock;
@@ -10,7 +12,7 @@ use shared::port::{Database, ObjectReader, ObjectWriter, Precondition, Signer};
 use shared::trust;
 
 use crate::Token;
-use crate::authentication::{Authenticated, authenticate, first_use, form};
+use crate::authentication::{Presented, first_use, form};
 use crate::client::{self, Client};
 use crate::form::Form;
 use crate::oauth::{self, Error};
@@ -67,9 +69,19 @@ where
     /// Ends an access token of the client that asks. Anything else that is presented as a token is answered alike and
     /// left alone: the answer tells nothing of it (RFC 7009 §2.2).
     async fn revoke_own(&self, request: &Request, form: &Form) -> Result<Response, Refused> {
-        let (now, issuer) = (self.trust.now(), &self.settings.issuer);
-        let authenticated = authenticate(&self.database, issuer, request, form, now).await?;
-        let Authenticated { client, assertion, at } = &authenticated;
+        let asked = self.presented(request, form, self.trust.now()).await?;
+        self.as_client(&asked, |client| self.revoke_for(client, &asked, form, request)).await
+    }
+
+    async fn revoke_for(
+        &self,
+        client: Arc<Client>,
+        asked: &Presented<'_>,
+        form: &Form,
+        request: &Request,
+    ) -> Result<Response, Refused> {
+        let client = &*client;
+        let used = asked.prove(client, &self.settings.issuer)?;
         let presented = presented(form, client)?;
         let judged = match self.trust.genuine(presented, &self.accepts).await {
             Ok(token) if token.client_id == client.client_id.as_str() && token.tenant == client.tenant => Ok(token),
@@ -78,8 +90,8 @@ where
             Err(trust::Refusal::Stale(stale)) => return Err(unjudged(stale, client)),
         };
         let consumed = match &judged {
-            Ok(token) => client::revoke(&self.database, client, assertion, token, *at).await,
-            Err(_) => client::consume(&self.database, client, assertion, None, *at).await,
+            Ok(token) => client::revoke(&self.database, client, &used, token, asked.at).await,
+            Err(_) => client::consume(&self.database, client, &used, None, asked.at).await,
         };
         first_use(consumed.map_err(|fault| Refused::from(fault).of(client))?, client)?;
         let line = line("revoke", request, client);
@@ -95,16 +107,28 @@ where
 
     /// Tells what a token of the caller's tenant is good for; of any other nothing but that it is not (RFC 7662 §2.2).
     pub(crate) async fn introspect(&self, request: &Request) -> Result<Response, Refused> {
-        let (form, authenticated) = self.asked(request).await?;
-        let Authenticated { client, assertion, at } = &authenticated;
-        let presented = presented(&form, client)?;
+        let form = form(request)?;
+        let asked = self.presented(request, &form, self.trust.now()).await?;
+        self.as_client(&asked, |client| self.introspect_for(client, &asked, &form, request)).await
+    }
+
+    async fn introspect_for(
+        &self,
+        client: Arc<Client>,
+        asked: &Presented<'_>,
+        form: &Form,
+        request: &Request,
+    ) -> Result<Response, Refused> {
+        let client = &*client;
+        let used = asked.prove(client, &self.settings.issuer)?;
+        let presented = presented(form, client)?;
         let judged = match self.trust.admit(presented, &self.accepts).await {
             Ok(token) if token.tenant == client.tenant => Ok(token),
             Ok(_) => Err("token_of_another_tenant"),
             Err(trust::Refusal::Credential(reason)) => Err(reason.as_str()),
             Err(trust::Refusal::Stale(stale)) => return Err(unjudged(stale, client)),
         };
-        let consumed = client::consume(&self.database, client, assertion, None, *at).await;
+        let consumed = client::consume(&self.database, client, &used, None, asked.at).await;
         first_use(consumed.map_err(|fault| Refused::from(fault).of(client))?, client)?;
         let line = line("introspect", request, client);
         let body = match judged {
@@ -118,13 +142,6 @@ where
             }
         };
         Ok(oauth::uncached(200, &body))
-    }
-
-    async fn asked(&self, request: &Request) -> Result<(Form, Authenticated), Refused> {
-        let form = form(request)?;
-        let now = self.trust.now();
-        let authenticated = authenticate(&self.database, &self.settings.issuer, request, &form, now).await?;
-        Ok((form, authenticated))
     }
 
     fn described(&self, token: &AccessToken) -> Value {
@@ -170,7 +187,7 @@ fn presented<'a>(form: &'a Form, client: &Client) -> Result<&'a str, Refused> {
 
 /// Without keys nobody can tell a token from garbage, so nothing is said and nothing consumed.
 fn unjudged(_: trust::Stale, client: &Client) -> Refused {
-    refused(Error::TEMPORARILY_UNAVAILABLE, "trust_stale").of(client)
+    refused(Error::TEMPORARILY_UNAVAILABLE, "trust_stale").of(client).settled()
 }
 
 fn line(action: &'static str, request: &Request, client: &Client) -> Line {

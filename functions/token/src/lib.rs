@@ -1,13 +1,15 @@
 //! The OAuth 2 token endpoint and its siblings: who asks is proven by a signed assertion, and what is handed out is a
 //! signed token that lives for minutes. Nothing secret is stored for it.
 //!
-//! Here: `client_credentials` with `private_key_jwt` (RFC 6749, 7521, 7523), tokens bound to a key by DPoP with a nonce
-//! (RFC 9449) or narrowed to files and fields (RFC 9396), people's sessions by token exchange (RFC 8693) and refresh, revocation (RFC 7009),
-//! introspection (RFC 7662), metadata (RFC 8414) and the key set. Every token is first put to policy, which may only refuse.
+//! Here: `client_credentials` with `private_key_jwt` or a workload's assertion of its own platform (RFC 6749, 7521, 7523), tokens
+//! bound to a key by DPoP with a nonce (RFC 9449) or narrowed to files and fields (RFC 9396), people's sessions by token exchange
+//! (RFC 8693) and refresh, revocation (RFC 7009), introspection (RFC 7662), metadata (RFC 8414) and the key set. Every token is first
+//! put to policy, which may only refuse.
 
 mod authentication;
 mod binding;
 pub mod client;
+mod clients;
 pub mod config;
 mod form;
 mod grant;
@@ -32,6 +34,7 @@ use shared::problem::{Code, Problem};
 use shared::trust::{Accepts, Foreign, Trust};
 
 use binding::Bindings;
+use clients::Clients;
 use config::Settings;
 use metadata::KeyDocument;
 use mint::Mint;
@@ -47,6 +50,7 @@ pub struct Token<D, S, R, C, E> {
     accepts: Accepts,
     trust: Trust<R, C>,
     foreign: Foreign<R, C>,
+    clients: Clients,
     inbox: R,
     entropy: E,
     bindings: Bindings,
@@ -73,10 +77,11 @@ where
         let keys = KeyDocument::new(reader.clone(), clock.clone());
         let trust = Trust::new(reader.clone(), clock.clone());
         let foreign = Foreign::new(reader.clone(), clock.clone());
+        let clients = Clients::default();
         let accepts = Accepts { issuer: settings.issuer.clone(), audience: settings.audience.clone() };
         let (inbox, bindings) = (reader.clone(), Bindings::new(&settings.issuer));
         let mint = Mint::new(settings.clone(), signer, reader, policies, clock, entropy.clone());
-        Self { settings, database, mint, keys, accepts, trust, foreign, inbox, entropy, bindings }
+        Self { settings, database, mint, keys, accepts, trust, foreign, clients, inbox, entropy, bindings }
     }
 }
 

@@ -55,12 +55,13 @@ pub(crate) fn flawed(error: Error, flaw: Flaw) -> Refused {
     refused(error, Reason::Assertion(flaw).as_str())
 }
 
-/// The five arguments by which the database finds a person's row.
-pub(crate) fn parameters(person: &Person) -> [Parameter; 5] {
+/// The arguments by which the database finds a person's row.
+pub(crate) fn parameters(person: &Person) -> [Parameter; 6] {
     let address = normal_email(&person.email);
     let email = address.as_ref().map(|(local, domain)| format!("{local}@{domain}"));
     [
         Parameter::Text(person.issuer.as_str().to_owned()),
+        Parameter::Text(person.iss.clone()),
         Parameter::Text(person.subject.clone()),
         Parameter::OptionalText(email),
         Parameter::OptionalText(address.map(|(_, domain)| domain)),

@@ -1,6 +1,7 @@
 //! A refusal of the OAuth endpoints: what the caller is told and what the log knows besides.
 
 use shared::audit::Line;
+use shared::federation::Workload;
 use shared::port::Fault;
 
 use crate::client::Client;
@@ -12,15 +13,30 @@ pub(crate) struct Refused {
     pub(crate) error: Error,
     reason: &'static str,
     client: Option<String>,
+    workload: Option<(String, String)>,
     fault: Option<Box<Fault>>,
     /// For the `DPoP-Nonce` header.
     pub(crate) nonce: Option<String>,
+    /// Whether it would be the same whatever the client's row said.
+    pub(crate) settled: bool,
 }
 
 impl Refused {
     /// Says whose request it was.
     pub(crate) fn of(mut self, client: &Client) -> Self {
         self.client = Some(client.client_id.as_str().to_owned());
+        self
+    }
+
+    /// Says which workload asked.
+    pub(crate) fn by(mut self, workload: &Workload) -> Self {
+        self.workload = Some((workload.issuer().to_string(), workload.describe()));
+        self
+    }
+
+    /// The refusal does not hang on the client's row.
+    pub(crate) fn settled(mut self) -> Self {
+        self.settled = true;
         self
     }
 
@@ -31,6 +47,9 @@ impl Refused {
         if let Some(client) = &self.client {
             line = line.text("client_id", client);
         }
+        if let Some((issuer, workload)) = &self.workload {
+            line = line.text("issuer", issuer).text("workload", workload);
+        }
         match &self.fault {
             Some(fault) => line.fault(fault).emit(),
             None => line.emit(),
@@ -40,7 +59,7 @@ impl Refused {
 
 /// A refusal with the reason that the log tells.
 pub(crate) fn refused(error: Error, reason: &'static str) -> Refused {
-    Refused { error, reason, client: None, fault: None, nonce: None }
+    Refused { error, reason, client: None, workload: None, fault: None, nonce: None, settled: false }
 }
 
 impl From<Error> for Refused {
@@ -51,6 +70,7 @@ impl From<Error> for Refused {
 
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
-        Self { error: Error::from(&fault), reason: "fault", client: None, fault: Some(Box::new(fault)), nonce: None }
+        let refused = refused(Error::from(&fault), "fault").settled();
+        Self { fault: Some(Box::new(fault)), ..refused }
     }
 }

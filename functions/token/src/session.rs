@@ -74,7 +74,7 @@ pub(crate) async fn start<D: Database>(database: &D, session: Beginning<'_>) -> 
     parameters.extend([
         Parameter::Text(session.sid.to_owned()),
         Parameter::Text(session.person.token_subject()),
-        Parameter::Text(session.person.issuer.as_str().to_owned()),
+        Parameter::Text(session.person.iss.clone()),
         Parameter::Texts(session.scopes.iter().map(str::to_owned).collect()),
         Parameter::Int(session.issued_at.seconds()),
         Parameter::Bytes(session.refresh.hash.clone()),
@@ -92,8 +92,8 @@ pub(crate) struct Found {
     pub(crate) sid: String,
     /// `sub` of its tokens.
     pub(crate) subject: String,
-    /// The issuer of the person's assertions.
-    pub(crate) issuer: String,
+    /// `iss` of the person's assertions.
+    pub(crate) iss: String,
     /// The most that its tokens may do.
     pub(crate) scopes: Scopes,
     /// When it ends.
@@ -141,7 +141,7 @@ fn found(answer: &Value) -> Option<Found> {
         state: answer.get("state")?.as_str()?.to_owned(),
         sid: text("sid")?,
         subject: text("subject")?,
-        issuer: text("issuer")?,
+        iss: text("iss")?,
         scopes: Scopes::parse(&scopes.join(" ")).ok()?,
         ends: Timestamp::from_millis(session.get("absolute_ms")?.as_i64()?),
         person: answer.get("person")?.clone(),

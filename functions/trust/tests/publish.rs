@@ -100,8 +100,8 @@ impl World {
         let text = |text: &str| Parameter::Text(text.to_owned());
         let at = Parameter::Int(self.clock.now().millis());
         let algorithms = Parameter::Texts(vec!["RS256".into()]);
-        let rest =
-            [text(id), text("generic"), text(issuer), text("a"), algorithms, text("https://issuer.example/keys")];
+        let audience = Parameter::OptionalText(Some("a".to_owned()));
+        let rest = [text(id), text("generic"), text(issuer), audience, algorithms, text("https://issuer.example/keys")];
         let parameters = [vec![text("op"), text("r"), at], rest.to_vec()].concat();
         self.registry.call("api.issuer_put", parameters).await.unwrap();
     }

@@ -7,7 +7,8 @@ use crate::encoding::from_base64url;
 use crate::json;
 use crate::jwks::{Algorithm, Key, KeySet};
 
-/// Header parameters that nobody may send: they must be understood, name a key from elsewhere, or mean another format.
+/// Header parameters that nobody may send: they must be understood, name a key from elsewhere, or mean another format. A
+/// thumbprint (`x5t`) names no place to take a key from; issuers that are known to send one have it tolerated.
 const FORBIDDEN: [&str; 10] = ["crit", "jku", "x5u", "x5c", "x5t", "x5t#S256", "zip", "b64", "enc", "cty"];
 
 /// A compact JWS in canonical form, its signature not yet checked.
@@ -23,12 +24,26 @@ pub(crate) struct Compact<'a> {
 impl<'a> Compact<'a> {
     /// Reads a token whose key is known by its `kid`: a key in the header is refused.
     pub(crate) fn parse(token: &'a str) -> Result<Self, Reason> {
-        let compact = Self::with_key(token)?;
-        if compact.header.contains_key("jwk") { Err(Reason::ForbiddenHeader) } else { Ok(compact) }
+        Self::tolerating(token, &[])
+    }
+
+    /// The same where the header may also have these parameters of [`FORBIDDEN`], which are not looked at.
+    pub(crate) fn tolerating(token: &'a str, tolerated: &[&str]) -> Result<Self, Reason> {
+        let compact = Self::read(token)?;
+        let forbidden = |name: &str| FORBIDDEN.contains(&name) && !tolerated.contains(&name) || name == "jwk";
+        if compact.header.keys().any(|name| forbidden(name)) { Err(Reason::ForbiddenHeader) } else { Ok(compact) }
     }
 
     /// Reads a token that may bring its own key.
     pub(crate) fn with_key(token: &'a str) -> Result<Self, Reason> {
+        let compact = Self::read(token)?;
+        if FORBIDDEN.iter().any(|name| compact.header.contains_key(*name)) {
+            return Err(Reason::ForbiddenHeader);
+        }
+        Ok(compact)
+    }
+
+    fn read(token: &'a str) -> Result<Self, Reason> {
         if token.len() > MAX_LENGTH || !token.is_ascii() {
             return Err(Reason::Malformed);
         }
@@ -42,11 +57,7 @@ impl<'a> Compact<'a> {
             json::object(&bytes, depth).map_err(|_| Reason::Malformed)
         };
         from_base64url(signature).ok_or(Reason::Malformed)?;
-        let compact = Self { header: decode(header, 4)?, claims: decode(claims, 8)?, signed, signature };
-        if FORBIDDEN.iter().any(|name| compact.header.contains_key(*name)) {
-            return Err(Reason::ForbiddenHeader);
-        }
-        Ok(compact)
+        Ok(Self { header: decode(header, 4)?, claims: decode(claims, 8)?, signed, signature })
     }
 
     /// A text member of the header.

@@ -1,5 +1,6 @@
 //! One trust object, kept in memory.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ const WINDOW: Duration = Duration::from_millis(100);
 const FIRST_WINDOW: Duration = Duration::from_secs(2);
 /// After a failed re-read the next one waits this long, so that an outage costs one window a second and not one a request.
 const PAUSE: i64 = 1_000;
+
+/// How often, at most, an object is read before it is due, because something in it was not found.
+const EARLY: i64 = 30_000;
 
 /// The object is older than it may be, or was never loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +33,7 @@ pub struct Cached<T> {
 struct State<T> {
     held: Option<Held<T>>,
     not_before: Timestamp,
+    early: Timestamp,
 }
 
 struct Held<T> {
@@ -41,31 +46,44 @@ struct Held<T> {
 
 impl<T> Default for Cached<T> {
     fn default() -> Self {
-        Self { state: Mutex::new(State { held: None, not_before: Timestamp::from_millis(i64::MIN) }) }
+        let long_ago = Timestamp::from_millis(i64::MIN);
+        Self { state: Mutex::new(State { held: None, not_before: long_ago, early: long_ago }) }
     }
 }
 
 impl<T: TrustObject> Cached<T> {
     /// The object, read again first if it is due. Costs nothing while it is fresh.
-    pub async fn current<R: ObjectReader, C: Clock>(&self, reader: &R, clock: &C) -> Result<Arc<T>, Stale> {
-        self.current_at(T::KEY, reader, clock).await
+    pub fn current<R: ObjectReader, C: Clock>(
+        &self,
+        reader: &R,
+        clock: &C,
+    ) -> impl Future<Output = Result<Arc<T>, Stale>> + Send {
+        self.at(T::KEY, reader, clock, false)
     }
 
-    /// The same for an object of which there are several, each kept in a place of its own.
-    pub(super) async fn current_at<R: ObjectReader, C: Clock>(
+    /// The same for one of many objects of the kind, which lies at `key`; a cache serves one key.
+    ///
+    /// `early`: something in it was not found, so that it is read again although it is not due, unless that was done less than half a
+    /// minute ago.
+    pub async fn at<R: ObjectReader, C: Clock>(
         &self,
         key: &str,
         reader: &R,
         clock: &C,
+        early: bool,
     ) -> Result<Arc<T>, Stale> {
         let started = clock.now();
         let (known, usable) = {
-            let state = self.lock();
+            let mut state = self.lock();
+            let early = early && !(0..EARLY).contains(&started.millis_since(state.early));
+            let fresh = state.held.as_ref().is_some_and(|held| started.millis_since(held.read_at) < T::FRESH);
+            let waits = started < state.not_before;
+            if early {
+                state.early = started;
+            }
             let held = state.held.as_ref();
             let usable = held.filter(|held| held.serves::<T>(started));
-            if let Some(held) = usable
-                && (started.millis_since(held.read_at) < T::FRESH || started < state.not_before)
-            {
+            if let Some(held) = usable.filter(|_| waits || fresh && !early) {
                 return Ok(Arc::clone(&held.value));
             }
             (held.map(|held| held.etag.clone()), usable.is_some())

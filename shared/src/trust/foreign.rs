@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::{Cached, Refusal, TrustObject};
 use crate::access::{self, Assertion};
 use crate::clock::{Clock, Timestamp};
+use crate::federation::{self, Workload};
 use crate::issuer::{ALGORITHMS, Profile, Profiles};
-use crate::jwks::KeySet;
+use crate::jwks::{KeySet, Usage};
 use crate::jwt::Reason;
 use crate::name::Malformed;
 use crate::port::ObjectReader;
@@ -17,7 +18,19 @@ use crate::port::ObjectReader;
 /// `trust/issuers/{id}.json`: the public keys of one foreign issuer, as `issuer-keys` mirrored them. They serve until the
 /// object's own end.
 #[derive(Clone, Debug)]
-pub struct IssuerKeys(pub KeySet);
+pub struct IssuerKeys {
+    keys: KeySet,
+    usage: Usage,
+}
+
+static NONE: KeySet = KeySet::none();
+
+impl IssuerKeys {
+    /// The keys that are for `usage`. The mirror writes keys of one use only: where another kind of issuer had this name before, none.
+    pub fn of(&self, usage: Usage) -> &KeySet {
+        if self.usage == usage { &self.keys } else { &NONE }
+    }
+}
 
 impl TrustObject for IssuerKeys {
     const KEY: &'static str = "trust/issuers/";
@@ -26,7 +39,8 @@ impl TrustObject for IssuerKeys {
 
     /// The mirror spells the algorithm of every key out, so that the set can be read before its profile is.
     fn parse(body: &Value) -> Result<Self, Malformed> {
-        KeySet::parse(body, &ALGORITHMS).map(Self)
+        let read = |usage| KeySet::parse_for(body, &ALGORITHMS, usage).map(|keys| Self { keys, usage });
+        read(Usage::Signature).or_else(|_| read(Usage::JwtSvid))
     }
 }
 
@@ -55,12 +69,14 @@ impl<R: ObjectReader, C: Clock> Foreign<R, C> {
     }
 
     /// The keys of one of them. `profile` is one that [`Foreign::profiles`] answered, so that nobody chooses what is read.
-    pub async fn keys(&self, profile: &Profile) -> Result<Arc<IssuerKeys>, Refusal> {
+    ///
+    /// `early`: a key was not found among them, so that they are read again before that is due, at most every half minute.
+    pub async fn keys(&self, profile: &Profile, early: bool) -> Result<Arc<IssuerKeys>, Refusal> {
         let kept = {
             let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(keys.entry(profile.id().as_str().to_owned()).or_default())
         };
-        let current = kept.current_at(&profile.id().object_key(), &self.reader, &self.clock).await;
+        let current = kept.at(&profile.id().object_key(), &self.reader, &self.clock, early).await;
         current.map_err(Refusal::Stale)
     }
 
@@ -69,7 +85,20 @@ impl<R: ObjectReader, C: Clock> Foreign<R, C> {
         let flawed = |flaw| Refusal::Credential(Reason::Assertion(flaw));
         let profiles = self.profiles().await?;
         let profile = access::profile_of(assertion, &profiles).map_err(flawed)?;
-        let keys = self.keys(profile).await?;
-        access::verify(assertion, profile, &keys.0, self.clock.now()).map_err(flawed)
+        let keys = self.keys(profile, false).await?;
+        access::verify(assertion, profile, keys.of(Usage::Signature), self.clock.now()).map_err(flawed)
+    }
+
+    /// Verifies a workload's assertion for `audience`, our issuer URL, as one of `issuer` ([`federation::claimed`]).
+    pub async fn workload(&self, assertion: &str, issuer: &str, audience: &str) -> Result<Workload, Refusal> {
+        let profiles = self.profiles().await?;
+        let profile = profiles.of_workload(issuer).ok_or(Refusal::Credential(Reason::WrongIssuer))?;
+        let verify = |keys: &IssuerKeys| federation::verify(assertion, profile, keys, audience, self.clock.now());
+        let keys = self.keys(profile, false).await?;
+        let verified = match verify(&keys) {
+            Err(Reason::UnknownKey) => verify(&*self.keys(profile, true).await?),
+            verified => verified,
+        };
+        verified.map_err(Refusal::Credential)
     }
 }

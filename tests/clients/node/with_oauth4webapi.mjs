@@ -1,5 +1,6 @@
 // oauth4webapi and jose: discovery, client credentials with private_key_jwt, and the errors as a client sees them.
 import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import * as jose from 'jose';
 import * as oauth from 'oauth4webapi';
 import { Report, UNKNOWN_FILE, client, corpus, manifest, privateKey, refusal, version } from './stack.mjs';
@@ -161,6 +162,36 @@ const over = async (token) =>
   refusal(async () => oauth.processRevocationResponse(await oauth.revocationRequest(server, page, oauth.None(), token)));
 report.row('a page ends its own session', ['accepted', 'invalid_grant'],
   [await over(header.refresh_token), await refusal(() => refreshing(header.refresh_token))]);
+
+// A page on the people's host, which is not the issuer's: Access adds its assertion to whatever the page sends. Proofs are signed for the
+// issuer, which is what the library is told; where the requests go is the page's business.
+const people = createServer(async (request, response) => {
+  const body = [];
+  for await (const part of request) body.push(part);
+  const kept = ['accept', 'authorization', 'content-type', 'dpop'].filter((name) => request.headers[name]);
+  const headers = Object.fromEntries(kept.map((name) => [name, request.headers[name]]));
+  const answered = await fetch(manifest.gateway + request.url,
+    { method: request.method, headers: { ...headers, [ASSERTION]: ada }, body: body.length ? Buffer.concat(body) : undefined });
+  const told = [...answered.headers].filter(([name]) => ['content-type', 'dpop-nonce', 'www-authenticate'].includes(name));
+  response.writeHead(answered.status, Object.fromEntries(told)).end(Buffer.from(await answered.arrayBuffer()));
+});
+await new Promise((up) => people.listen(0, '127.0.0.1', up));
+const origin = `http://127.0.0.1:${people.address().port}`;
+const here = { [oauth.customFetch]: (url, options) => fetch(`${url}`.replace(manifest.issuer, origin), options) };
+const onPage = await oauth.processDiscoveryResponse(issuer, await oauth.discoveryRequest(issuer, { algorithm: 'oauth2', ...here }));
+const pageKey = oauth.DPoP(page, await oauth.generateKeyPair('ES256'));
+const HEADER = { subject_token: 'header', subject_token_type: 'urn:portcullis:token-type:access-header' };
+const login = async () => oauth.processGenericTokenEndpointResponse(onPage, page,
+  await oauth.genericTokenEndpointRequest(onPage, page, oauth.None(), EXCHANGE, HEADER, { DPoP: pageKey, ...here }), { recognizedTokenTypes: recognized });
+const held = await login().catch(login);
+report.row('a page of another host than the issuer gets a session', 'dpop', held.token_type);
+const used = await oauth.protectedResourceRequest(held.access_token, 'GET', new URL(UNKNOWN_FILE, manifest.issuer), undefined, null, { DPoP: pageKey, ...here });
+report.row('and passes the gate from there', [404, 'not_found'], [used.status, (await used.json()).code]);
+const continued = async () => oauth.processRefreshTokenResponse(onPage, page,
+  await oauth.refreshTokenGrantRequest(onPage, page, oauth.None(), held.refresh_token, { DPoP: pageKey, ...here }));
+report.row('and refreshes there', 'dpop', (await continued().catch(continued)).token_type);
+people.close();
+people.closeAllConnections();
 
 // Introspection (RFC 7662) and revocation (RFC 7009).
 const described = async (token) =>

@@ -73,6 +73,21 @@ async fn a_warm_call_goes_out_as_often_as_the_budgets_say() {
     let ask = async || running.api.token_with(&running.api.assertion(client).unwrap(), None).await.unwrap().status;
     holds(&running, &[("token", "token")], ask, 200).await;
 
+    // Two requests a token; the one that is told the nonce costs nothing.
+    let bound = running.client("acme-bound");
+    let ask = async || {
+        let assertion = running.api.assertion(bound).unwrap();
+        let mut said = json!({});
+        for status in [400, 200] {
+            let proof = running.api.proof(bound, "POST", "/oauth2/token", &said).unwrap();
+            let answer = running.api.bound_token(&assertion, &proof).await.unwrap();
+            assert_eq!(answer.status, status, "{}", answer.outcome());
+            said = json!({"nonce": answer.header("dpop-nonce")});
+        }
+        200
+    };
+    holds(&running, &[("token", "token")], ask, 200).await;
+
     let file = json!({"name": "a.txt", "content_type": "text/plain", "size": 5, "mode": "put",
         "sha256": "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="});
     let create = async || running.api.call("POST", "/files", Some(&token), Some(&file)).await.unwrap();

@@ -49,10 +49,17 @@ impl Registry {
         self.with(|state| state.tenants.insert(tenant.to_owned(), row));
     }
 
-    /// Adds or replaces a client row as `api.client_for_token` answers it, with its `client_id` and `tenant`.
-    pub fn add_client(&self, row: Value) {
-        let client_id = row.get("client_id").and_then(Value::as_str).unwrap_or_default().to_owned();
-        self.with(|state| state.clients.insert(client_id, row));
+    /// Adds or replaces a client row as `api.client_for_token` answers it, with its `client_id` and `tenant`. A row that is
+    /// replaced gets the next version.
+    pub fn add_client(&self, mut row: Value) {
+        let client_id = text(&row, "client_id");
+        self.with(|state| {
+            if let Some(held) = state.clients.get(&client_id) {
+                let version = version(held) + 1;
+                merge(&mut row, json!({ "version": version }));
+            }
+            state.clients.insert(client_id, row)
+        });
     }
 
     /// The rows of `admin_audit`, in order.
@@ -114,27 +121,30 @@ impl Database for Registry {
 
 impl State {
     fn call(&mut self, function: &str, parameters: &[Parameter]) -> Option<Value> {
-        use Parameter::{Bool, Bytes, Int, Json, OptionalText, Text, Texts};
+        use Parameter::{Bool, Bytes, Int, Json, OptionalBytes, OptionalText, Text, Texts};
         match (function, parameters) {
             ("api.client_for_token", [Text(client_id)]) => Some(self.client_for_token(client_id)),
             (
                 "api.consume_assertion",
-                [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now)],
-            ) => Some(self.consume(tenant, client, *version, hash, *expires, *now)),
+                [Text(tenant), Text(client), Int(version), OptionalBytes(hash), Int(expires), Int(now)],
+            ) => Some(self.consume(tenant, client, *version, hash.as_deref(), *expires, *now)),
             (
                 "api.consume_with_proof",
                 [
                     Text(tenant),
                     Text(client),
                     Int(version),
-                    Bytes(hash),
+                    OptionalBytes(hash),
                     Int(expires),
                     Int(now),
                     Text(jkt),
                     Bytes(proof),
                     Int(ends),
                 ],
-            ) => Some(self.consume_with_proof(tenant, client, *version, (hash, *expires), (jkt, proof, *ends), *now)),
+            ) => {
+                let once = (hash.as_deref(), *expires);
+                Some(self.consume_with_proof(tenant, client, *version, once, (jkt, proof, *ends), *now))
+            }
             ("api.nonce_keys", [Bytes(candidate), Int(now)]) => {
                 if self.nonce_keys.first().is_none_or(|(_, made)| *made <= now - 86_400_000) {
                     self.nonce_keys.insert(0, (hex(candidate), *now));
@@ -145,12 +155,21 @@ impl State {
             }
             (
                 "api.revoke_own",
-                [Text(tenant), Text(client), Int(version), Bytes(hash), Int(expires), Int(now), Text(jti), Int(exp)],
+                [
+                    Text(tenant),
+                    Text(client),
+                    Int(version),
+                    OptionalBytes(hash),
+                    Int(expires),
+                    Int(now),
+                    Text(jti),
+                    Int(exp),
+                ],
             ) => {
                 if *exp > now / 1000 + 910 {
                     return None;
                 }
-                let consumed = self.consume(tenant, client, *version, hash, *expires, *now);
+                let consumed = self.consume(tenant, client, *version, hash.as_deref(), *expires, *now);
                 if text(&consumed, "outcome") != "ok" {
                     return Some(consumed);
                 }
@@ -183,14 +202,18 @@ impl State {
                     Bool(dpop),
                     Int(ttl),
                     Bool(enabled),
+                    Json(federation),
                 ],
             ) => {
+                let bound = self.bound(federation);
                 let row = json!({ "client_id": client_id, "tenant": tenant, "name": name, "jwks": jwks, "algorithms": algorithms,
-                    "scopes": scopes, "dpop": dpop, "ttl_seconds": ttl, "enabled": enabled });
+                    "federation": bound, "scopes": scopes, "dpop": dpop, "ttl_seconds": ttl, "enabled": enabled });
                 let holder = self.clients.get(client_id).map(|row| text(row, "tenant"));
                 let outcome = match holder {
                     _ if !self.tenants.contains_key(tenant) => "tenant_unknown",
                     Some(holder) if holder != *tenant => "client_id_taken",
+                    _ if bound.is_none() => "federation_issuer_unknown",
+                    _ if self.overlaps(client_id, &bound.unwrap_or_default()) => "federation_taken",
                     _ => store(&mut self.clients, client_id, row, *now),
                 };
                 if matches!(outcome, "created" | "updated") && !enabled {
@@ -198,8 +221,10 @@ impl State {
                 }
                 self.act(*now, operator, request, "client.put", client_id, outcome);
                 Some(match outcome {
-                    "tenant_unknown" | "client_id_taken" => json!({ "outcome": outcome }),
-                    _ => json!({ "outcome": outcome, "client": self.clients.get(client_id) }),
+                    "created" | "updated" | "unchanged" => {
+                        json!({ "outcome": outcome, "client": self.clients.get(client_id) })
+                    }
+                    _ => json!({ "outcome": outcome }),
                 })
             }
             ("api.client_disable", [Text(operator), Text(request), Int(now), Text(tenant), Text(client_id)]) => {
@@ -278,14 +303,15 @@ impl State {
                     Text(id),
                     Text(kind),
                     Text(issuer),
-                    Text(audience),
+                    OptionalText(audience),
                     Texts(algorithms),
                     Text(jwks_url),
                 ],
             ) => {
                 let row = json!({ "id": id, "kind": kind, "issuer": issuer, "audience": audience, "algorithms": algorithms,
                     "jwks_url": jwks_url });
-                let same = |held: &Value| text(held, "issuer") == *issuer && text(held, "audience") == *audience;
+                let same =
+                    |held: &Value| text(held, "issuer") == *issuer && held.get("audience") == row.get("audience");
                 let outcome = match self.issuers.get(id) {
                     _ if self.issuers.iter().any(|(other, held)| other != id && same(held)) => "issuer_taken",
                     None if self.issuers.len() >= 64 => "issuer_limit",
@@ -307,7 +333,9 @@ impl State {
                 let published = |row: &Value| {
                     let mut row = row.clone();
                     if let Some(row) = row.as_object_mut() {
-                        row.retain(|name, _| !matches!(name.as_str(), "version" | "created_ms" | "updated_ms"));
+                        row.retain(|name, value| {
+                            !matches!(name.as_str(), "version" | "created_ms" | "updated_ms") && !value.is_null()
+                        });
                     }
                     row
                 };
@@ -415,12 +443,36 @@ impl State {
         json!({ "outcome": "found", "client": row })
     }
 
-    fn consume(&mut self, tenant: &str, client: &str, seen: i64, hash: &[u8], expires: i64, now: i64) -> Value {
+    /// The rules as they are stored; none where an issuer is not there or of another kind.
+    fn bound(&self, rules: &Value) -> Option<Vec<Value>> {
+        let bound = |rule: &Value| {
+            let issuer = self.issuers.get(&text(rule, "issuer"))?;
+            let mut rule = rule.clone();
+            let kind = rule.as_object_mut()?.remove("kind")?;
+            merge(&mut rule, json!({ "iss": issuer.get("issuer")? }));
+            (issuer.get("kind") == Some(&kind)).then_some(rule)
+        };
+        rules.as_array()?.iter().map(bound).collect()
+    }
+
+    /// Whether a workload could be told by a rule of these and by one of another client.
+    fn overlaps(&self, client_id: &str, rules: &[Value]) -> bool {
+        let others = self.clients.iter().filter(|(id, _)| id.as_str() != client_id);
+        let theirs: Vec<&Value> = others.filter_map(|(_, row)| row.get("federation")?.as_array()).flatten().collect();
+        let both = |mine: &Value, other: &Value| {
+            let mut names = mine.as_object().into_iter().flatten();
+            names.all(|(name, value)| other.get(name).is_none_or(|held| held == value))
+        };
+        rules.iter().any(|mine| theirs.iter().any(|other| both(mine, other)))
+    }
+
+    fn consume(&mut self, tenant: &str, client: &str, seen: i64, hash: Option<&[u8]>, expires: i64, now: i64) -> Value {
         let current = self.client_for_token(client);
         let row = current.get("client").cloned().unwrap_or_default();
         if text(&row, "tenant") != tenant || version(&row) != seen || !flag(&row, "enabled") {
             return json!({ "outcome": "client_changed" });
         }
+        let Some(hash) = hash else { return json!({ "outcome": "ok" }) };
         let id = (client.to_owned(), hash.to_owned());
         if self.assertions.contains_key(&id) {
             return json!({ "outcome": "replayed" });
@@ -435,7 +487,7 @@ impl State {
         tenant: &str,
         client: &str,
         seen: i64,
-        (hash, expires): (&[u8], i64),
+        (hash, expires): (Option<&[u8]>, i64),
         (jkt, proof, ends): (&str, &[u8], i64),
         now: i64,
     ) -> Value {

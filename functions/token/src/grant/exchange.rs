@@ -13,7 +13,6 @@ use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 
 use super::{narrowed, of};
 use crate::Token;
-use crate::authentication::authenticate;
 use crate::client::Client;
 use crate::form::Form;
 use crate::mint::{Asked, Claims};
@@ -112,7 +111,7 @@ where
         now: Timestamp,
     ) -> Result<Client, Refused> {
         if public::is_authenticated(request, form) {
-            let client = authenticate(&self.database, &self.settings.issuer, request, form, now).await?.client;
+            let client = self.authenticated(request, form, now).await?;
             return Err(Refused::from(Error::UNAUTHORIZED_CLIENT).of(&client));
         }
         public::client(&self.database, form).await
@@ -131,7 +130,7 @@ where
             (Some(ACCESS_HEADER), Some("header")) => own.ok_or_else(|| flawed(UNACCEPTABLE, Flaw::Missing)),
             (Some(JWT), Some(assertion)) => {
                 let person = verified(&self.foreign, assertion, UNACCEPTABLE).await?;
-                let same = |own: &Person| (&own.issuer, &own.subject) == (&person.issuer, &person.subject);
+                let same = |own: &Person| (&own.iss, &own.subject) == (&person.iss, &person.subject);
                 if own.as_ref().is_none_or(same) { Ok(person) } else { Err(flawed(UNACCEPTABLE, Flaw::OfAnother)) }
             }
             (None, _) | (_, None) => {

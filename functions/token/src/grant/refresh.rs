@@ -43,7 +43,7 @@ where
         let person = person.ok_or_else(|| flawed(Error::INVALID_GRANT, Flaw::Missing).of(&client))?;
         let found = session::look(&self.database, &client, presented, &person, now).await.map_err(of(&client))?;
         let found = found.ok_or_else(|| refused(Error::INVALID_GRANT, "refresh_token_unknown").of(&client))?;
-        if found.subject != person.token_subject() || found.issuer != person.issuer.as_str() {
+        if found.subject != person.token_subject() || found.iss != person.iss {
             return Err(flawed(Error::INVALID_GRANT, Flaw::OfAnother).of(&client));
         }
         if !matches!(found.state.as_str(), "current" | "retry") {

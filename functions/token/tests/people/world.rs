@@ -79,7 +79,7 @@ impl World {
                     text(ID),
                     text("cloudflare-access"),
                     text("https://team.cloudflareaccess.com"),
-                    text("a"),
+                    Parameter::OptionalText(Some("a".to_owned())),
                     texts(&["RS256"]),
                     text("https://team.cloudflareaccess.com/certs"),
                 ],

@@ -20,7 +20,7 @@ struct Session {
     tenant: String,
     client_id: String,
     subject: String,
-    issuer: String,
+    iss: String,
     jkt: String,
     scopes: Vec<String>,
     created: i64,
@@ -56,7 +56,8 @@ impl State {
                 ],
             ) => {
                 let at = (issuer.clone(), kind.clone(), value.clone());
-                let row = json!({ "issuer": issuer, "match": kind, "value": value, "tenant": tenant, "groups": groups, "scopes": scopes,
+                let iss = self.issuers.get(issuer).map(|row| text(row, "issuer"));
+                let row = json!({ "issuer": issuer, "iss": iss, "match": kind, "value": value, "tenant": tenant, "groups": groups, "scopes": scopes,
                     "enabled": enabled });
                 let holder = self.people.identities.get(&at).map(|row| text(row, "tenant"));
                 let outcome = match holder {
@@ -106,8 +107,8 @@ impl State {
             }
             (
                 "api.person_for_token",
-                [Text(issuer), Text(subject), OptionalText(email), OptionalText(domain), Texts(groups)],
-            ) => Some(self.person(issuer, subject, email.as_deref(), domain.as_deref(), groups)),
+                [Text(issuer), Text(iss), Text(subject), OptionalText(email), OptionalText(domain), Texts(groups)],
+            ) => Some(self.person((issuer, iss), subject, email.as_deref(), domain.as_deref(), groups)),
             (
                 "api.session_start",
                 [
@@ -120,7 +121,7 @@ impl State {
                     Int(ends),
                     Text(sid),
                     Text(subject),
-                    Text(issuer),
+                    Text(iss),
                     Texts(scopes),
                     Int(iat),
                     Bytes(hash),
@@ -139,7 +140,7 @@ impl State {
                         tenant: tenant.clone(),
                         client_id: client.clone(),
                         subject: subject.clone(),
-                        issuer: issuer.clone(),
+                        iss: iss.clone(),
                         jkt: jkt.clone(),
                         scopes: scopes.clone(),
                         created: *now,
@@ -163,18 +164,19 @@ impl State {
                     Text(jkt),
                     Int(now),
                     Text(issuer),
+                    Text(iss),
                     Text(subject),
                     OptionalText(email),
                     OptionalText(domain),
                     Texts(groups),
                 ],
             ) => {
-                let person = self.person(issuer, subject, email.as_deref(), domain.as_deref(), groups);
+                let person = self.person((issuer, iss), subject, email.as_deref(), domain.as_deref(), groups);
                 let Some((sid, session)) = self.people.session_of(hash, tenant, client) else {
                     return Some(json!({ "outcome": "unknown" }));
                 };
                 Some(json!({ "outcome": "found", "state": self.people.state(hash, jkt, *now), "person": person,
-                    "session": { "sid": sid, "tenant": session.tenant, "subject": session.subject, "issuer": session.issuer,
+                    "session": { "sid": sid, "tenant": session.tenant, "subject": session.subject, "iss": session.iss,
                         "scopes": session.scopes, "absolute_ms": session.absolute } }))
             }
             (
@@ -218,14 +220,15 @@ impl State {
 
     fn person(
         &self,
-        issuer: &str,
+        (issuer, iss): (&str, &str),
         subject: &str,
         email: Option<&str>,
         domain: Option<&str>,
         groups: &[String],
     ) -> Value {
         let row = |kind: &str, value: &str| {
-            self.people.identities.get(&(issuer.to_owned(), kind.to_owned(), value.to_owned()))
+            let row = self.people.identities.get(&(issuer.to_owned(), kind.to_owned(), value.to_owned()));
+            row.filter(|row| text(row, "iss") == iss)
         };
         let kinds: [(&str, Vec<&str>); 4] = [
             ("subject", vec![subject]),
