@@ -554,7 +554,6 @@ async fn what_was_signed_while_its_client_was_being_disabled_dies_with_it() {
         groups: Groups::default(),
         thumbprint: None,
         device: None,
-        groups: shared::name::Groups::default(),
         details: shared::details::Details::default(),
     };
     // Connect 2 s, statement 4 s, skew 10 s.
