@@ -11,6 +11,8 @@ PARAMETERS ?=
 # Arguments for the two below: make build ARCH=arm64, make bench BENCH=--check
 ARCH ?=
 BENCH ?=
+BUNDLE ?=
+LOG ?=
 
 # An operator's act: make admin OP=client.list ARGS='{"tenant":"acme"}' (docs/operations/admin.md)
 OP ?=
@@ -29,7 +31,7 @@ given = $(if $(filter $(1),$(TYPED)),$(filter command line,$(origin $(1))),$($(1
 SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=$($(name)))))
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
-.PHONY: help demo dev admin test test-clients test-faults test-system check build bench fmt lint clean need
+.PHONY: help demo dev admin test test-clients test-faults test-system check build bench policy fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -85,6 +87,10 @@ bench: need ## what the release binaries cost, in ratios to an empty handler (BE
 	@echo "building with the release profile (minutes: every program is optimised as a whole) ..."
 	@$(BUILD) --release
 	@target/release/bench $(foreach one,$(BENCH),$(call quoted,$(one)))
+
+policy: ## would verifiers use a bundle (BUNDLE=…), and what would it change (LOG=…); OPERATOR=… prints the event that puts it
+	@$(BUILD) --quiet
+	@target/debug/policy $(call quoted,$(BUNDLE)) $(if $(LOG),--log $(call quoted,$(LOG))) $(if $(OPERATOR),--event $(call quoted,$(OPERATOR)))
 
 ##@ On AWS (make deploy ENV=prod PROFILE=lean ISSUER=https://… AUDIENCE=… TEAM=…; docs/deploy/README.md):
 

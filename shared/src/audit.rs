@@ -6,6 +6,7 @@ use std::io::Write as _;
 use serde_json::{Map, Value, json};
 
 use crate::clock::Timestamp;
+use crate::policy::Ask;
 use crate::port::Fault;
 
 /// A line on its way to the log.
@@ -44,6 +45,13 @@ impl Line {
     /// caller bounds how many there can be.
     pub fn list(mut self, name: &'static str, values: impl IntoIterator<Item = String>) -> Self {
         self.0.insert(name.to_owned(), values.into_iter().collect());
+        self
+    }
+
+    /// The question that policy was asked, so that it can be asked again of another bundle. Names, scopes, the address and the device
+    /// are in it, and no credential: there is none in a question.
+    pub fn ask(mut self, ask: &Ask) -> Self {
+        self.0.insert("ask".to_owned(), serde_json::to_value(ask).unwrap_or_default());
         self
     }
 

@@ -1,8 +1,11 @@
 //! The second look: every function behind the gate verifies the token again and demands that the authorizer saw the same.
 
+use uuid::Uuid;
+
 use crate::audit::Line;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::presented;
+use crate::details::{Details, FileAction};
 use crate::dpop::Possession;
 use crate::http::Request;
 use crate::jwt::{AccessToken, Kind, Reason};
@@ -25,6 +28,8 @@ pub struct Caller {
     pub jti: String,
     /// What the token may do.
     pub scopes: Scopes,
+    /// What the token is narrowed to, if it is.
+    pub details: Details,
     /// Machine or human.
     pub kind: Kind,
     /// When the token ends.
@@ -39,9 +44,32 @@ impl From<AccessToken> for Caller {
             client_id: token.client_id,
             jti: token.jti,
             scopes: token.scopes,
+            details: token.details,
             kind: token.kind,
             expires_at: token.expires_at,
         }
+    }
+}
+
+/// Which tokens with `authorization_details` a route takes.
+#[derive(Clone, Copy)]
+enum Narrowed {
+    Never,
+    ToFile(FileAction),
+    AsTheFunctionSays,
+}
+
+impl Narrowed {
+    fn admits(self, caller: &Caller, request: &Request) -> bool {
+        caller.details.is_empty()
+            || match self {
+                Self::Never => false,
+                Self::ToFile(action) => {
+                    let file = request.path_parameters.get("id").and_then(|id| Uuid::try_parse(id).ok());
+                    file.is_some_and(|file| caller.details.admit_file(action, file))
+                }
+                Self::AsTheFunctionSays => true,
+            }
     }
 }
 
@@ -62,7 +90,37 @@ impl<R: ObjectReader, C: Clock> Gate<R, C> {
 
     /// Admits a request that came through API Gateway: a valid token, an authorizer context for the same `jti` and `sub`,
     /// and one of the `accepted` scopes (none named: not checked here).
-    pub async fn admit(&self, request: &Request, accepted: &[&str]) -> Result<Caller, Problem> {
+    ///
+    /// A token that is narrowed by `authorization_details` is refused: a route that looks at them says so by
+    /// [`Gate::admit_file`] or [`Gate::admit_narrowed`], and one that does not must not take it for a wide one.
+    pub fn admit<'a>(
+        &'a self,
+        request: &'a Request,
+        accepted: &'a [&'a str],
+    ) -> impl Future<Output = Result<Caller, Problem>> + Send + 'a {
+        self.admitted(request, accepted, Narrowed::Never)
+    }
+
+    /// The same for a route about the file whose id is the path's parameter `id`; a narrowed token passes if it names the file.
+    pub fn admit_file<'a>(
+        &'a self,
+        request: &'a Request,
+        accepted: &'a [&'a str],
+        action: FileAction,
+    ) -> impl Future<Output = Result<Caller, Problem>> + Send + 'a {
+        self.admitted(request, accepted, Narrowed::ToFile(action))
+    }
+
+    /// The same for a route that asks [`Caller::details`] itself about everything it does.
+    pub fn admit_narrowed<'a>(
+        &'a self,
+        request: &'a Request,
+        accepted: &'a [&'a str],
+    ) -> impl Future<Output = Result<Caller, Problem>> + Send + 'a {
+        self.admitted(request, accepted, Narrowed::AsTheFunctionSays)
+    }
+
+    async fn admitted(&self, request: &Request, accepted: &[&str], narrowed: Narrowed) -> Result<Caller, Problem> {
         let caller = match self.token_of(request).await {
             Ok(token) => Caller::from(token),
             Err(refusal) => return Err(self.refuse(&request.request_id, refusal)),
@@ -74,6 +132,9 @@ impl<R: ObjectReader, C: Clock> Gate<R, C> {
         }
         if !accepted.is_empty() && !accepted.iter().any(|scope| caller.scopes.allows(scope)) {
             return Err(self.deny(&request.request_id, &caller, Code::InsufficientScope));
+        }
+        if !narrowed.admits(&caller, request) {
+            return Err(self.deny(&request.request_id, &caller, Code::Forbidden));
         }
         Ok(caller)
     }
@@ -88,6 +149,9 @@ impl<R: ObjectReader, C: Clock> Gate<R, C> {
             // No header can come along here, and a human's token counts only beside the person's Access assertion.
             Ok(token) if token.kind == Kind::Human => {
                 Err(self.refuse(request_id, Refusal::Credential(Reason::AssertionRequired)))
+            }
+            Ok(token) if !token.details.is_empty() => {
+                Err(self.refuse(request_id, Refusal::Credential(Reason::UnsupportedRestriction)))
             }
             Ok(token) => Ok(token.into()),
             Err(refusal) => Err(self.refuse(request_id, refusal)),

@@ -12,13 +12,18 @@ use crate::name::Malformed;
 
 /// Parses one JSON object of at most `depth` levels, with every member name unique at every level.
 pub fn object(bytes: &[u8], depth: usize) -> Result<Map<String, Value>, Malformed> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth }.deserialize(&mut reader).map_err(|_| Malformed("JSON object"))?;
-    reader.end().map_err(|_| Malformed("JSON object"))?;
-    match value {
+    match value(bytes, depth)? {
         Value::Object(map) => Ok(map),
         _ => Err(Malformed("JSON object")),
     }
+}
+
+/// Parses one JSON value of at most `depth` levels, with every member name unique at every level.
+pub fn value(bytes: &[u8], depth: usize) -> Result<Value, Malformed> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = Strict { depth }.deserialize(&mut reader).map_err(|_| Malformed("JSON object"))?;
+    reader.end().map_err(|_| Malformed("JSON object"))?;
+    Ok(value)
 }
 
 struct Strict {

@@ -5,11 +5,13 @@
 
 pub(crate) mod compact;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::compact::Compact;
 use crate::access;
 use crate::clock::Timestamp;
+use crate::details::Details;
 use crate::device::Device;
 use crate::dpop::Flaw;
 use crate::jwks::KeySet;
@@ -100,7 +102,8 @@ impl Reason {
 }
 
 /// Machine or human: the claim `kind`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A registered client acting for itself.
     Machine,
@@ -147,6 +150,8 @@ pub struct AccessToken {
     pub thumbprint: Option<String>,
     /// `device`, where its posture was known
     pub device: Option<Device>,
+    /// `authorization_details`: what it is narrowed to
+    pub details: Details,
 }
 
 /// Verifies an access token of our own issuer.
@@ -176,9 +181,8 @@ pub fn access_token(
         return Err(Reason::WrongAudience);
     }
     // RFC 9396: whoever ignores the details takes a token for one file as a token for all of them.
-    if claims.contains_key("authorization_details") {
-        return Err(Reason::UnsupportedRestriction);
-    }
+    let details = claims.get("authorization_details").map(Details::parse).transpose();
+    let details = details.map_err(|_| Reason::UnsupportedRestriction)?.unwrap_or_default();
     let (issued_at, expires_at) = lifetime(claims, now, &ACCESS)?;
     let kind = match text(claims, "kind")? {
         "machine" => Kind::Machine,
@@ -199,6 +203,7 @@ pub fn access_token(
         groups: groups(claims, kind)?,
         thumbprint: confirmation(claims)?,
         device: claims.get("device").map(Device::parse).transpose().map_err(|_| Reason::BadClaims)?,
+        details,
     })
 }
 

@@ -107,6 +107,14 @@ impl fmt::Display for Scopes {
     }
 }
 
+/// The scope, of a column scope only `fields:{operation}`.
+pub(crate) fn operation_of(scope: &str) -> &str {
+    match scope.strip_prefix("fields:").and_then(|rest| rest.find(':')) {
+        Some(end) => scope.get(.."fields:".len() + end).unwrap_or(scope),
+        None => scope,
+    }
+}
+
 fn is_known(scope: &str) -> bool {
     matches!(scope, "files:read" | "files:write" | "files:read:tenant" | "app")
         || column_scope(scope).is_some_and(|(operation, table, column)| {

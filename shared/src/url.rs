@@ -7,6 +7,23 @@ use crate::name::Malformed;
 /// The longest URL that is taken, in bytes.
 const LONGEST: usize = 512;
 
+/// The longest resource indicator, in bytes.
+const LONGEST_RESOURCE: usize = 255;
+
+/// Whether this is an absolute URI without fragment (RFC 3986 §4.3), as a resource indicator must be (RFC 8707 §2), in printable
+/// characters that RFC 3986 allows unescaped.
+pub fn is_resource(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    let allowed = |b: u8| {
+        (0x21..=0x7e).contains(&b) && !matches!(b, b'#' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{'..=b'}')
+    };
+    scheme.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'.' | b'-'))
+        && !matches!(rest, "" | "/" | "//")
+        && text.len() <= LONGEST_RESOURCE
+        && rest.bytes().all(allowed)
+}
+
 /// An `https` URL (RFC 3986) with a host name in lower case, an optional port, path and query.
 ///
 /// Refused: other schemes, users, fragments, IP addresses (their certificates name nobody), and every byte that RFC 3986 does not
@@ -110,6 +127,29 @@ fn is_host(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_resource_is_an_absolute_uri_without_fragment() {
+        for good in ["https://billing.example", "https://billing.example/v1?x=1", "urn:example:billing", "api://b"] {
+            assert!(is_resource(good), "{good}");
+        }
+        for bad in [
+            "",
+            "billing",
+            "/billing",
+            "//billing.example",
+            "https:",
+            "https://",
+            "https://billing.example#top",
+            "https://billing.example/a b",
+            "https://billing.example/\u{e9}",
+            "1https://billing.example",
+            "https\n://billing.example",
+            &format!("https://{}", "a".repeat(255)),
+        ] {
+            assert!(!is_resource(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn an_https_url_is_taken_apart() {

@@ -6,8 +6,10 @@ use shared::federation::Rule;
 use shared::issuer::{Fault, IssuerKind, Profile};
 use shared::jwks::{Algorithm, KeySet};
 use shared::name::{ClientId, IssuerId, Tenant};
+use shared::policy::{Bundle, Check, SCHEMA};
 use shared::port::Parameter;
 use shared::scope::Scopes;
+use shared::url::is_resource;
 use uuid::Uuid;
 
 use crate::fields::Fields;
@@ -17,6 +19,8 @@ use crate::refusal::{Code, Refusal};
 /// The longest life of a token and the clock skew between us, in seconds: an epoch older than both hits nothing.
 const REACH: i64 = 900 + 10;
 const SKEW: i64 = 10;
+/// The most other APIs of one client.
+const MOST_AUDIENCES: usize = 16;
 const CLIENT_ALGORITHMS: [Algorithm; 3] = [Algorithm::Es256, Algorithm::Ps256, Algorithm::EdDsa];
 /// What a stored public key may hold; anything else an exporter adds is refused, so that nothing private slips in by a new name.
 const JWK_MEMBERS: [&str; 10] = ["kty", "kid", "alg", "use", "key_ops", "crv", "x", "y", "n", "e"];
@@ -38,17 +42,21 @@ pub(crate) struct Act {
 
 impl Act {
     /// Reads the fields of `operation`.
-    pub(crate) fn parse(operation: &str, mut fields: Fields, now: Timestamp) -> Result<Self, Refusal> {
+    pub(crate) fn parse(operation: &str, mut fields: Fields, now: Timestamp, check: Check) -> Result<Self, Refusal> {
         let act = match operation {
             "tenant.put" => tenant_put(&mut fields)?,
             "client.put" => client_put(&mut fields)?,
             "client.disable" => client_disable(&mut fields)?,
             "client.list" => client_list(&mut fields)?,
+            "client.audiences" => client_audiences(&mut fields)?,
             "identity.put" => identity::put(&mut fields)?,
             "identity.remove" => identity::remove(&mut fields)?,
             "identity.list" => identity::list(&mut fields)?,
             "issuer.put" => issuer_put(&mut fields)?,
             "issuer.remove" => issuer_remove(&mut fields)?,
+            "policy.put" => policy_put(&mut fields, check)?,
+            "policy.promote" => policy_promote(&mut fields)?,
+            "policy.list" => policy_list(),
             "revoke" => revoke(&mut fields, now)?,
             "signing.list" => signing_list(),
             "signing.rotate" => signing_rotate(&mut fields)?,
@@ -154,6 +162,23 @@ fn client_list(fields: &mut Fields) -> Result<Act, Refusal> {
     })
 }
 
+/// `audiences`: all other APIs that the client may ask tokens for (RFC 8707); none takes them back.
+fn client_audiences(fields: &mut Fields) -> Result<Act, Refusal> {
+    let (tenant, client_id) = (tenant(fields)?, client_id(fields)?);
+    let listed = fields.optional_texts("audiences")?.ok_or(Refusal::of(Code::MissingField, "audiences"))?;
+    let once = |audience: &String| listed.iter().filter(|other| *other == audience).count() == 1;
+    if listed.len() > MOST_AUDIENCES || !listed.iter().all(|audience| is_resource(audience) && once(audience)) {
+        return Err(Refusal::of(Code::InvalidAudience, "audiences"));
+    }
+    Ok(Act {
+        operation: "client.audiences",
+        function: "api.client_audiences",
+        target: client_id.to_string(),
+        parameters: vec![text(&tenant), text(&client_id), Parameter::Texts(listed)],
+        moves_trust: false,
+    })
+}
+
 /// The rules are the verifiers' own: what they would not read in `trust/profiles.json` is not stored.
 fn issuer_put(fields: &mut Fields) -> Result<Act, Refusal> {
     let id = issuer_id(fields)?;
@@ -197,6 +222,49 @@ fn issuer_remove(fields: &mut Fields) -> Result<Act, Refusal> {
         parameters: vec![text(&id)],
         moves_trust: true,
     })
+}
+
+/// `bundle`: policies, those of tenants, and examples; its schema is the one that this build fills, unless it brings the same.
+fn policy_put(fields: &mut Fields, check: Check) -> Result<Act, Refusal> {
+    let mut bundle = fields.value("bundle")?;
+    if let Some(members) = bundle.as_object_mut() {
+        members.entry("schema").or_insert_with(|| SCHEMA.into());
+    }
+    let bundle = Bundle::parse(&bundle).map_err(Refusal::of_bundle)?;
+    let (hash, value) = (bundle.hash(), bundle.to_value());
+    check(bundle).map_err(Refusal::of_bundle)?;
+    Ok(Act {
+        operation: "policy.put",
+        function: "api.policy_put",
+        target: hash.clone(),
+        parameters: vec![Parameter::Text(hash), Parameter::Json(value)],
+        moves_trust: true,
+    })
+}
+
+/// `hash`: of the candidate, or of what has decided before.
+fn policy_promote(fields: &mut Fields) -> Result<Act, Refusal> {
+    let hash = fields.text("hash")?;
+    if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Err(Refusal::of(Code::InvalidHash, "hash"));
+    }
+    Ok(Act {
+        operation: "policy.promote",
+        function: "api.policy_promote",
+        target: hash.clone(),
+        parameters: vec![Parameter::Text(hash)],
+        moves_trust: true,
+    })
+}
+
+fn policy_list() -> Act {
+    Act {
+        operation: "policy.list",
+        function: "api.policy_list",
+        target: "policies".to_owned(),
+        parameters: vec![],
+        moves_trust: false,
+    }
 }
 
 /// `at`: every token issued up to then is refused, default now. `exp` (of a `jti`): default the latest it can be.

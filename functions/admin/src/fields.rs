@@ -54,6 +54,10 @@ impl Fields {
         self.0.remove(name)
     }
 
+    pub(crate) fn value(&mut self, name: &'static str) -> Result<Value, Refusal> {
+        self.0.remove(name).ok_or(Refusal::of(Code::MissingField, name))
+    }
+
     /// Refuses what is left over, naming the first of it.
     pub(crate) fn finish(self) -> Result<(), Refusal> {
         match self.0.keys().next() {

@@ -1,4 +1,4 @@
-//! Operators' acts: tenants, clients, people, issuers, revocations, signing keys.
+//! Operators' acts: tenants, clients, people, issuers, policies, revocations, signing keys.
 //!
 //! Invoked directly, under IAM, with `{"operation", "operator", …}`. Each act is one SQL function that changes the rows and writes
 //! the audit in the same statement; who the operator is stays a claim, beside the request id that CloudTrail knows. Where
@@ -15,6 +15,7 @@ use shared::audit::Line;
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::Clock;
 use shared::entropy::{Entropy, uuid_v7};
+use shared::policy::Check;
 use shared::port::{Database, Fault, FaultKind, ObjectWriter, Parameter, Precondition};
 
 use self::act::Act;
@@ -31,6 +32,8 @@ pub struct Admin<D, O, C, E> {
     pub clock: C,
     /// Randomness, for the names of nudges.
     pub entropy: E,
+    /// Judges policies, with the engine that will use them.
+    pub check: Check,
 }
 
 impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
@@ -41,7 +44,7 @@ impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
         let now = self.clock.now();
         let parsed = Fields::of(event).and_then(|mut fields| {
             let (operation, operator) = (fields.text("operation")?, act::operator(&mut fields)?);
-            Ok((Act::parse(&operation, fields, now)?, operator))
+            Ok((Act::parse(&operation, fields, now, self.check)?, operator))
         });
         let (act, operator) = match parsed {
             Ok(parsed) => parsed,
@@ -72,6 +75,7 @@ impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
             Some("identity_unknown") => Some(Refusal::of(Code::IdentityUnknown, "value")),
             Some("signing_key_unknown") => Some(Refusal::of(Code::SigningKeyUnknown, "kid")),
             Some("nobody_signs") => Some(Refusal::of(Code::NobodySigns, "confirm")),
+            Some("policy_unknown") => Some(Refusal::of(Code::PolicyUnknown, "hash")),
             Some(_) => None,
             None => return Err(Fault::new(FaultKind::Invalid, "postgres", act.function)),
         };

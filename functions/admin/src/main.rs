@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use admin::Admin;
 use admin::config::Config;
 use aws::{AwsSettings, Connector, Service};
+use cedar::Cedar;
 use rds::{Rds, RdsSettings};
 use s3::Bucket;
 use shared::boot;
 use shared::clock::SystemClock;
 use shared::config::{Environment, Faults, Reader};
 use shared::entropy::SystemEntropy;
+use shared::policy::check;
 
 fn read(environment: &Environment) -> Result<(Config, AwsSettings, RdsSettings), Faults> {
     let reader = Reader::new(environment);
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
             inbox: Bucket::new(&aws.service(Service::S3), config.trust_bucket),
             clock: SystemClock,
             entropy: SystemEntropy,
+            check: check::<Cedar>,
         })
     })
 }

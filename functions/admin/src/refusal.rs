@@ -1,6 +1,7 @@
 //! What an operator is told when an act is refused.
 
 use serde_json::{Value, json};
+use shared::policy::Unfit;
 
 /// Why an act was refused. The names are stable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +45,7 @@ pub enum Code {
     /// `issuer` is no https URL without query, or for SPIFFE not `spiffe://` and a trust domain.
     InvalidIssuer,
     /// `audience` is not 1–255 printable ASCII characters, for Cloudflare Access not the application's 64-digit tag, or given for an
-    /// issuer of workloads.
+    /// issuer of workloads; `audiences` holds what is no absolute URI without fragment, one twice, or more than 16.
     InvalidAudience,
     /// `jwks_url` is no https URL.
     InvalidJwksUrl,
@@ -84,6 +85,12 @@ pub enum Code {
     SigningKeyUnknown,
     /// Without this key nobody could sign for a while; `confirm` says that this is known.
     NobodySigns,
+    /// The bundle is not one that verifiers would use; `detail` says what is wrong where.
+    InvalidPolicy,
+    /// `hash` is not 64 hexadecimal digits.
+    InvalidHash,
+    /// No candidate has this hash, and none with it has ever decided.
+    PolicyUnknown,
 }
 
 impl Code {
@@ -129,6 +136,9 @@ impl Code {
             Self::InvalidKid => "invalid_kid",
             Self::SigningKeyUnknown => "signing_key_unknown",
             Self::NobodySigns => "nobody_signs",
+            Self::InvalidPolicy => "invalid_policy",
+            Self::InvalidHash => "invalid_hash",
+            Self::PolicyUnknown => "policy_unknown",
         }
     }
 }
@@ -140,11 +150,13 @@ pub struct Refusal {
     pub code: Code,
     /// The field it is about.
     pub field: Option<String>,
+    /// What is wrong with a bundle, made of the bundle alone.
+    pub unfit: Option<Unfit>,
 }
 
 impl Refusal {
     pub(crate) fn new(code: Code) -> Self {
-        Self { code, field: None }
+        Self { code, field: None, unfit: None }
     }
 
     pub(crate) fn of(code: Code, field: &'static str) -> Self {
@@ -152,15 +164,27 @@ impl Refusal {
     }
 
     pub(crate) fn of_field(code: Code, field: String) -> Self {
-        Self { code, field: Some(field) }
+        Self { code, field: Some(field), unfit: None }
     }
 
-    /// `{"error":{"code","field"?}}`
+    pub(crate) fn of_bundle(unfit: Unfit) -> Self {
+        Self { code: Code::InvalidPolicy, field: Some("bundle".to_owned()), unfit: Some(unfit) }
+    }
+
+    /// `{"error":{"code","field"?,"why"?,"at"?,"detail"?}}`
     pub fn into_value(self) -> Value {
-        let error = match self.field {
-            Some(field) => json!({ "code": self.code.as_str(), "field": field }),
-            None => json!({ "code": self.code.as_str() }),
+        let mut error = json!({ "code": self.code.as_str() });
+        let mut put = |name: &str, value: Option<String>| {
+            if let (Some(value), Some(members)) = (value, error.as_object_mut()) {
+                members.insert(name.to_owned(), Value::String(value));
+            }
         };
+        put("field", self.field);
+        if let Some(unfit) = self.unfit {
+            put("why", Some(unfit.why.as_str().to_owned()));
+            put("at", unfit.at);
+            put("detail", Some(unfit.detail));
+        }
         json!({ "error": error })
     }
 }

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 use admin::Admin;
+use cedar::Cedar;
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::{Clock, Timestamp};
 use shared::entropy::SystemEntropy;
+use shared::policy::{Bundle, check};
 use shared::port::{Database, Parameter};
 use testkit::{FixedClock, Registry, TrustBucket};
 
@@ -22,8 +24,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let (registry, bucket, clock) = (Registry::with_tenant("acme"), TrustBucket::default(), FixedClock::at(NOW));
-        let admin =
-            Admin { database: registry.clone(), inbox: bucket.clone(), clock: clock.clone(), entropy: SystemEntropy };
+        let (database, inbox) = (registry.clone(), bucket.clone());
+        let admin = Admin { database, inbox, clock: clock.clone(), entropy: SystemEntropy, check: check::<Cedar> };
         Self { registry, bucket, clock, admin }
     }
 
@@ -218,7 +220,7 @@ async fn refused_acts_name_the_field_and_reach_neither_database_nor_bucket() {
         (with(put(), "operator", json!("a\nb")), ("invalid_operator", "operator")),
         (with(put(), "operator", json!("a".repeat(129))), ("invalid_operator", "operator")),
         (with(identity(), "operation", json!("identity.get")), ("unsupported_operation", "operation")),
-        (with(put(), "operation", json!("policy.put")), ("unsupported_operation", "operation")),
+        (with(put(), "operation", json!("policy.drop")), ("unsupported_operation", "operation")),
         (json!({"operation":"signing.list","operator":"a","kid":"k"}), ("unknown_field", "kid")),
         (json!({"operation":"signing.rotate","operator":"a","kid":"k"}), ("invalid_kid", "kid")),
         (json!({"operation":"signing.rotate","operator":"a","kid":null}), ("wrong_type", "kid")),
@@ -547,4 +549,101 @@ async fn orders_about_signing_keys_are_given_once_and_never_leave_nobody_unasked
     let listed = world.act(act("signing.list")).await;
     assert_eq!((listed["keys"].as_array().unwrap().len(), &listed["nudge"]), (2, &json!("not_needed")));
     assert_eq!(world.registry.acts().len(), 8);
+}
+
+/// The bundle that is shipped, with one policy replaced.
+fn bundle(id: &str, text: &str) -> Value {
+    let mut bundle = Bundle::shipped().unwrap().to_value();
+    bundle.as_object_mut().unwrap().remove("schema");
+    let policies = bundle["policies"].as_array_mut().unwrap();
+    policies.iter_mut().find(|policy| policy["id"] == id).unwrap()["text"] = json!(text);
+    bundle
+}
+
+fn put(bundle: &Value) -> Value {
+    json!({ "operation": "policy.put", "operator": "alice", "bundle": bundle })
+}
+
+fn promote(hash: &str) -> Value {
+    json!({ "operation": "policy.promote", "operator": "alice", "hash": hash })
+}
+
+const LAX: &str = r#"permit (principal, action == Portcullis::Action::"mint", resource) when { context.ttl < 901 };"#;
+const LAXER: &str = r#"permit (principal, action == Portcullis::Action::"mint", resource) when { context.ttl < 902 };"#;
+
+#[tokio::test]
+async fn a_bundle_is_put_promoted_and_gone_back_to() {
+    let world = World::new();
+    let (one, two) = (bundle("mint-registered", LAX), bundle("mint-registered", LAXER));
+    let answer = world.act(put(&one)).await;
+    assert_eq!((&answer["outcome"], &answer["nudge"]), (&json!("candidate"), &json!("delivered")));
+    let first = answer["policy"]["hash"].as_str().unwrap().to_owned();
+    assert_eq!(world.act(put(&one)).await["outcome"], "unchanged", "sent again it changes nothing");
+    assert_eq!(world.act(promote(&first)).await["outcome"], "promoted");
+    assert_eq!(world.act(promote(&first)).await["outcome"], "unchanged");
+    let second = world.act(put(&two)).await["policy"]["hash"].as_str().unwrap().to_owned();
+    assert_eq!(world.act(promote(&second)).await["former"]["hash"], first.as_str());
+    assert_eq!(world.act(promote(&first)).await["outcome"], "promoted", "back to what decided before");
+    let list = json!({ "operation": "policy.list", "operator": "alice" });
+    let listed = world.act(list).await;
+    let states: Vec<_> =
+        listed["policies"].as_array().unwrap().iter().map(|one| one["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["active", "former", "former"]);
+    assert_eq!(world.registry.acts().iter().filter(|act| act["operation"] == "policy.promote").count(), 4);
+}
+
+#[tokio::test]
+async fn nobody_promotes_what_nobody_put() {
+    let world = World::new();
+    assert_eq!(world.act(promote(&"0".repeat(64))).await["error"]["code"], "policy_unknown");
+    for hash in ["", "latest", &"0".repeat(63), &"A".repeat(64)] {
+        assert_eq!(
+            world.act(promote(hash)).await["error"],
+            json!({ "code": "invalid_hash", "field": "hash" }),
+            "{hash}"
+        );
+    }
+    let replaced = world.act(put(&bundle("mint-registered", LAX))).await["policy"]["hash"].as_str().unwrap().to_owned();
+    world.act(put(&bundle("mint-registered", LAXER))).await;
+    assert_eq!(
+        world.act(promote(&replaced)).await["error"]["code"],
+        "policy_unknown",
+        "it was withdrawn and never decided"
+    );
+}
+
+#[tokio::test]
+async fn what_verifiers_would_refuse_is_refused_with_its_place() {
+    let world = World::new();
+    for (text, why, at) in [
+        ("permit (principal", "syntax", "app"),
+        (
+            r#"permit (principal, action == Portcullis::Action::"app", resource) when { context.nothing };"#,
+            "invalid",
+            "app",
+        ),
+        (
+            r#"permit (principal, action == Portcullis::Action::"app", resource) when { context.device.managed };"#,
+            "invalid",
+            "app",
+        ),
+        (r#"permit (principal == ?principal, action == Portcullis::Action::"app", resource);"#, "syntax", "app"),
+    ] {
+        let error = world.act(put(&bundle("app", text))).await["error"].clone();
+        assert_eq!((&error["code"], &error["field"]), (&json!("invalid_policy"), &json!("bundle")), "{text}");
+        assert_eq!((error["why"].as_str(), error["at"].as_str()), (Some(why), Some(at)), "{error}");
+        assert!(!error["detail"].as_str().unwrap().is_empty());
+    }
+    let flipped =
+        bundle("files-create", r#"permit (principal, action == Portcullis::Action::"files:create", resource);"#);
+    let error = world.act(put(&flipped)).await["error"].clone();
+    assert_eq!(
+        (error["why"].as_str(), error["at"].as_str()),
+        (Some("example"), Some("nothing else opens files:create"))
+    );
+    assert_eq!(
+        world.act(json!({ "operation": "policy.put", "operator": "alice", "bundle": [] })).await["error"]["why"],
+        "malformed"
+    );
+    assert_eq!(world.registry.acts().len(), 0, "nothing was changed");
 }

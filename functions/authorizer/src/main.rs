@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use authorizer::{Authorizer, config};
 use aws::{AwsSettings, Connector, Service};
+use cedar::Cedar;
 use s3::Bucket;
 use shared::boot;
 use shared::clock::SystemClock;
@@ -27,6 +28,6 @@ fn main() -> ExitCode {
     boot::run(read, |config| {
         let aws = Connector::new(config.aws);
         let trust = Bucket::new(&aws.service(Service::S3), config.trust_bucket);
-        Ok(Authorizer::new(config.accepts, trust, SystemClock))
+        Ok(Authorizer::<Cedar, _, _>::new(config.accepts, trust, SystemClock))
     })
 }

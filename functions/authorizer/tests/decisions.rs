@@ -7,6 +7,7 @@
 )]
 
 use authorizer::Authorizer;
+use cedar::Cedar;
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler as _, Invocation};
 use shared::clock::Timestamp;
@@ -22,7 +23,7 @@ struct World {
     issuer: Issuer,
     bucket: TrustBucket,
     clock: FixedClock,
-    authorizer: Authorizer<TrustBucket, FixedClock>,
+    authorizer: Authorizer<Cedar, TrustBucket, FixedClock>,
 }
 
 impl World {

@@ -7,6 +7,7 @@
 )]
 
 use authorizer::Authorizer;
+use cedar::Cedar;
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler as _, Invocation};
 use shared::clock::Timestamp;
@@ -24,7 +25,7 @@ struct World {
     issuer: Issuer,
     holder: Issuer,
     bucket: TrustBucket,
-    authorizer: Authorizer<TrustBucket, FixedClock>,
+    authorizer: Authorizer<Cedar, TrustBucket, FixedClock>,
 }
 
 impl World {
@@ -46,12 +47,12 @@ impl World {
     }
 }
 
-fn authorizer(bucket: &TrustBucket) -> Authorizer<TrustBucket, FixedClock> {
+fn authorizer(bucket: &TrustBucket) -> Authorizer<Cedar, TrustBucket, FixedClock> {
     let accepts = Accepts { issuer: ISSUER.into(), audience: AUDIENCE.into() };
     Authorizer::new(accepts, bucket.clone(), FixedClock::at(NOW))
 }
 
-async fn passes(authorizer: &Authorizer<TrustBucket, FixedClock>, headers: Value) -> bool {
+async fn passes(authorizer: &Authorizer<Cedar, TrustBucket, FixedClock>, headers: Value) -> bool {
     let event = json!({"type":"REQUEST","methodArn":format!("{STAGE}/GET{FILE}"),"resource":"/files/{id}","path":FILE,
         "httpMethod":"GET","multiValueHeaders":headers,"requestContext":{"requestId":"g-1"}});
     let invocation = Invocation { request_id: "r".into(), deadline: NOW, function_arn: String::new() };

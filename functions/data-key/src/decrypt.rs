@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::clock::{Clock, Timestamp};
+use shared::details::FieldAction;
 use shared::gate::Caller;
 use shared::pc1::{self, Context, Malformed, Mismatch, Record};
 use shared::port::{Database, Fault, KeyWrapping};
@@ -60,6 +61,14 @@ struct Judged {
 fn judge(item: &Item, caller: &Caller) -> Result<Judged, Refusal> {
     let may = |table: &str, column: &str| caller.scopes.allows_column(Operation::Decrypt.as_str(), table, column);
     let place = item.place(may)?;
+    if !caller.details.admit_field(
+        FieldAction::Decrypt,
+        place.table.as_str(),
+        place.column.as_str(),
+        place.row.as_str(),
+    ) {
+        return Err(Refusal::Forbidden);
+    }
     let mut record = Vec::new();
     pc1::decode_into(item.content.expose(), &mut record).map_err(|_| Refusal::Malformed)?;
     let key_id = parse(&record)?.data_key_id();

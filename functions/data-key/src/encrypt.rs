@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::clock::{Clock, Timestamp};
+use shared::details::FieldAction;
 use shared::entropy::Entropy;
 use shared::gate::Caller;
 use shared::pc1::{self, Context, MAX_PLAINTEXT, MessageIds, Unsealed};
@@ -57,6 +58,14 @@ pub(crate) async fn batch<W: KeyWrapping, D: Database, C: Clock, E: Entropy>(
 fn judge(item: &Item, caller: &Caller) -> Result<(Place, Zeroizing<Vec<u8>>), Refusal> {
     let may = |table: &str, column: &str| caller.scopes.allows_column(Operation::Encrypt.as_str(), table, column);
     let place = item.place(may)?;
+    if !caller.details.admit_field(
+        FieldAction::Encrypt,
+        place.table.as_str(),
+        place.column.as_str(),
+        place.row.as_str(),
+    ) {
+        return Err(Refusal::Forbidden);
+    }
     let mut plaintext = Zeroizing::new(Vec::new());
     pc1::decode_into(item.content.expose(), &mut plaintext).map_err(|_| Refusal::Malformed)?;
     if plaintext.len() > MAX_PLAINTEXT {

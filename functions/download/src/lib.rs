@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use shared::audit::Line;
 use shared::boot::{Invocation, Routes};
 use shared::clock::Clock;
+use shared::details::FileAction;
 use shared::gate::{Caller, Gate};
 use shared::http::{Headers, Request, Response};
 use shared::object::{
@@ -55,7 +56,7 @@ where
             ("GET", "/files/{id}/content") => Route::Content,
             _ => return Err(Code::NotFound.into()),
         };
-        let caller = self.gate.admit(request, &["files:read", OF_TENANT]).await?;
+        let caller = self.gate.admit_file(request, &["files:read", OF_TENANT], FileAction::Read).await?;
         self.read(&caller, request, route).await
     }
 }

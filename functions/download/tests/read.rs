@@ -6,6 +6,7 @@ use download::{Download, Route, Scan};
 use serde_json::{Value, json};
 use shared::boot::{Invocation, Routes};
 use shared::clock::Timestamp;
+use shared::details::Details;
 use shared::gate::{Caller, Gate};
 use shared::http::{Headers, Request, Response};
 use shared::jwt::Kind;
@@ -77,6 +78,7 @@ fn caller(tenant: &str, subject: &str, scopes: &str) -> Caller {
         client_id: subject.to_owned(),
         jti: "j".to_owned(),
         scopes: Scopes::parse(scopes).unwrap(),
+        details: Details::default(),
         kind: Kind::Machine,
         expires_at: start().plus_seconds(300),
     }

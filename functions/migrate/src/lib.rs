@@ -43,6 +43,7 @@ migrations! {
     "0010_federation",
     "0011_people",
     "0012_sessions",
+    "0013_policies",
     "0017_compact_revocations",
 }
 

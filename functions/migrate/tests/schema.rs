@@ -21,8 +21,8 @@ use tokio_postgres::{Client, Config, NoTls};
 const LOGINS: [&str; 8] =
     ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
 
-/// The functions of the foundation, of issuers, of signing keys, of proofs and of people, and the one login that may call each.
-const FOUNDATION: [(&str, &str); 26] = [
+/// The functions of the foundation, of issuers, of signing keys, of proofs, of people and of policies, and the one login that may call each.
+const FOUNDATION: [(&str, &str); 31] = [
     ("client_for_token", "token"),
     ("consume_assertion", "token"),
     ("consume_with_proof", "token"),
@@ -49,6 +49,11 @@ const FOUNDATION: [(&str, &str); 26] = [
     ("signing_list", "admin"),
     ("signing_rotate", "admin"),
     ("signing_drop", "admin"),
+    ("client_audiences", "admin"),
+    ("policy_put", "admin"),
+    ("policy_promote", "admin"),
+    ("policy_list", "admin"),
+    ("trust_policies", "trust"),
 ];
 
 const NOW: i64 = 1_800_000_000_000;
@@ -278,6 +283,29 @@ fn issuer(id: &str, issuer: &str, audience: &str) -> (&'static str, Vec<Paramete
 
 fn without_issuer(id: &str) -> (&'static str, Vec<Parameter>) {
     ("api.issuer_remove", act(vec![text(id)]))
+}
+
+fn audiences(tenant: &str, client_id: &str, audiences: &[&str]) -> (&'static str, Vec<Parameter>) {
+    let audiences = Parameter::Texts(audiences.iter().map(|audience| (*audience).to_owned()).collect());
+    ("api.client_audiences", act(vec![text(tenant), text(client_id), audiences]))
+}
+
+/// A bundle is told by its hash; what is in it is not the database's business.
+fn put_policy(hash: char) -> (&'static str, Vec<Parameter>) {
+    let (hash, bundle) = (hash.to_string().repeat(64), json!({"policies": [hash.to_string()]}));
+    ("api.policy_put", act(vec![Parameter::Text(hash), Parameter::Json(bundle)]))
+}
+
+fn promote(hash: char) -> (&'static str, Vec<Parameter>) {
+    ("api.policy_promote", act(vec![Parameter::Text(hash.to_string().repeat(64))]))
+}
+
+fn list_policies() -> (&'static str, Vec<Parameter>) {
+    ("api.policy_list", act(vec![]))
+}
+
+fn policies() -> (&'static str, Vec<Parameter>) {
+    ("api.trust_policies", vec![])
 }
 
 fn issuers() -> (&'static str, Vec<Parameter>) {
@@ -526,6 +554,7 @@ async fn what_was_signed_while_its_client_was_being_disabled_dies_with_it() {
         groups: Groups::default(),
         thumbprint: None,
         device: None,
+        details: shared::details::Details::default(),
     };
     // Connect 2 s, statement 4 s, skew 10 s.
     for (client, tenant) in [("acme-one", "globex"), ("acme-two", "acme")] {
@@ -811,6 +840,32 @@ async fn the_fake_registry_answers_as_postgres_does() {
         list_keys(),
         snapshot(NOW),
         snapshot(NOW + 1_000_000_000_000),
+        audiences("acme", "acme-one", &["https://billing.example"]),
+        audiences("acme", "acme-one", &["https://billing.example"]),
+        audiences("globex", "acme-one", &["https://other.example"]),
+        audiences("acme", "nobody", &[]),
+        found("acme-one"),
+        audiences("acme", "acme-one", &[]),
+        found("acme-one"),
+        policies(),
+        promote('a'),
+        put_policy('a'),
+        put_policy('a'),
+        policies(),
+        put_policy('b'),
+        promote('a'),
+        promote('b'),
+        promote('b'),
+        policies(),
+        put_policy('b'),
+        put_policy('c'),
+        policies(),
+        promote('c'),
+        promote('b'),
+        promote('a'),
+        policies(),
+        put_policy('a'),
+        list_policies(),
     ] {
         let called = format!("{function}{parameters:?}");
         let real = logins[login_of(function)].call(function, parameters.clone()).await;

@@ -20,6 +20,8 @@ pub struct Client {
     pub tenant: Tenant,
     /// The most it may be granted.
     pub scopes: Scopes,
+    /// Other APIs that it may ask tokens for.
+    pub audiences: Vec<String>,
     /// Whether its tokens must be bound to a key.
     pub dpop: bool,
     /// The longest life of its tokens, in seconds.
@@ -44,6 +46,8 @@ struct Row {
     federation: Vec<Value>,
     algorithms: Vec<String>,
     scopes: Vec<String>,
+    #[serde(default)]
+    audiences: Vec<String>,
     dpop: bool,
     ttl_seconds: i64,
     enabled: bool,
@@ -99,6 +103,7 @@ pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Cli
             client_id: id.clone(),
             tenant: Tenant::parse(&row.tenant).ok()?,
             scopes: Scopes::parse(&row.scopes.join(" ")).ok()?,
+            audiences: row.audiences.clone(),
             dpop: row.dpop,
             ttl: row.ttl_seconds.clamp(1, jwt::MAX_ACCESS_LIFE),
             version: row.version,

@@ -151,6 +151,9 @@ where
             "iat": token.issued_at.seconds(), "jti": token.jti, "token_type": "Bearer", "tenant": token.tenant.as_str(),
         });
         let Some(members) = body.as_object_mut() else { return body };
+        if !token.details.is_empty() {
+            members.insert("authorization_details".to_owned(), token.details.to_value());
+        }
         if let Some(thumbprint) = &token.thumbprint {
             members.insert("token_type".to_owned(), json!("DPoP"));
             members.insert("cnf".to_owned(), json!({"jkt": thumbprint}));

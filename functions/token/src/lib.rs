@@ -2,8 +2,9 @@
 //! signed token that lives for minutes. Nothing secret is stored for it.
 //!
 //! Here: `client_credentials` with `private_key_jwt` or a workload's assertion of its own platform (RFC 6749, 7521, 7523), tokens
-//! bound to a key by DPoP with a nonce (RFC 9449), people's sessions by token exchange (RFC 8693) and refresh, revocation (RFC 7009),
-//! introspection (RFC 7662), metadata (RFC 8414) and the key set.
+//! bound to a key by DPoP with a nonce (RFC 9449) or narrowed to files and fields (RFC 9396), people's sessions by token exchange
+//! (RFC 8693) and refresh, revocation (RFC 7009), introspection (RFC 7662), metadata (RFC 8414) and the key set. Every token is first
+//! put to policy, which may only refuse.
 
 mod authentication;
 mod binding;
@@ -21,10 +22,13 @@ mod public;
 mod refused;
 mod session;
 
+use std::sync::Arc;
+
 use shared::boot::{Invocation, Routes};
 use shared::clock::Clock;
 use shared::entropy::Entropy;
 use shared::http::{Request, Response};
+use shared::policy::Judge;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 use shared::problem::{Code, Problem};
 use shared::trust::{Accepts, Foreign, Trust};
@@ -60,15 +64,23 @@ where
     C: Clock + Clone,
     E: Entropy + Clone,
 {
-    /// The endpoint; nothing is read yet.
-    pub fn new(settings: Settings, database: D, signer: S, reader: R, clock: C, entropy: E) -> Self {
+    /// The endpoint; nothing is read yet. `policies` says of every token whether it may be issued.
+    pub fn new(
+        settings: Settings,
+        database: D,
+        signer: S,
+        reader: R,
+        policies: Arc<dyn Judge>,
+        clock: C,
+        entropy: E,
+    ) -> Self {
         let keys = KeyDocument::new(reader.clone(), clock.clone());
         let trust = Trust::new(reader.clone(), clock.clone());
         let foreign = Foreign::new(reader.clone(), clock.clone());
         let clients = Clients::default();
         let accepts = Accepts { issuer: settings.issuer.clone(), audience: settings.audience.clone() };
         let (inbox, bindings) = (reader.clone(), Bindings::new(&settings.issuer));
-        let mint = Mint::new(settings.clone(), signer, reader, clock, entropy.clone());
+        let mint = Mint::new(settings.clone(), signer, reader, policies, clock, entropy.clone());
         Self { settings, database, mint, keys, accepts, trust, foreign, clients, inbox, entropy, bindings }
     }
 }

@@ -3,8 +3,10 @@
 mod signer;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use aws::{AwsSettings, Connector, Service};
+use cedar::Cedar;
 use rds::{Rds, RdsSettings};
 use s3::Bucket;
 use shared::boot::{self, Api};
@@ -12,6 +14,7 @@ use shared::clock::SystemClock;
 use shared::config::{Environment, Faults, Reader};
 use shared::entropy::SystemEntropy;
 use shared::key_store::KeyStore;
+use shared::policy::Policing;
 use signer::ChosenSigner;
 use token::{Token, config::Settings};
 
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         let database = Rds::new(config.rds, &aws);
         let signer = ChosenSigner::open(config.keys, &aws);
         let trust = Bucket::new(&aws.service(Service::S3), config.trust_bucket);
-        Ok(Api(Token::new(config.settings, database, signer, trust, SystemClock, SystemEntropy)))
+        let policies = Arc::new(Policing::<Cedar, _, _>::new(trust.clone(), SystemClock));
+        Ok(Api(Token::new(config.settings, database, signer, trust, policies, SystemClock, SystemEntropy)))
     })
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use shared::clock::Clock;
+use shared::details;
 use shared::http::Response;
 use shared::name::Malformed;
 use shared::port::ObjectReader;
@@ -35,6 +36,7 @@ pub(crate) fn answer(settings: &Settings) -> Response {
             "introspection_endpoint_auth_methods_supported": methods,
             "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
             "dpop_signing_alg_values_supported": algorithms,
+            "authorization_details_types_supported": details::TYPES,
             "scopes_supported": ["files:read", "files:write", "files:read:tenant", "app"],
         }),
     )

@@ -1,21 +1,25 @@
 //! Making an access token: claims, header, signature, and the proof that verifiers will accept it (RFC 9068).
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
+use shared::audit::Line;
 use shared::clock::{Clock, Timestamp};
+use shared::details::Details;
 use shared::device::Device;
 use shared::encoding::base64url;
 use shared::entropy::{Entropy, uuid_v7};
 use shared::jwt::{self, Kind};
 use shared::name::{Groups, Tenant};
+use shared::policy::{Ask, Judge, Judged, Net, Principal, Reason, What};
 use shared::port::{Fault, FaultKind, ObjectReader, Signer};
 use shared::scope::Scopes;
 use shared::secret::SecretString;
 use shared::trust::{Cached, OwnKeys, SigningState};
 
 use crate::config::Settings;
+use crate::oauth::Error;
+use crate::refused::{Refused, refused};
 
 /// The life of a token whose client asks for nothing else, in seconds.
 pub const DEFAULT_TTL: i64 = 300;
@@ -47,6 +51,23 @@ pub struct Claims<'a> {
     pub device: Option<&'a Device>,
     /// When it must have ended at the latest: what it was given for does not last longer.
     pub not_after: Option<Timestamp>,
+    /// `authorization_details`: what it is narrowed to
+    pub details: &'a Details,
+    /// What was asked, in the words of policy and of the log.
+    pub asked: Asked<'a>,
+}
+
+/// The request for a token, apart from the token.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The grant type.
+    pub grant: &'a str,
+    /// The issuer that vouched, by its id; `own` where a key that is registered here did.
+    pub issuer: &'a str,
+    /// Where the request comes from.
+    pub net: Option<&'a Net>,
+    /// Its id, for the log.
+    pub request_id: &'a str,
 }
 
 /// A signed token and what the answer says about it.
@@ -61,6 +82,8 @@ pub struct Minted {
     pub expires_in: i64,
     /// The key that signed it.
     pub kid: String,
+    /// What it is narrowed to, for the answer.
+    pub details: Details,
 }
 
 /// Signs tokens with the active key of the newest signing state.
@@ -68,6 +91,7 @@ pub struct Mint<S, R, C, E> {
     settings: Settings,
     signer: S,
     reader: R,
+    policies: Arc<dyn Judge>,
     clock: C,
     entropy: E,
     state: Cached<SigningState>,
@@ -77,9 +101,9 @@ pub struct Mint<S, R, C, E> {
 
 impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
     /// A mint; nothing is read or signed yet.
-    pub fn new(settings: Settings, signer: S, reader: R, clock: C, entropy: E) -> Self {
+    pub fn new(settings: Settings, signer: S, reader: R, policies: Arc<dyn Judge>, clock: C, entropy: E) -> Self {
         let (state, keys) = (Cached::default(), Cached::default());
-        Self { settings, signer, reader, clock, entropy, state, keys, proven: Mutex::new(None) }
+        Self { settings, signer, reader, policies, clock, entropy, state, keys, proven: Mutex::new(None) }
     }
 
     /// The current time.
@@ -87,10 +111,20 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         self.clock.now()
     }
 
-    /// Signs a token. Nothing is consumed by it: an unused token is only a lost signature.
-    pub async fn mint(&self, claims: &Claims<'_>) -> Result<Minted, Fault> {
-        let stale = |_| Fault::new(FaultKind::Unavailable, "trust", "signing-state");
-        let state = self.state.current(&self.reader, &self.clock).await.map_err(stale)?;
+    /// Signs a token that policy permits. Nothing is consumed by it: an unused token is only a lost signature.
+    pub(crate) async fn mint(&self, claims: &Claims<'_>) -> Result<Minted, Refused> {
+        let ask = self.question(claims);
+        let (judged, state) = tokio::join!(self.policies.judge(&ask), self.state.current(&self.reader, &self.clock));
+        let judged = judged.map_err(|_| refused(Error::TEMPORARILY_UNAVAILABLE, "trust_stale"))?;
+        tell(&ask, &judged, claims.asked.request_id);
+        if !judged.decision.allows() {
+            return Err(refused(Error::ACCESS_DENIED, judged.decision.reason.as_str()));
+        }
+        let state = state.map_err(|_| Fault::new(FaultKind::Unavailable, "trust", "signing-state"))?;
+        Ok(self.sign(claims, &state).await?)
+    }
+
+    async fn sign(&self, claims: &Claims<'_>, state: &SigningState) -> Result<Minted, Fault> {
         let algorithm = self.settings.algorithm;
         let key = state.active(algorithm).ok_or_else(|| Fault::new(FaultKind::Unavailable, "trust", "active-key"))?;
         let now = self.clock.now();
@@ -100,14 +134,58 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
             return Err(Fault::new(FaultKind::Conflict, "mint", "ended-meanwhile"));
         }
         let jti = uuid_v7(now, &self.entropy).to_string();
+        let (details, audience) = (claims.details.clone(), claims.audience);
         let header = json!({"alg": algorithm.as_str(), "typ": "at+jwt", "kid": key.kid});
         let claims = self.claims(claims, &jti, now.seconds(), expires_in);
         let [header, claims] = [header, claims].map(|part| base64url(part.to_string().as_bytes()));
         let signed = format!("{header}.{claims}");
         let signature = self.signer.sign(&key.key, algorithm, signed.as_bytes()).await?;
         let token = SecretString::new(format!("{signed}.{}", base64url(&signature)));
-        self.prove(&key.kid, &token, now).await?;
-        Ok(Minted { token, jti, issued_at: Timestamp::from_seconds(now.seconds()), expires_in, kid: key.kid.clone() })
+        self.prove(&key.kid, &token, audience, now).await?;
+        let issued_at = Timestamp::from_seconds(now.seconds());
+        Ok(Minted { token, jti, issued_at, expires_in, kid: key.kid.clone(), details })
+    }
+
+    /// What policy is asked. Every claim is taken by name: one that is added must not pass by policy unnoticed.
+    fn question(&self, claims: &Claims<'_>) -> Ask {
+        // Which session it is says nothing, and its end only shortens the life.
+        let &Claims {
+            subject,
+            client_id,
+            tenant,
+            kind,
+            audience,
+            scopes,
+            thumbprint,
+            ttl,
+            groups,
+            device,
+            details,
+            asked,
+            session: _,
+            not_after: _,
+        } = claims;
+        Ask {
+            principal: Principal {
+                kind,
+                id: subject.to_owned(),
+                tenant: tenant.as_str().to_owned(),
+                groups: groups.into_iter().flat_map(Groups::iter).map(str::to_owned).collect(),
+            },
+            now: self.clock.now().seconds(),
+            net: asked.net.cloned(),
+            device: device.cloned(),
+            what: What::Mint(shared::policy::Mint {
+                audience: audience.to_owned(),
+                grant: asked.grant.to_owned(),
+                issuer: asked.issuer.to_owned(),
+                client_id: client_id.to_owned(),
+                scopes: scopes.iter().map(str::to_owned).collect(),
+                ttl: ttl.min(DEFAULT_TTL),
+                bound: thumbprint.is_some(),
+                details: !details.is_empty(),
+            }),
+        }
     }
 
     fn claims(&self, claims: &Claims<'_>, jti: &str, iat: i64, expires_in: i64) -> Value {
@@ -126,19 +204,21 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         if let Some(members) = said.as_object_mut() {
             members.extend(further.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         }
+        if let (false, Some(members)) = (claims.details.is_empty(), said.as_object_mut()) {
+            members.insert("authorization_details".to_owned(), claims.details.to_value());
+        }
         said
     }
 
     /// Verifies the first token under each key as a verifier would: a key that was swapped behind its name is noticed
     /// before anybody is handed a token that nobody accepts.
-    async fn prove(&self, kid: &str, token: &SecretString, now: Timestamp) -> Result<(), Fault> {
+    async fn prove(&self, kid: &str, token: &SecretString, audience: &str, now: Timestamp) -> Result<(), Fault> {
         if self.lock().as_deref() == Some(kid) {
             return Ok(());
         }
         let stale = |_| Fault::new(FaultKind::Unavailable, "trust", "keys");
         let keys = self.keys.current(&self.reader, &self.clock).await.map_err(stale)?;
-        let Settings { issuer, audience, .. } = &self.settings;
-        jwt::access_token(token.expose(), issuer, audience, &keys.0, now)
+        jwt::access_token(token.expose(), &self.settings.issuer, audience, &keys.0, now)
             .map_err(|reason| Fault::new(FaultKind::Unavailable, "signer", "self-check").caused_by(reason.as_str()))?;
         *self.lock() = Some(kid.to_owned());
         Ok(())
@@ -146,5 +226,20 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One line for the decision, one more where a candidate would decide otherwise.
+fn tell(ask: &Ask, judged: &Judged, request_id: &str) {
+    let line = judged.explain(Line::new("token", "mint").request(request_id)).ask(ask);
+    let reason = judged.decision.reason;
+    match reason {
+        Reason::Permitted => line.decision("allow", reason.as_str()).emit(),
+        // A policy that fails denies whoever it is asked about: somebody has to look.
+        Reason::PolicyError => line.text("level", "ERROR").decision("fault", reason.as_str()).emit(),
+        _ => line.decision("deny", reason.as_str()).emit(),
+    }
+    if let Some(shadow) = judged.shadow_line("token", ask, request_id) {
+        shadow.emit();
     }
 }

@@ -34,6 +34,12 @@ impl Error {
     pub(crate) const INVALID_SCOPE: Self = Self { status: 400, code: "invalid_scope", description: "" };
     /// The resource is not one the client may ask for (RFC 8707 §2).
     pub(crate) const INVALID_TARGET: Self = Self { status: 400, code: "invalid_target", description: "" };
+    /// The details are of no known type, or not of its form (RFC 9396 §5).
+    pub(crate) const INVALID_AUTHORIZATION_DETAILS: Self =
+        Self { status: 400, code: "invalid_authorization_details", description: "" };
+    /// Policy does not permit this token. RFC 6749 has no code for it at this endpoint; this is RFC 8628's.
+    pub(crate) const ACCESS_DENIED: Self =
+        Self { status: 400, code: "access_denied", description: "policy does not permit this token" };
     /// A proof of possession is demanded and missing, or is not what it must be (RFC 9449 §5).
     pub(crate) const INVALID_DPOP_PROOF: Self = Self { status: 400, code: "invalid_dpop_proof", description: "" };
     /// The proof must carry the nonce that comes with this answer (RFC 9449 §8).

@@ -6,6 +6,9 @@
     reason = "helpers outside of #[test] functions; a test may fail loudly"
 )]
 
+use std::sync::Arc;
+
+use cedar::Cedar;
 use serde_json::{Value, json};
 use shared::boot::{Api, Handler as _, Invocation, Routes as _};
 use shared::clock::{Clock as _, Timestamp};
@@ -13,6 +16,7 @@ use shared::entropy::SystemEntropy;
 use shared::http::{Request, Response};
 use shared::jwks::{Algorithm, KeySet};
 use shared::jwt;
+use shared::policy::{Judge, Policing};
 use shared::trust::{Revocations, Revoked};
 use testkit::issuer::{AUDIENCE, ISSUER};
 use testkit::{FixedClock, Issuer, Registry, TrustBucket};
@@ -20,6 +24,10 @@ use token::{Token, config::Settings};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+fn policies(bucket: &TrustBucket, clock: &FixedClock) -> Arc<dyn Judge> {
+    Arc::new(Policing::<Cedar, _, _>::new(bucket.clone(), clock.clone()))
+}
 
 type Endpoint = Token<Registry, Issuer, TrustBucket, FixedClock, SystemEntropy>;
 
@@ -41,8 +49,15 @@ impl World {
         issuer.publish(&bucket, NOW);
         let world_settings = Settings { issuer: ISSUER.into(), audience: AUDIENCE.into(), algorithm: Algorithm::Es256 };
         let clock = FixedClock::at(NOW);
-        let endpoint =
-            Token::new(world_settings, registry.clone(), issuer.clone(), bucket.clone(), clock, SystemEntropy);
+        let endpoint = Token::new(
+            world_settings,
+            registry.clone(),
+            issuer.clone(),
+            bucket.clone(),
+            policies(&bucket, &clock),
+            clock,
+            SystemEntropy,
+        );
         let world = Self { issuer, client, registry, bucket, endpoint };
         world.register("acme-backend", json!({}));
         world
@@ -363,7 +378,15 @@ async fn a_nonce_is_good_in_every_environment_when_its_key_has_just_changed() {
     let settings = || Settings { issuer: ISSUER.into(), audience: AUDIENCE.into(), algorithm: Algorithm::Es256 };
     let environment = |clock: &FixedClock| {
         let (issuer, bucket) = (world.issuer.clone(), world.bucket.clone());
-        Token::new(settings(), world.registry.clone(), issuer, bucket, clock.clone(), SystemEntropy)
+        Token::new(
+            settings(),
+            world.registry.clone(),
+            issuer,
+            bucket.clone(),
+            policies(&bucket, clock),
+            clock.clone(),
+            SystemEntropy,
+        )
     };
     let clock = FixedClock::at(NOW);
     let (first, second) = (environment(&clock), environment(&clock));

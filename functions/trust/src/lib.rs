@@ -1,7 +1,7 @@
 //! Publishes the trust objects from Postgres and leads the signing keys through their life.
 //!
 //! Started by the schedule or by a nudge; what the event says does not matter, because everything published is read anew. The
-//! three parts stand alone: a signing state that cannot be read must not keep a revocation from being published.
+//! four parts stand alone: a signing state that cannot be read must not keep a revocation from being published.
 //!
 //! A body is always gathered *after* the object it will replace was read, and written under that object's entity tag. So whoever
 //! overwrites a publication has seen at least what it had seen; two instances at once cannot bring an older body back.
@@ -20,6 +20,7 @@ use shared::clock::{Clock, Timestamp};
 use shared::issuer::{Profile, Profiles};
 use shared::jwks::Algorithm;
 use shared::name::Malformed;
+use shared::policy::{Bundle, Release, Unfit};
 use shared::port::{Database, Fault, FaultKind, ObjectReader, ObjectWriter, Parameter, SigningKeys};
 use shared::trust::{Revocations, TrustObject};
 
@@ -29,6 +30,10 @@ pub use shared::jwk::PublicJwk;
 
 /// The key of the issuer profiles.
 pub const PROFILES: &str = Profiles::KEY;
+/// The key of the policies.
+pub const POLICIES: &str = "trust/policies.json";
+/// Verifiers keep them for an hour without a word from us.
+const POLICIES_LIFE: i64 = 3_600_000;
 const PROFILES_LIFE: i64 = Profiles::LAST_GOOD;
 /// How often a part starts over because somebody else wrote meanwhile.
 const ATTEMPTS: usize = 5;
@@ -84,9 +89,10 @@ where
 {
     /// Publishes whatever changed or comes near its `not_after`.
     pub async fn publish(&self) -> Report {
-        let (revocations, keys, profiles) = tokio::join!(self.revocations(), self.signing(), self.profiles());
+        let (revocations, keys, profiles, policies) =
+            tokio::join!(self.revocations(), self.signing(), self.profiles(), self.policies());
         let mut report = Report::default();
-        for part in [revocations, keys, profiles] {
+        for part in [revocations, keys, profiles, policies] {
             report.published.extend(part.published);
             report.unchanged.extend(part.unchanged);
             report.genesis.extend(part.genesis);
@@ -151,6 +157,45 @@ where
             line.text("issuer", profile.id().as_str()).emit();
         }
         Ok(foreign.into_iter().map(Profile::to_value).collect())
+    }
+
+    async fn policies(&self) -> Report {
+        let mut report = Report::default();
+        for _ in 0..ATTEMPTS {
+            let outcome = async {
+                let held = self.shelf().read(POLICIES).await?;
+                let body = self.bundles().await?;
+                self.put(&mut report, POLICIES, &held, body, POLICIES_LIFE, self.clock.now()).await
+            };
+            match outcome.await {
+                Ok(Outcome::Contested) => {}
+                Ok(_) => return report,
+                Err(fault) => return report.failed(fault),
+            }
+        }
+        report.failed(contested())
+    }
+
+    /// The bundle that decides and the one that may follow. Until an operator promotes one, the shipped one decides. A row that is no
+    /// bundle is a fault, and what was published stays; a candidate that is none is left out.
+    async fn bundles(&self) -> Result<Value, Fault> {
+        let unfit =
+            |unfit: Unfit| Fault::new(FaultKind::Invalid, "trust", "trust_policies").caused_by(unfit.why.as_str());
+        let rows = self.database.call("api.trust_policies", vec![]).await?;
+        let release = |name: &str| rows.get(name).filter(|row| !row.is_null()).map(Release::parse).transpose();
+        let active = match release("active").map_err(unfit)? {
+            Some(active) => active,
+            None => {
+                let bundle = Bundle::shipped().map_err(unfit)?;
+                Release { version: 0, hash: bundle.hash(), bundle }
+            }
+        };
+        let candidate = release("candidate").unwrap_or_else(|unfit| {
+            let line = Line::new("trust", "candidate_unfit").text("level", "ERROR");
+            line.text("why", unfit.why.as_str()).emit();
+            None
+        });
+        Ok(json!({ "active": active.to_value(), "candidate": candidate.map(|candidate| candidate.to_value()) }))
     }
 
     async fn put(

@@ -11,11 +11,12 @@ use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::{Clock, Timestamp};
 use shared::issuer::Profiles;
 use shared::jwks::Algorithm;
+use shared::policy::{Bundle, SCHEMA};
 use shared::port::{CreatedKey, Database, Fault, FaultKind, Parameter, SigningKeys};
 use shared::trust::{Envelope, KeyState, OwnKeys, Revocations, Revoked, SigningState, TrustObject};
 use testkit::{FixedClock, Registry, TrustBucket};
 use trust::rotation::{DAY, Policy, Waits};
-use trust::{Issues, PROFILES, Publisher};
+use trust::{Issues, POLICIES, PROFILES, Publisher};
 
 const KEYS: &str = "trust/keys.json";
 const STATE: &str = "trust/signing-state.json";
@@ -155,7 +156,7 @@ async fn genesis_makes_one_active_key_and_one_spare_that_verifiers_know() {
         let world = World::new();
         let report = world.publisher_for(algorithm).publish().await;
         assert_eq!(report.faults.len(), 0);
-        assert_eq!(report.published, [REVOCATIONS, STATE, KEYS, PROFILES]);
+        assert_eq!(report.published, [REVOCATIONS, STATE, KEYS, PROFILES, POLICIES]);
         let state = world.state();
         let states: Vec<KeyState> = state.keys.iter().map(|key| key.state).collect();
         assert_eq!(states, [KeyState::Active, KeyState::Published]);
@@ -280,16 +281,16 @@ async fn an_object_is_published_anew_before_its_life_is_half_over() {
     world.clock.advance(1);
     assert_eq!(world.run().await, [REVOCATIONS]);
     world.clock.advance(1_650);
-    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS]);
+    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, POLICIES]);
     world.clock.advance(12 * 3_600);
-    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, PROFILES]);
+    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, PROFILES, POLICIES]);
 }
 
 #[tokio::test]
 async fn every_envelope_says_until_when_it_may_be_used() {
     let world = World::new();
     world.run().await;
-    for (key, life) in [(REVOCATIONS, 300), (KEYS, 3_600), (STATE, 3_600), (PROFILES, 86_400)] {
+    for (key, life) in [(REVOCATIONS, 300), (KEYS, 3_600), (STATE, 3_600), (PROFILES, 86_400), (POLICIES, 3_600)] {
         let envelope = Envelope::open(world.bucket.text(key).unwrap().as_bytes()).unwrap();
         // The state was written twice: the intention, then the keys.
         let version = START.millis() + i64::from(key == STATE);
@@ -319,8 +320,8 @@ async fn a_clock_that_was_ahead_leaves_no_object_without_an_end() {
     world.clock.advance(100 * 365 * 86_400);
     world.run().await;
     world.clock.advance(-100 * 365 * 86_400);
-    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, PROFILES]);
-    for (key, life) in [(REVOCATIONS, 300), (KEYS, 3_600), (STATE, 3_600), (PROFILES, 86_400)] {
+    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, PROFILES, POLICIES]);
+    for (key, life) in [(REVOCATIONS, 300), (KEYS, 3_600), (STATE, 3_600), (PROFILES, 86_400), (POLICIES, 3_600)] {
         let not_after = world.bucket.json(key)["not_after"].as_i64().unwrap();
         assert_eq!(not_after, START.plus_seconds(life).millis(), "{key}");
     }
@@ -420,7 +421,7 @@ async fn without_postgres_the_keys_are_still_published_and_the_run_fails() {
 async fn without_the_bucket_nothing_is_created() {
     let world = World::new();
     world.bucket.set_down(true);
-    assert_eq!(world.publisher().publish().await.faults.len(), 3);
+    assert_eq!(world.publisher().publish().await.faults.len(), 4);
     assert_eq!(world.created(), 0);
 }
 
@@ -436,6 +437,57 @@ async fn whatever_the_event_says_the_run_is_the_same() {
         let invocation =
             Invocation { request_id: "r".into(), deadline: START.plus_seconds(60), function_arn: String::new() };
         let answer = world.publisher().handle(event, &invocation).await.unwrap();
-        assert_eq!(answer["published"].as_array().unwrap().len(), 4);
+        assert_eq!(answer["published"].as_array().unwrap().len(), 5);
     }
+}
+
+/// A bundle that permits nothing, in the form of a row.
+fn closed(name: &str) -> Value {
+    let bundle = json!({"schema": SCHEMA, "policies": [], "tenants": {name: []}, "examples": []});
+    Bundle::parse(&bundle).unwrap().to_value()
+}
+
+#[tokio::test]
+async fn the_shipped_policies_are_published_until_an_operator_promotes_others() {
+    let world = World::new();
+    world.run().await;
+    let body = || world.bucket.json(POLICIES)["body"].clone();
+    let shipped = Bundle::shipped().unwrap();
+    assert_eq!(
+        (body()["active"]["hash"].as_str(), body()["active"]["version"].as_i64()),
+        (Some(shipped.hash().as_str()), Some(0))
+    );
+    assert_eq!(body()["candidate"], Value::Null);
+
+    let bundle = closed("acme");
+    let hash = Bundle::parse(&bundle).unwrap().hash();
+    let (text, now) = (|text: &str| Parameter::Text(text.to_owned()), || Parameter::Int(world.clock.now().millis()));
+    let put = vec![text("alice"), text("r"), now(), text(&hash), Parameter::Json(bundle)];
+    world.registry.call("api.policy_put", put).await.unwrap();
+    assert_eq!(world.run().await, [POLICIES]);
+    assert_eq!(body()["active"]["version"], 0, "a candidate decides nothing");
+    assert_eq!(body()["candidate"]["hash"], hash.as_str());
+
+    world.registry.call("api.policy_promote", vec![text("alice"), text("r"), now(), text(&hash)]).await.unwrap();
+    assert_eq!(world.run().await, [POLICIES]);
+    assert_eq!(
+        (body()["active"]["hash"].as_str(), body()["active"]["version"].as_i64()),
+        (Some(hash.as_str()), Some(1))
+    );
+    assert_eq!(body()["candidate"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_row_that_is_no_bundle_replaces_nothing_that_was_published() {
+    let world = World::settled().await;
+    let before = world.bucket.json(POLICIES);
+    let (text, now) = (|text: &str| Parameter::Text(text.to_owned()), || Parameter::Int(world.clock.now().millis()));
+    let hash = "0".repeat(64);
+    let put = vec![text("mallory"), text("r"), now(), text(&hash), Parameter::Json(closed("acme"))];
+    world.registry.call("api.policy_put", put).await.unwrap();
+    world.run().await;
+    assert_eq!(world.bucket.json(POLICIES), before, "a candidate under another's hash is left out");
+    world.registry.call("api.policy_promote", vec![text("mallory"), text("r"), now(), text(&hash)]).await.unwrap();
+    assert_eq!(world.publisher().publish().await.faults.len(), 1);
+    assert_eq!(world.bucket.json(POLICIES), before);
 }

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use shared::audit::Line;
 use shared::boot::{Invocation, Routes};
 use shared::clock::{Clock, Timestamp};
+use shared::details::FileAction;
 use shared::entropy::{Entropy, uuid_v7};
 use shared::gate::{Caller, Gate};
 use shared::http::{Request, Response};
@@ -63,11 +64,11 @@ where
                 self.create(&caller, request).await
             }
             ("POST", "/files/{id}/url") => {
-                let caller = self.gate.admit(request, &["files:write"]).await?;
+                let caller = self.gate.admit_file(request, &["files:write"], FileAction::Write).await?;
                 self.renew(&caller, request).await
             }
             ("DELETE", "/files/{id}") => {
-                let caller = self.gate.admit(request, &["files:write"]).await?;
+                let caller = self.gate.admit_file(request, &["files:write"], FileAction::Write).await?;
                 self.delete(&caller, request).await
             }
             _ => Err(Code::NotFound.into()),

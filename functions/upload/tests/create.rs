@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 use shared::boot::{Api, Handler, Invocation, Routes};
 use shared::clock::Timestamp;
+use shared::details::Details;
 use shared::entropy::SystemEntropy;
 use shared::gate::{Caller, Gate};
 use shared::http::{Headers, Request, Response};
@@ -61,6 +62,7 @@ fn caller(tenant: &str, subject: &str) -> Caller {
         client_id: subject.to_owned(),
         jti: "j".to_owned(),
         scopes: Scopes::parse("files:write").unwrap(),
+        details: Details::default(),
         kind: Kind::Machine,
         expires_at: start().plus_seconds(300),
     }

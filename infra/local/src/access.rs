@@ -233,7 +233,11 @@ mod tests {
         let clock = Clock::at(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let keys = [Key::generate().unwrap(), Key::generate().unwrap()];
         let access = Access::new(clock, "https://localhost:1".to_owned(), keys);
-        let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let names = |value: &Value| {
+            let mut names: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
+            names.sort();
+            names
+        };
         let user = access.user_assertion("7335d417-61da-459d-899c-0a01c76a2f94", "ada@example.com").unwrap();
         let service = access.service_assertion("e367826f93b8d71185e03fe518aff3b4.access").unwrap();
         let first = access.kid();

@@ -92,6 +92,7 @@ fn bound_to(thumbprint: Option<String>) -> AccessToken {
         groups: Groups::default(),
         thumbprint,
         device: None,
+        details: crate::details::Details::default(),
     }
 }
 

@@ -15,6 +15,11 @@ impl Row {
             Err(Malformed("row"))
         }
     }
+
+    /// The row as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A caller's version of a field. With it, an older record of the same cell no longer opens.

@@ -120,7 +120,11 @@ impl<T: TrustObject> State<T> {
         if self.held.as_ref().is_some_and(|held| envelope.version < held.version) {
             return None;
         }
-        let value = Arc::new(T::parse(&envelope.body).ok()?);
+        let value = match &self.held {
+            Some(held) => held.value.follow(&envelope.body),
+            None => T::parse(&envelope.body),
+        };
+        let value = Arc::new(value.ok()?);
         let not_after = Timestamp::from_millis(envelope.not_after);
         self.held = Some(Held { value, etag, version: envelope.version, not_after, read_at });
         Some(())

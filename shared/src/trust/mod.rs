@@ -68,6 +68,12 @@ pub trait TrustObject: Sized + Send + Sync + 'static {
 
     /// Reads the body.
     fn parse(body: &Value) -> Result<Self, Malformed>;
+
+    /// Reads the body that replaces this one. What of it is the same already may be kept.
+    fn follow(&self, body: &Value) -> Result<Self, Malformed> {
+        let _ = self;
+        Self::parse(body)
+    }
 }
 
 /// What a verifier needs to judge a token of our own issuer.
@@ -115,6 +121,11 @@ impl<R: ObjectReader, C: Clock> Trust<R, C> {
     /// The clock that decisions use.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Another trust object, read through the same reader.
+    pub async fn object<T: TrustObject>(&self, kept: &Cached<T>) -> Result<Arc<T>, Stale> {
+        kept.current(&self.reader, &self.clock).await
     }
 
     /// Verifies an access token: signature and claims under our own keys, then revocations at most 5 s old when S3 answers.

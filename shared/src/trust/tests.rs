@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::*;
+use crate::details::Details;
 use crate::device::Device;
 use crate::jwt::Kind;
 use crate::name::{Groups, Tenant};
@@ -100,6 +101,7 @@ fn token() -> AccessToken {
         groups: Groups::default(),
         thumbprint: None,
         device: Some(Device::parse(&json!({"id":"d","source":"s","checked_at":1})).unwrap()),
+        details: Details::default(),
     }
 }
 

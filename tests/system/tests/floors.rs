@@ -24,21 +24,23 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("sts", &["aws", "shared"]),
     ("rds", &["aws", "shared"]),
     ("https", &["aws", "shared"]),
-    ("authorizer", &["aws", "s3", "shared"]),
-    ("token", &["aws", "kms", "rds", "s3", "shared", "ssm"]),
+    ("cedar", &["shared"]),
+    ("authorizer", &["aws", "cedar", "s3", "shared"]),
+    ("token", &["aws", "cedar", "kms", "rds", "s3", "shared", "ssm"]),
     ("upload", &["aws", "rds", "s3", "shared", "sts"]),
     ("download", &["aws", "rds", "s3", "shared", "sts"]),
     ("data-key", &["aws", "kms", "rds", "s3", "shared"]),
     ("object-events", &["aws", "rds", "s3", "shared"]),
     ("trust", &["aws", "kms", "rds", "s3", "shared", "ssm"]),
     ("issuer-keys", &["aws", "https", "s3", "shared"]),
-    ("admin", &["aws", "rds", "s3", "shared"]),
+    ("admin", &["aws", "cedar", "rds", "s3", "shared"]),
     ("migrate", &["aws", "rds", "shared"]),
     ("testkit", &["shared"]),
     ("template", &[]),
     ("tunnel", &[]),
     ("invariants", &["template", "tunnel"]),
     ("deploy", &["invariants", "template"]),
+    ("policy", &["cedar", "shared"]),
     ("local", &["template"]),
     ("system", &[]),
     ("bench", &["local", "shared"]),
@@ -51,6 +53,7 @@ const SDKS: &[(&str, &[&str])] = &[
     ("ssm", &["aws-sdk-ssm"]),
     ("sts", &["aws-sdk-sts"]),
     ("rds", &["aws-sdk-rds", "tokio-postgres", "tokio-postgres-rustls"]),
+    ("cedar", &["cedar-policy"]),
     ("local", &["tokio-postgres"]),
 ];
 
@@ -169,7 +172,7 @@ fn each_adapter_has_one_sdk_and_nobody_else_has_any() {
     let allowed: BTreeMap<_, _> = SDKS.iter().copied().collect();
     for (name, package) in house.members() {
         for dependency in dependencies(package) {
-            if dependency.starts_with("aws-sdk-") || dependency.starts_with("tokio-postgres") {
+            if ["aws-sdk-", "tokio-postgres", "cedar-policy"].iter().any(|sdk| dependency.starts_with(sdk)) {
                 let own = allowed.get(name).copied().unwrap_or_default();
                 assert!(own.contains(&dependency), "{name} may not link {dependency}");
             }
@@ -180,7 +183,7 @@ fn each_adapter_has_one_sdk_and_nobody_else_has_any() {
 #[test]
 fn the_decisions_of_a_function_see_shared_only() {
     let house = House::measure();
-    let adapters = ["aws", "kms", "s3", "ssm", "sts", "rds", "https"];
+    let adapters = ["aws", "kms", "s3", "ssm", "sts", "rds", "https", "cedar"];
     for function in house.functions() {
         let package = house.members()[function];
         let source = Path::new(package["manifest_path"].as_str().unwrap()).with_file_name("src");

@@ -11,6 +11,8 @@ use shared::encoding::hex;
 use shared::port::{Database, Fault, FaultKind, Parameter};
 use shared::trust::{Revocations, Revoked};
 
+use crate::policies::Policies;
+
 /// A database that knows the foundation's functions. Clones share it.
 #[derive(Clone, Default)]
 pub struct Registry(Arc<Mutex<State>>);
@@ -25,6 +27,8 @@ struct State {
     proofs: BTreeMap<(String, Vec<u8>), i64>,
     nonce_keys: Vec<(String, i64)>,
     signing: BTreeMap<String, Value>,
+    audiences: BTreeMap<String, Vec<String>>,
+    policies: Policies,
     people: people::People,
     acts: Vec<Value>,
     calls: Vec<&'static str>,
@@ -261,6 +265,28 @@ impl State {
                 let clients: Vec<&Value> = page.iter().map(|(_, row)| *row).collect();
                 Some(json!({ "outcome": outcome, "clients": clients, "next": next }))
             }
+            (
+                "api.client_audiences",
+                [Text(operator), Text(request), Int(now), Text(tenant), Text(client_id), Texts(audiences)],
+            ) => {
+                let held = self.audiences.get(client_id).cloned().unwrap_or_default();
+                let row = self.clients.get_mut(client_id).filter(|row| text(row, "tenant") == *tenant);
+                let outcome = match row {
+                    None => "client_unknown",
+                    Some(_) if held == *audiences => "unchanged",
+                    Some(row) => {
+                        let version = version(row) + 1;
+                        merge(row, json!({ "version": version, "updated_ms": now }));
+                        self.audiences.insert(client_id.clone(), audiences.clone());
+                        "updated"
+                    }
+                };
+                self.act(*now, operator, request, "client.audiences", client_id, outcome);
+                Some(match outcome {
+                    "client_unknown" => json!({ "outcome": outcome }),
+                    _ => json!({ "outcome": outcome, "client_id": client_id, "audiences": audiences }),
+                })
+            }
             ("api.revoke", [Text(operator), Text(request), Int(now), Text(kind), Text(value), Int(epoch)]) => {
                 let entry = (kind.clone(), value.clone());
                 self.end(kind, value, *epoch);
@@ -315,6 +341,21 @@ impl State {
                 };
                 Some(json!({ "issuers": self.issuers.values().map(published).collect::<Vec<_>>() }))
             }
+            ("api.policy_put", [Text(operator), Text(request), Int(now), Text(hash), Json(bundle)]) => {
+                let answer = self.policies.put(hash, bundle, *now);
+                self.act(*now, operator, request, "policy.put", hash, &text(&answer, "outcome"));
+                Some(answer)
+            }
+            ("api.policy_promote", [Text(operator), Text(request), Int(now), Text(hash)]) => {
+                let answer = self.policies.promote(hash, *now);
+                self.act(*now, operator, request, "policy.promote", hash, &text(&answer, "outcome"));
+                Some(answer)
+            }
+            ("api.policy_list", [Text(operator), Text(request), Int(now)]) => {
+                self.act(*now, operator, request, "policy.list", "policies", "listed");
+                Some(self.policies.list())
+            }
+            ("api.trust_policies", []) => Some(self.policies.published()),
             ("api.trust_signing", [Int(now), Json(keys)]) => self.signing(*now, keys.as_array()?),
             ("api.signing_list", [Text(operator), Text(request), Int(now)]) => {
                 self.act(*now, operator, request, "signing.list", "signing", "listed");
@@ -393,7 +434,9 @@ impl State {
         let mut row = row.clone();
         let tenant_enabled = self.tenants.get(&text(&row, "tenant")).is_some_and(|tenant| flag(tenant, "enabled"));
         let enabled = flag(&row, "enabled") && tenant_enabled;
-        merge(&mut row, json!({ "enabled": enabled }));
+        let audiences = self.audiences.get(client_id).map(|audiences| json!(audiences));
+        let audiences = audiences.or_else(|| row.get("audiences").cloned()).unwrap_or(json!([]));
+        merge(&mut row, json!({ "enabled": enabled, "audiences": audiences }));
         if let Some(row) = row.as_object_mut() {
             row.retain(|name, _| !matches!(name.as_str(), "name" | "created_ms" | "updated_ms"));
         }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use shared::clock::Timestamp;
 use shared::encoding::base64url;
 use shared::jwks::{Algorithm, KeySet};
+use shared::policy::{Bundle, Release};
 use shared::port::{Fault, FaultKind, Signer};
 use shared::trust::Envelope;
 use std::sync::Arc;
@@ -114,6 +115,7 @@ impl Issuer {
     pub fn publish(&self, bucket: &TrustBucket, now: Timestamp) {
         self.put(bucket, "trust/keys.json", now, json!({"keys":[self.jwk()]}));
         self.put(bucket, "trust/revocations.json", now, json!({}));
+        self.put(bucket, "trust/policies.json", now, shipped_policies());
         let key = json!({"kid":self.0.kid,"alg":"ES256","key":KEY,"state":"active","created_at":now.millis()});
         self.put(bucket, "trust/signing-state.json", now, json!({"keys":[key]}));
     }
@@ -150,6 +152,12 @@ impl Signer for Issuer {
         self.0.signatures.fetch_add(1, Ordering::SeqCst);
         Ok(self.raw(input))
     }
+}
+
+/// The body of `trust/policies.json` as it is published before any operator acts.
+pub fn shipped_policies() -> Value {
+    let bundle = Bundle::shipped().unwrap();
+    json!({"active": Release { version: 0, hash: bundle.hash(), bundle }.to_value(), "candidate": null})
 }
 
 pub(crate) fn changed(claims: Value, changes: &Value) -> Value {

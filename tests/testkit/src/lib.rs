@@ -10,6 +10,7 @@ pub mod files;
 pub mod issuer;
 pub mod objects;
 pub mod platform;
+mod policies;
 pub mod trust_bucket;
 pub mod virtual_time;
 pub mod wrapping;

@@ -7,14 +7,15 @@ use shared::clock::Clock;
 use shared::entropy::Entropy;
 use shared::http::{Request, Response};
 use shared::jwt::Kind;
+use shared::policy::Net;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 
-use super::{of, scopes};
+use super::{audience, details, of, scopes};
 use crate::Token;
 use crate::authentication::{Presented, first_use};
 use crate::client::{self, Client};
 use crate::form::Form;
-use crate::mint::Claims;
+use crate::mint::{Asked, Claims};
 use crate::oauth::Error;
 use crate::public;
 use crate::refused::Refused;
@@ -49,9 +50,9 @@ where
         let used = presented.prove(&client, &self.settings.issuer)?;
         let proof = self.bindings.proof((&self.database, &self.entropy), request, &client, now).await?;
         let scopes = scopes(&client.scopes, form).map_err(of(&client))?;
-        if form.find("resource").is_some_and(|resource| resource != self.settings.audience) {
-            return Err(Refused::from(Error::INVALID_TARGET).of(&client));
-        }
+        let audience = audience(&self.settings.audience, &client, form).map_err(of(&client))?;
+        let details = details(form).map_err(of(&client))?;
+        let net = Net::of(&request.headers);
         let thumbprint = proof.as_ref().map(|proof| proof.thumbprint.as_str());
         let id = client.client_id.as_str();
         let claims = Claims {
@@ -59,7 +60,7 @@ where
             client_id: id,
             tenant: &client.tenant,
             kind: Kind::Machine,
-            audience: &self.settings.audience,
+            audience,
             scopes: &scopes,
             thumbprint,
             ttl: client.ttl,
@@ -67,6 +68,13 @@ where
             groups: None,
             device: None,
             not_after: None,
+            details: &details,
+            asked: Asked {
+                grant: "client_credentials",
+                issuer: presented.workload().map_or("own", |workload| workload.issuer().as_str()),
+                net: net.as_ref(),
+                request_id: &request.request_id,
+            },
         };
         let minted = self.mint.mint(&claims).await.map_err(of(&client))?;
         first_use(client::consume(&self.database, &client, &used, proof.as_ref(), now).await?, &client)?;

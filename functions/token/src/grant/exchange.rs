@@ -4,16 +4,18 @@ use serde_json::json;
 use shared::access::{Flaw, Person};
 use shared::audit::Line;
 use shared::clock::{Clock, Timestamp};
+use shared::details::Details;
 use shared::entropy::{Entropy, uuid_v7};
 use shared::http::{Request, Response};
 use shared::jwt::Kind;
+use shared::policy::Net;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 
 use super::{narrowed, of};
 use crate::Token;
 use crate::client::Client;
 use crate::form::Form;
-use crate::mint::Claims;
+use crate::mint::{Asked, Claims};
 use crate::oauth::Error;
 use crate::person::{self, flawed, verified};
 use crate::public;
@@ -52,6 +54,7 @@ where
         let held = identity.scopes.meet(&client.scopes).map_err(|_| Error::INVALID_SCOPE).map_err(of(&client))?;
         let scopes = narrowed(&held, form).map_err(of(&client))?;
         let (sid, subject) = (uuid_v7(now, &self.entropy).to_string(), person.token_subject());
+        let (net, details) = (Net::of(&request.headers), Details::default());
         let claims = Claims {
             subject: &subject,
             client_id: client.client_id.as_str(),
@@ -65,6 +68,13 @@ where
             groups: Some(&identity.groups),
             device: None,
             not_after: Some(person.expires_at),
+            details: &details,
+            asked: Asked {
+                grant: GRANT,
+                issuer: person.issuer.as_str(),
+                net: net.as_ref(),
+                request_id: &request.request_id,
+            },
         };
         let minted = self.mint.mint(&claims).await.map_err(of(&client))?;
         let refresh = RefreshToken::new(&self.entropy);

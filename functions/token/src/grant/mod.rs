@@ -7,10 +7,13 @@ mod refresh;
 pub(crate) use exchange::GRANT as TOKEN_EXCHANGE;
 use serde_json::{Value, json};
 use shared::clock::{Clock, Timestamp};
+use shared::details::Details;
 use shared::entropy::Entropy;
 use shared::http::{Request, Response};
+use shared::json;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 use shared::scope::Scopes;
+use shared::url::is_resource;
 
 use crate::client::Client;
 use crate::form::Form;
@@ -33,6 +36,10 @@ where
     /// throttled signer or a lost connection never burns an assertion.
     pub(crate) async fn issue(&self, request: &Request) -> Result<Response, Refused> {
         let form = authentication::form(request)?;
+        // A grant that would pass over them would answer a wider token than was asked for.
+        if form.find("authorization_details").is_some() && form.find("grant_type") != Some("client_credentials") {
+            return Err(Error::INVALID_AUTHORIZATION_DETAILS.because("not with this grant").into());
+        }
         match form.find("grant_type") {
             None => Err(Error::INVALID_REQUEST.because("grant_type is missing").into()),
             Some("client_credentials") => self.client_credentials(request, &form).await,
@@ -52,6 +59,10 @@ where
         let kind = if bound { "DPoP" } else { "Bearer" };
         let mut body: Value = json!({"access_token": minted.token.expose(), "token_type": kind,
             "expires_in": minted.expires_in, "scope": scopes.to_string()});
+        // RFC 9396 §7: what was granted is told.
+        if let (false, Some(members)) = (minted.details.is_empty(), body.as_object_mut()) {
+            members.insert("authorization_details".to_owned(), minted.details.to_value());
+        }
         if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object_mut()) {
             body.append(more);
         }
@@ -69,6 +80,24 @@ fn scopes(held: &Scopes, form: &Form) -> Result<Scopes, Error> {
         return Err(Error::INVALID_SCOPE);
     }
     Ok(asked)
+}
+
+/// What the token is to be narrowed to (RFC 9396); nothing if nothing is asked.
+fn details(form: &Form) -> Result<Details, Error> {
+    let Some(asked) = form.find("authorization_details") else { return Ok(Details::default()) };
+    let asked = json::value(asked.as_bytes(), 4).and_then(|asked| Details::parse(&asked));
+    asked.map_err(|_| Error::INVALID_AUTHORIZATION_DETAILS)
+}
+
+/// The one resource that is asked for (RFC 8707 §2), an absolute URI without fragment, if it is our own API or one that is registered
+/// for the client; our own if none is asked for.
+fn audience<'a>(own: &'a str, client: &Client, form: &'a Form) -> Result<&'a str, Error> {
+    match form.find("resource") {
+        None => Ok(own),
+        Some(resource) if resource == own => Ok(own),
+        Some(resource) if is_resource(resource) && client.audiences.iter().any(|one| one == resource) => Ok(resource),
+        Some(_) => Err(Error::INVALID_TARGET),
+    }
 }
 
 /// The same where something must be granted at all.

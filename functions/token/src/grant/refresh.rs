@@ -4,10 +4,12 @@ use serde_json::json;
 use shared::access::{Flaw, Person};
 use shared::audit::Line;
 use shared::clock::Clock;
+use shared::details::Details;
 use shared::dpop::Proof;
 use shared::entropy::Entropy;
 use shared::http::{Request, Response};
 use shared::jwt::Kind;
+use shared::policy::Net;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 use shared::scope::Scopes;
 
@@ -15,7 +17,7 @@ use super::{narrowed, of};
 use crate::Token;
 use crate::client::Client;
 use crate::form::Form;
-use crate::mint::{Claims, Minted};
+use crate::mint::{Asked, Claims, Minted};
 use crate::oauth::Error;
 use crate::person::{self, flawed};
 use crate::refused::{Refused, refused};
@@ -49,7 +51,8 @@ where
             let outcome = session::refresh(&self.database, &client, presented, None, now).await;
             return Err(self.not_refreshed(request, &client, &found, &outcome.map_err(of(&client))?).await);
         }
-        let (minted, scopes) = self.again(&client, &proof, &person, &found, form).await.map_err(|r| r.of(&client))?;
+        let (minted, scopes) =
+            self.again(&client, (&proof, &person), &found, request, form).await.map_err(|r| r.of(&client))?;
         let next = RefreshToken::new(&self.entropy);
         let outcome = session::refresh(&self.database, &client, presented, Some((&next, minted.issued_at)), now).await;
         let outcome = outcome.map_err(of(&client))?;
@@ -72,9 +75,9 @@ where
     async fn again(
         &self,
         client: &Client,
-        proof: &Proof,
-        person: &Person,
+        (proof, person): (&Proof, &Person),
         found: &Found,
+        request: &Request,
         form: &Form,
     ) -> Result<(Minted, Scopes), Refused> {
         let identity = found.identity(Error::INVALID_GRANT)?;
@@ -83,6 +86,7 @@ where
         }
         let still = identity.scopes.meet(&client.scopes).and_then(|allowed| allowed.meet(&found.scopes));
         let scopes = narrowed(&still.map_err(|_| Error::INVALID_SCOPE)?, form)?;
+        let (net, details) = (Net::of(&request.headers), Details::default());
         let claims = Claims {
             subject: &found.subject,
             client_id: client.client_id.as_str(),
@@ -96,6 +100,13 @@ where
             groups: Some(&identity.groups),
             device: None,
             not_after: Some(person.expires_at.min(found.ends)),
+            details: &details,
+            asked: Asked {
+                grant: "refresh_token",
+                issuer: person.issuer.as_str(),
+                net: net.as_ref(),
+                request_id: &request.request_id,
+            },
         };
         let minted = self.mint.mint(&claims).await?;
         Ok((minted, scopes))

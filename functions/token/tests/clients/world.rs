@@ -1,11 +1,15 @@
 //! A token endpoint with clients of both kinds.
 
+use std::sync::Arc;
+
+use cedar::Cedar;
 use serde_json::{Value, json};
 use shared::boot::{Invocation, Routes as _};
 use shared::clock::{Clock as _, Timestamp};
 use shared::entropy::SystemEntropy;
 use shared::http::{Request, Response};
 use shared::jwks::Algorithm;
+use shared::policy::Policing;
 use testkit::issuer::{AUDIENCE, ISSUER};
 use testkit::{FixedClock, Issuer, Platform, Registry, TrustBucket};
 use token::{Token, config::Settings};
@@ -33,7 +37,8 @@ impl World {
         platform.publish(&bucket, NOW);
         let settings = Settings { issuer: ISSUER.into(), audience: AUDIENCE.into(), algorithm: Algorithm::Es256 };
         let (signer, reader) = (issuer.clone(), bucket.clone());
-        let endpoint = Token::new(settings, registry.clone(), signer, reader, clock.clone(), SystemEntropy);
+        let policies = Arc::new(Policing::<Cedar, _, _>::new(bucket.clone(), clock.clone()));
+        let endpoint = Token::new(settings, registry.clone(), signer, reader, policies, clock.clone(), SystemEntropy);
         let world = Self { issuer, client, platform, registry, bucket, clock, endpoint };
         world.register("acme-backend", json!({"jwks": {"keys": [world.client.jwk()]}}));
         for (kind, _) in testkit::platform::KINDS {

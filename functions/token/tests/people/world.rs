@@ -1,7 +1,9 @@
 //! The endpoint, a team of people and a page that they use.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use cedar::Cedar;
 use serde_json::{Value, json};
 use shared::boot::{Invocation, Routes as _};
 use shared::clock::{Clock as _, Timestamp};
@@ -9,6 +11,7 @@ use shared::entropy::SystemEntropy;
 use shared::http::{Request, Response};
 use shared::jwks::{Algorithm, KeySet};
 use shared::jwt::{self, AccessToken};
+use shared::policy::Policing;
 use shared::port::{Database as _, Parameter};
 use testkit::access::{ADA, ID};
 use testkit::issuer::{AUDIENCE, ISSUER};
@@ -52,8 +55,16 @@ impl World {
         team.publish(&bucket, NOW);
         let settings = Settings { issuer: ISSUER.into(), audience: AUDIENCE.into(), algorithm: Algorithm::Es256 };
         let clock = FixedClock::at(NOW);
-        let endpoint =
-            Token::new(settings, registry.clone(), issuer.clone(), bucket.clone(), clock.clone(), SystemEntropy);
+        let policies = Arc::new(Policing::<Cedar, _, _>::new(bucket.clone(), clock.clone()));
+        let endpoint = Token::new(
+            settings,
+            registry.clone(),
+            issuer.clone(),
+            bucket.clone(),
+            policies,
+            clock.clone(),
+            SystemEntropy,
+        );
         let proofs = AtomicUsize::default();
         let world = Self { issuer, backend, page, team, registry, bucket, clock, endpoint, proofs };
         world.client("acme-web", json!({}));

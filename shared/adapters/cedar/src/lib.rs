@@ -1,0 +1,123 @@
+#![doc = include_str!("../README.md")]
+
+mod context;
+mod index;
+mod names;
+
+use cedar_policy::{
+    AuthorizationError, Authorizer, Decision as Effect, Entities, Entity, PolicyId, Request, RestrictedExpression,
+    Schema, ValidationMode, Validator,
+};
+use shared::policy::{Ask, Bundle, Decision, Policies, Policy, Reason, Unfit, Why};
+
+use context::{context, needs_net};
+use index::Index;
+use names::{Names, Parties};
+
+/// One bundle: parsed, validated and indexed.
+pub struct Cedar {
+    schema: Schema,
+    names: Names,
+    authorizer: Authorizer,
+    index: Index,
+    needs_net: bool,
+}
+
+impl Policies for Cedar {
+    fn compile(bundle: &Bundle) -> Result<Self, Unfit> {
+        let (schema, _) =
+            Schema::from_cedarschema_str(&bundle.schema).map_err(|error| Unfit::new(Why::Schema, told(&error)))?;
+        let names = Names::of(&schema).ok_or_else(|| Unfit::new(Why::Schema, "a name is missing in the schema"))?;
+        let mut index = Index::new(names.invoking().cloned());
+        let (validator, mut net) = (Validator::new(schema.clone()), false);
+        let common = bundle.policies.iter().map(|policy| (None, policy));
+        let own = bundle.tenants.iter().flat_map(|(tenant, policies)| policies.iter().map(move |p| (Some(tenant), p)));
+        for (tenant, policy) in common.chain(own) {
+            let name = match tenant {
+                None => policy.id.clone(),
+                Some(tenant) => format!("{tenant}:{}", policy.id),
+            };
+            let parsed = parse(&name, policy, &validator)?;
+            net |= needs_net(&parsed);
+            index
+                .add(tenant.map(String::as_str), parsed)
+                .map_err(|detail| Unfit::new(Why::Invalid, detail).at(&name))?;
+        }
+        Ok(Self { schema, names, authorizer: Authorizer::new(), index, needs_net: net })
+    }
+
+    fn decide(&self, ask: &Ask) -> Decision {
+        if ask.net.is_none() && self.needs_net {
+            return Decision { reason: Reason::NetUnknown, policies: Vec::new() };
+        }
+        self.judge(ask).unwrap_or_else(Decision::error)
+    }
+}
+
+impl Cedar {
+    /// `None` where the question cannot be put: an action, name or value that the schema does not know.
+    fn judge(&self, ask: &Ask) -> Option<Decision> {
+        let parties = self.names.parties(ask)?;
+        let context = context(ask)?;
+        let uids = (parties.principal.clone(), parties.action.clone(), parties.resource.clone());
+        let request = Request::new(uids.0, uids.1, uids.2, context, Some(&self.schema)).ok()?;
+        let entities = self.entities(&parties, ask)?;
+        let (mut permits, mut forbids, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        for set in self.index.candidates(&parties, &ask.principal.tenant) {
+            let response = self.authorizer.is_authorized(&request, set, &entities);
+            // A policy that fails is skipped by the engine; here it denies.
+            errors.extend(response.diagnostics().errors().map(failed));
+            let reasons = response.diagnostics().reason().map(PolicyId::to_string);
+            match response.decision() {
+                Effect::Allow => permits.extend(reasons),
+                Effect::Deny => forbids.extend(reasons),
+            }
+        }
+        let (reason, mut policies) = if !errors.is_empty() {
+            (Reason::PolicyError, errors)
+        } else if !forbids.is_empty() {
+            (Reason::Forbidden, forbids)
+        } else if !permits.is_empty() {
+            (Reason::Permitted, permits)
+        } else {
+            (Reason::NotPermitted, Vec::new())
+        };
+        policies.sort_unstable();
+        policies.dedup();
+        Some(Decision { reason, policies })
+    }
+
+    fn entities(&self, parties: &Parties, ask: &Ask) -> Option<Entities> {
+        let tenant = RestrictedExpression::new_entity_uid(parties.tenant.clone());
+        let groups = parties.groups.iter().chain([&parties.tenant]).cloned().collect();
+        let attributes = [("tenant".to_owned(), tenant)].into_iter().collect();
+        let principal = Entity::new(parties.principal.clone(), attributes, groups).ok()?;
+        let resource = Entity::new(parties.resource.clone(), names::route(ask), Default::default()).ok()?;
+        self.names.entities(&parties.action)?.clone().add_entities([principal, resource], None).ok()
+    }
+}
+
+fn failed(error: &AuthorizationError) -> String {
+    let AuthorizationError::PolicyEvaluationError(error) = error;
+    error.policy_id().to_string()
+}
+
+fn parse(name: &str, policy: &Policy, validator: &Validator) -> Result<cedar_policy::Policy, Unfit> {
+    let parsed = cedar_policy::Policy::parse(Some(PolicyId::new(name)), &policy.text)
+        .map_err(|error| Unfit::new(Why::Syntax, told(&error)).at(name))?;
+    let set = cedar_policy::PolicySet::from_policies([parsed.clone()])
+        .map_err(|error| Unfit::new(Why::Syntax, told(&error)).at(name))?;
+    let result = validator.validate(&set, ValidationMode::Strict);
+    // A warning is a policy that cannot apply, or a name that looks like another: neither is what its author means.
+    let fault = result.validation_errors().map(|error| told(error));
+    let warning = result.validation_warnings().map(|warning| told(warning));
+    match fault.chain(warning).next() {
+        None => Ok(parsed),
+        Some(detail) => Err(Unfit::new(Why::Invalid, detail).at(name)),
+    }
+}
+
+/// An engine's message, made of the bundle alone and bounded.
+fn told(error: &impl std::fmt::Display) -> String {
+    error.to_string().chars().take(500).collect()
+}
