@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use admin::Admin;
+use cedar::Cedar;
 use serde_json::{Value, json};
 use shared::boot::{Handler, Invocation};
 use shared::clock::Timestamp;
 use shared::entropy::SystemEntropy;
+use shared::policy::check;
 use shared::port::{Database, Parameter};
 use testkit::{FixedClock, Registry, TrustBucket};
 
@@ -95,7 +97,8 @@ async fn world() -> Admin<Registry, TrustBucket, FixedClock, SystemEntropy> {
         key(&"c".repeat(43), "published", json!(1)),
     ]);
     registry.call("api.trust_signing", vec![Parameter::Int(NOW.millis()), Parameter::Json(keys)]).await.unwrap();
-    Admin { database: registry, inbox: TrustBucket::default(), clock: FixedClock::at(NOW), entropy: SystemEntropy }
+    let (inbox, clock) = (TrustBucket::default(), FixedClock::at(NOW));
+    Admin { database: registry, inbox, clock, entropy: SystemEntropy, check: check::<Cedar> }
 }
 
 async fn act(admin: &Admin<Registry, TrustBucket, FixedClock, SystemEntropy>, event: Value) -> Value {

@@ -7,6 +7,7 @@
 )]
 
 use authorizer::Authorizer;
+use cedar::Cedar;
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler as _, Invocation};
 use shared::clock::Timestamp;
@@ -20,7 +21,7 @@ const FILE: &str = "/files/0198e1a0-0000-7000-8000-00000000000a";
 struct World {
     issuer: Issuer,
     bucket: TrustBucket,
-    authorizer: Authorizer<TrustBucket, FixedClock>,
+    authorizer: Authorizer<Cedar, TrustBucket, FixedClock>,
 }
 
 impl World {

@@ -7,13 +7,16 @@
 )]
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use cedar::Cedar;
 use serde_json::{Value, json};
 use shared::boot::{Invocation, Routes as _};
 use shared::clock::Timestamp;
 use shared::entropy::SystemEntropy;
 use shared::http::{Request, Response};
 use shared::jwks::Algorithm;
+use shared::policy::Policing;
 use testkit::issuer::{AUDIENCE, ISSUER};
 use testkit::{FixedClock, Issuer, Registry, TrustBucket, attacks};
 use token::{Token, config::Settings};
@@ -38,7 +41,9 @@ impl World {
             "algorithms":["ES256"],"scopes":["files:read"],"dpop":false,"ttl_seconds":300,"enabled":true,"version":1}));
         let settings = Settings { issuer: ISSUER.into(), audience: AUDIENCE.into(), algorithm: Algorithm::Es256 };
         let clock = FixedClock::at(NOW);
-        let endpoint = Token::new(settings, registry.clone(), issuer.clone(), bucket, clock, SystemEntropy);
+        let policies = Arc::new(Policing::<Cedar, _, _>::new(bucket.clone(), clock.clone()));
+        let (reader, signer) = (bucket, issuer.clone());
+        let endpoint = Token::new(settings, registry.clone(), signer, reader, policies, clock, SystemEntropy);
         Self { issuer, client, registry, endpoint }
     }
 

@@ -20,6 +20,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::body::SdkBody;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cedar::Cedar;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use shared::boot::{Invocation, Routes as _};
@@ -30,9 +31,10 @@ use shared::entropy::SystemEntropy;
 use shared::http::{Request, Response};
 use shared::jwks::{Algorithm, KeySet};
 use shared::name::ParameterPath;
+use shared::policy::Policing;
 use shared::port::Signer;
 use shared::trust::Envelope;
-use testkit::issuer::{AUDIENCE, ISSUER, KEY};
+use testkit::issuer::{AUDIENCE, ISSUER, KEY, shipped_policies};
 use testkit::{FixedClock, Issuer, Registry, TrustBucket, VirtualTime};
 use token::{Token, config::Settings};
 
@@ -192,14 +194,18 @@ fn burst<S: Signer>(service: &Behind, key: &str, signer: impl Fn(usize) -> S) ->
         ("trust/keys.json", json!({ "keys": [jwk] })),
         ("trust/revocations.json", json!({})),
         ("trust/signing-state.json", json!({ "keys": [state] })),
+        ("trust/policies.json", shipped_policies()),
     ] {
         bucket.put(name, Envelope { version: at, issued_at: at, not_after: at + 86_400_000, body }.seal());
     }
     let settings = Settings { issuer: ISSUER.into(), audience: AUDIENCE.into(), algorithm: Algorithm::EdDsa };
+    // Reading them is no call of a signer, and a thousand copies of the engine would be all that the test does.
+    let policies = Arc::new(Policing::<Cedar, _, _>::new(bucket.clone(), FixedClock::at(NOW)));
     let environments: Vec<_> = (0..STARTS)
         .map(|number| {
-            let (registry, bucket) = (registry.clone(), bucket.clone());
-            Token::new(settings.clone(), registry, signer(number), bucket, FixedClock::at(NOW), SystemEntropy)
+            let (registry, bucket, policies) = (registry.clone(), bucket.clone(), policies.clone());
+            let clock = FixedClock::at(NOW);
+            Token::new(settings.clone(), registry, signer(number), bucket, policies, clock, SystemEntropy)
         })
         .collect();
     let calls = |service: &Behind| {
