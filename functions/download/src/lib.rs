@@ -154,8 +154,10 @@ struct File {
     id: FileId,
     name: FileName,
     content_type: ContentType,
-    size: i64,
-    sha256: Sha256Digest,
+    /// Declared, or found once there is an object.
+    size: Option<i64>,
+    /// The same, as S3 writes it.
+    sha256: Option<String>,
     status: FileStatus,
     version: Option<VersionId>,
     scanned: bool,
@@ -174,8 +176,9 @@ impl File {
         struct Row {
             name: String,
             content_type: String,
-            size: i64,
-            sha256: String,
+            size: Option<i64>,
+            sha256: Option<String>,
+            actual_sha256: Option<String>,
             status: String,
             version_id: Option<String>,
             verdict: Option<String>,
@@ -186,12 +189,13 @@ impl File {
             Answer::Found(row) => row,
         };
         let internal = |_| Code::Internal;
+        let declared = row.sha256.as_deref().map(Sha256Digest::from_hex).transpose().map_err(internal)?;
         Ok(Some(File {
             id,
             name: FileName::clean(&row.name),
             content_type: ContentType::parse(&row.content_type).map_err(internal)?,
             size: row.size,
-            sha256: Sha256Digest::from_hex(&row.sha256).map_err(internal)?,
+            sha256: declared.map(|digest| digest.to_string()).or(row.actual_sha256),
             status: FileStatus::parse(&row.status).map_err(internal)?,
             version: row.version_id.as_deref().map(VersionId::parse).transpose().map_err(internal)?,
             scanned: row.verdict.as_deref() == Some("NO_THREATS_FOUND"),
@@ -205,7 +209,7 @@ impl File {
             "name": self.name.as_str(),
             "content_type": self.content_type.declared(),
             "size": self.size,
-            "sha256": self.sha256.to_string(),
+            "sha256": self.sha256,
             "status": self.status.as_str(),
             "created_at": self.created_ms.div_euclid(1000),
         })

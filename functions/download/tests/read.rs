@@ -57,7 +57,14 @@ fn world(scan: Scan) -> World {
 }
 
 fn created(version: &str, finding: &str, scan_off: bool) -> Fact {
-    Fact::Created { version: version.to_owned(), etag: "e".to_owned(), finding: finding.to_owned(), scan_off }
+    Fact::Created {
+        version: version.to_owned(),
+        etag: "e".to_owned(),
+        size: 11,
+        sha256: None,
+        finding: finding.to_owned(),
+        scan_off,
+    }
 }
 
 fn verdict(value: &str) -> Fact {

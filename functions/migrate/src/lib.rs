@@ -40,6 +40,7 @@ migrations! {
     "0007_file_lifecycle",
     "0008_signing_keys",
     "0009_proofs",
+    "0014_file_modes",
 }
 
 /// A migration as the database remembers it.

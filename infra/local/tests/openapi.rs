@@ -22,6 +22,8 @@ const ROUTES: &[(&str, &str, &str, &[&str])] = &[
     ("post", "/fields/index", "data-key-encrypt", &["fields:index"]),
     ("post", "/fields/inspect", "data-key-encrypt", &["fields:inspect"]),
     ("post", "/files", "upload", &["files:write"]),
+    ("post", "/files/{id}/complete", "upload", &["files:write"]),
+    ("post", "/files/{id}/parts", "upload", &["files:write"]),
     ("post", "/files/{id}/url", "upload", &["files:write"]),
     ("post", "/oauth2/introspect", "token", &["open"]),
     ("post", "/oauth2/revoke", "token", &["open"]),

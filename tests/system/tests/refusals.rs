@@ -74,7 +74,7 @@ const CLIENT: [&str; 8] = [
 ];
 
 /// Ways that the document cannot tell of.
-const OWN: [(&str, &[&str]); 10] = [
+const OWN: [(&str, &[&str]); 12] = [
     (
         "POST /files",
         &[
@@ -83,11 +83,15 @@ const OWN: [(&str, &[&str]); 10] = [
             "a file over the limit",
             "a digest of 31 bytes",
             "another mode",
+            "a form over the limit",
+            "a form with a digest",
             "an idempotency key for two bodies",
             "two idempotency keys",
         ],
     ),
     ("POST /files/{id}/url", &["a file that is there", "a deleted file"]),
+    ("POST /files/{id}/parts", &["a file of another mode", "a part of another size", "a part twice", "501 parts"]),
+    ("POST /files/{id}/complete", &["a file of another mode", "parts that are not there"]),
     ("GET /files/{id}/content", &["a file that is not there", "a deleted file"]),
     ("POST /fields/encrypt", &["a column without a scope", "1,001 items", "no items", "a plaintext over 64 KiB"]),
     (
@@ -289,6 +293,8 @@ struct World {
     files_only: String,
     revoked: String,
     pending: String,
+    large: String,
+    whole: String,
     clean: String,
     deleted: String,
     doomed: String,
@@ -301,6 +307,31 @@ struct World {
 fn new_file() -> Value {
     let digest = STANDARD.encode(sha256(CONTENT));
     json!({"name": "a.txt", "content_type": "text/plain", "size": CONTENT.len(), "sha256": digest, "mode": "put"})
+}
+
+fn part() -> Value {
+    json!({"part": 1, "size": CONTENT.len(), "sha256": STANDARD.encode(sha256(CONTENT))})
+}
+
+/// A file of one part, which is there or is not.
+async fn in_parts(running: &Running, token: &str, sent: bool) -> String {
+    let body = json!({"name": "a.txt", "content_type": "text/plain", "size": CONTENT.len(), "mode": "multipart"});
+    let plan = running.api.call("POST", "/files", Some(token), Some(&body)).await.unwrap().json();
+    let id = plan["id"].as_str().unwrap().to_owned();
+    if sent {
+        let body = json!({"parts": [part()]});
+        let signed = running.api.call("POST", &format!("/files/{id}/parts"), Some(token), Some(&body)).await.unwrap();
+        let one = &signed.json()["parts"][0];
+        let digest = one["headers"]["x-amz-checksum-sha256"].as_str().unwrap();
+        let headers = [("x-amz-checksum-sha256", digest)];
+        let put = running.api.send("PUT", one["url"].as_str().unwrap(), &headers, CONTENT.into()).await.unwrap();
+        assert_eq!(put.status, 200, "{}", put.outcome());
+    }
+    id
+}
+
+fn form(max_size: u64) -> Value {
+    json!({"name": "a.txt", "content_type": "text/plain", "max_size": max_size, "mode": "post"})
 }
 
 fn field(name: &str, value: &str) -> Value {
@@ -336,6 +367,7 @@ impl World {
             headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
         let put = running.api.send("PUT", upload["url"].as_str().unwrap(), &headers, CONTENT.into()).await.unwrap();
         assert_eq!(put.status, 200);
+        let (large, whole) = (in_parts(&running, &token, false).await, in_parts(&running, &token, true).await);
         running.api.call("DELETE", &format!("/files/{deleted}"), Some(&token), None).await.unwrap();
         let moved = format!("UPDATE public.files SET subject = 'acme-other' WHERE id = '{of_colleague}'");
         running.owner().await.batch_execute(&moved).await.unwrap();
@@ -367,6 +399,8 @@ impl World {
             files_only,
             revoked,
             pending,
+            large,
+            whole,
             clean,
             deleted,
             doomed,
@@ -389,12 +423,15 @@ impl World {
         }
         let id = match route.name.as_str() {
             "POST /files/{id}/url" => &self.pending,
+            "POST /files/{id}/parts" => &self.large,
+            "POST /files/{id}/complete" => &self.whole,
             "DELETE /files/{id}" => &self.doomed,
             _ => &self.clean,
         };
         call.path = call.path.replace("{id}", id);
         call.body = match route.name.as_str() {
             "POST /files" => new_file().to_string().into(),
+            "POST /files/{id}/parts" => json!({"parts": [part()]}).to_string().into(),
             "POST /fields/encrypt" => field("plaintext", &URL_SAFE_NO_PAD.encode("ada@example.com")).to_string().into(),
             "POST /fields/decrypt" => field("record", &self.record).to_string().into(),
             "POST /fields/inspect" => field("record", &self.record).to_string().into(),
@@ -539,6 +576,11 @@ impl World {
             "a file over the limit" => call.member("size", json!(shared::object::MAX_PUT + 1)),
             "a digest of 31 bytes" => call.member("sha256", json!(STANDARD.encode([0; 31]))),
             "another mode" => call.member("mode", json!(CANARY)),
+            "a form over the limit" => call.body = form(shared::object::MAX_PUT + 1).to_string().into(),
+            "a form with a digest" => {
+                call.body = form(5).to_string().into();
+                call.member("sha256", json!(STANDARD.encode([0; 32])));
+            }
             // `World::before` made a file with this key.
             "an idempotency key for two bodies" => {
                 call.set("idempotency-key", "refusals");
@@ -548,6 +590,15 @@ impl World {
                 call.set("idempotency-key", "a");
                 call.headers.push(("idempotency-key", "b".to_owned()));
             }
+            "a file of another mode" => self.instead(call, route, &self.pending),
+            "parts that are not there" => self.instead(call, route, &self.large),
+            "a part of another size" => {
+                let mut other = part();
+                other["size"] = json!(CONTENT.len() + 1);
+                call.member("parts", json!([other]));
+            }
+            "a part twice" => call.member("parts", json!([part(), part()])),
+            "501 parts" => call.member("parts", json!(vec![part(); 501])),
             "a file that is there" => self.instead(call, route, &self.clean),
             "a file that is not there" => self.instead(call, route, &self.pending),
             "a deleted file" => self.instead(call, route, &self.deleted),
