@@ -1,8 +1,9 @@
-//! Serves file metadata and one-object URLs, by id only, to those who may read the file.
+//! Serves file metadata and one-object URLs, by id only, to those who may read the file, and tickets that open one once.
 //!
 //! Somebody else's file and a file that never was get the same answer. A URL is signed for the one version that was checked.
 
 mod config;
+mod tickets;
 
 pub use config::{Config, Scan};
 
@@ -10,12 +11,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::audit::Line;
 use shared::boot::{Invocation, Routes};
-use shared::clock::Clock;
+use shared::clock::{Clock, Timestamp};
+use shared::entropy::Entropy;
 use shared::gate::{Caller, Gate};
 use shared::http::{Headers, Request, Response};
+use shared::name::Tenant;
 use shared::object::{
-    ContentType, FileId, FileName, FileStatus, ObjectKey, Presign, ReadTerms, Sha256Digest, SignerSessions, UrlLife,
-    VersionId,
+    ContentType, FileId, FileName, FileStatus, ObjectKey, Presign, ReadTerms, Sha256Digest, SignedRequest,
+    SignerSessions, UrlLife, VersionId,
 };
 use shared::port::{Database, Fault, ObjectReader, Parameter};
 use shared::problem::{Code, Problem};
@@ -24,7 +27,9 @@ use shared::problem::{Code, Problem};
 const OF_TENANT: &str = "files:read:tenant";
 
 /// The function over its ports.
-pub struct Download<R, D, S, P, C> {
+pub struct Download<R, D, S, P, C, E> {
+    /// The external base URL, for what is told to callers.
+    pub base: String,
     /// Who may come in.
     pub gate: Gate<R, C>,
     /// Files.
@@ -35,28 +40,40 @@ pub struct Download<R, D, S, P, C> {
     pub presign: P,
     /// The time.
     pub clock: C,
+    /// Fresh tickets.
+    pub entropy: E,
     /// Whether files must have been scanned.
     pub scan: Scan,
 }
 
-impl<R, D, S, P, C> Routes for Download<R, D, S, P, C>
+impl<R, D, S, P, C, E> Routes for Download<R, D, S, P, C, E>
 where
     R: ObjectReader,
     D: Database,
     S: SignerSessions,
     P: Presign,
     C: Clock,
+    E: Entropy,
 {
     const FUNCTION: &'static str = "download";
 
     async fn answer(&self, request: &Request, _: &Invocation) -> Result<Response, Problem> {
-        let route = match (request.method.as_str(), request.resource.as_str()) {
-            ("GET", "/files/{id}") => Route::Metadata,
-            ("GET", "/files/{id}/content") => Route::Content,
-            _ => return Err(Code::NotFound.into()),
-        };
-        let caller = self.gate.admit(request, &["files:read", OF_TENANT]).await?;
-        self.read(&caller, request, route).await
+        match (request.method.as_str(), request.resource.as_str()) {
+            ("GET", "/tickets/{ticket}") => self.open_ticket(request).await,
+            ("POST", "/files/{id}/tickets") => {
+                let caller = self.gate.admit(request, &["files:read", OF_TENANT]).await?;
+                self.make_ticket(&caller, request).await
+            }
+            ("GET", "/files/{id}") => {
+                let caller = self.gate.admit(request, &["files:read", OF_TENANT]).await?;
+                self.read(&caller, request, Route::Metadata).await
+            }
+            ("GET", "/files/{id}/content") => {
+                let caller = self.gate.admit(request, &["files:read", OF_TENANT]).await?;
+                self.read(&caller, request, Route::Content).await
+            }
+            _ => Err(Code::NotFound.into()),
+        }
     }
 }
 
@@ -69,13 +86,14 @@ pub enum Route {
     Content,
 }
 
-impl<R, D, S, P, C> Download<R, D, S, P, C>
+impl<R, D, S, P, C, E> Download<R, D, S, P, C, E>
 where
     R: ObjectReader,
     D: Database,
     S: SignerSessions,
     P: Presign,
     C: Clock,
+    E: Entropy,
 {
     /// Answers a caller who was admitted.
     pub async fn read(&self, caller: &Caller, request: &Request, route: Route) -> Result<Response, Problem> {
@@ -90,14 +108,7 @@ where
                 line.decision("allow", "ok").emit();
                 Ok(response)
             }
-            Err(Refusal { code, fault: None }) => {
-                line.decision("deny", code.as_str()).emit();
-                Err(code.into())
-            }
-            Err(Refusal { code, fault: Some(fault) }) => {
-                line.decision("fault", code.as_str()).fault(&fault).emit();
-                Err(code.into())
-            }
+            Err(refusal) => Err(refusal.told(line)),
         }
     }
 
@@ -128,24 +139,36 @@ where
     }
 
     async fn content(&self, caller: &Caller, request: &Request, id: FileId, file: &File) -> Result<Response, Refusal> {
+        let (signed, expires_at) = self.signed(&caller.tenant, id, file, UrlLife::LONGEST).await?;
+        let url = signed.url.expose();
+        Ok(if wants_json(&request.headers) {
+            Response::json(200, &json!({ "url": url, "expires_at": expires_at.seconds() }))
+                .header("referrer-policy", "no-referrer")
+        } else {
+            Response::redirect(url.to_owned())
+        })
+    }
+
+    /// A URL for the one version that may be served, and when it dies.
+    async fn signed(
+        &self,
+        tenant: &Tenant,
+        id: FileId,
+        file: &File,
+        asked: u32,
+    ) -> Result<(SignedRequest, Timestamp), Refusal> {
         let version = file.servable(self.scan)?;
-        let session = self.sessions.session(&caller.tenant).await.map_err(Refusal::signer)?;
+        let session = self.sessions.session(tenant).await.map_err(Refusal::signer)?;
         let now = self.clock.now();
-        let life = UrlLife::within(UrlLife::LONGEST, session.expires_at, now).map_err(|_| Code::SignerUnavailable)?;
+        let life = UrlLife::within(asked, session.expires_at, now).map_err(|_| Code::SignerUnavailable)?;
         let terms = ReadTerms {
-            key: ObjectKey::new(caller.tenant.clone(), id),
+            key: ObjectKey::new(tenant.clone(), id),
             version: version.clone(),
             content_type: file.content_type.served(),
             disposition: file.name.disposition(),
         };
         let signed = self.presign.get(&session, &terms, now, life).await.map_err(Refusal::fault)?;
-        let url = signed.url.expose();
-        Ok(if wants_json(&request.headers) {
-            Response::json(200, &json!({ "url": url, "expires_at": life.ends(now).seconds() }))
-                .header("referrer-policy", "no-referrer")
-        } else {
-            Response::redirect(url.to_owned())
-        })
+        Ok((signed, life.ends(now)))
     }
 }
 
@@ -253,6 +276,21 @@ impl Refusal {
 
     fn fault(fault: Fault) -> Refusal {
         Refusal { code: Problem::from(&fault).code, fault: Some(fault) }
+    }
+
+    /// Ends the line of the decision, and says to the caller what he may know of it.
+    fn told(self, line: Line) -> Problem {
+        match self.fault {
+            None => line.decision("deny", self.code.as_str()).emit(),
+            Some(fault) => line.decision("fault", self.code.as_str()).fault(&fault).emit(),
+        }
+        self.code.into()
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Refusal {
+        problem.code.into()
     }
 }
 

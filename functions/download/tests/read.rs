@@ -6,6 +6,7 @@ use download::{Download, Route, Scan};
 use serde_json::{Value, json};
 use shared::boot::{Invocation, Routes};
 use shared::clock::Timestamp;
+use shared::entropy::SystemEntropy;
 use shared::gate::{Caller, Gate};
 use shared::http::{Headers, Request, Response};
 use shared::jwt::Kind;
@@ -30,7 +31,7 @@ impl ObjectReader for NoTrust {
 }
 
 struct World {
-    download: Download<NoTrust, Files, Signing, Signing, FixedClock>,
+    download: Download<NoTrust, Files, Signing, Signing, FixedClock, SystemEntropy>,
     files: Files,
     signing: Signing,
 }
@@ -46,11 +47,13 @@ fn world(scan: Scan) -> World {
     files.seed(ID, "acme", "alice");
     let accepts = Accepts { issuer: "https://gate.test".to_owned(), audience: "api".to_owned() };
     let download = Download {
+        base: "https://gate.test".to_owned(),
         gate: Gate::new("download", accepts, NoTrust, clock.clone()),
         database: files.clone(),
         sessions: signing.clone(),
         presign: signing.clone(),
         clock,
+        entropy: SystemEntropy,
         scan,
     };
     World { download, files, signing }
@@ -270,7 +273,8 @@ async fn no_refusal_repeats_a_secret() {
 async fn a_route_that_is_not_built_is_not_found() {
     let invocation =
         Invocation { request_id: "i".to_owned(), deadline: start().plus_seconds(10), function_arn: "arn".to_owned() };
-    for (method, resource) in [("POST", "/files/{id}/tickets"), ("GET", "/tickets/{ticket}"), ("DELETE", "/files/{id}")]
+    for (method, resource) in
+        [("GET", "/files/{id}/tickets"), ("GET", "/files/{id}/receipt"), ("DELETE", "/files/{id}")]
     {
         let mut asked = request(&ID.to_string(), &[]);
         (asked.method, asked.resource) = (method.to_owned(), resource.to_owned());

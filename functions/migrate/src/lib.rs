@@ -41,6 +41,7 @@ migrations! {
     "0008_signing_keys",
     "0009_proofs",
     "0014_file_modes",
+    "0015_tickets",
 }
 
 /// A migration as the database remembers it.

@@ -74,7 +74,7 @@ const CLIENT: [&str; 8] = [
 ];
 
 /// Ways that the document cannot tell of.
-const OWN: [(&str, &[&str]); 12] = [
+const OWN: [(&str, &[&str]); 14] = [
     (
         "POST /files",
         &[
@@ -92,6 +92,8 @@ const OWN: [(&str, &[&str]); 12] = [
     ("POST /files/{id}/url", &["a file that is there", "a deleted file"]),
     ("POST /files/{id}/parts", &["a file of another mode", "a part of another size", "a part twice", "501 parts"]),
     ("POST /files/{id}/complete", &["a file of another mode", "parts that are not there"]),
+    ("POST /files/{id}/tickets", &["a life of no seconds", "a file that is not there", "a deleted file"]),
+    ("GET /tickets/{ticket}", &["a used ticket", "an unknown ticket", "no ticket", "a second credential"]),
     ("GET /files/{id}/content", &["a file that is not there", "a deleted file"]),
     ("POST /fields/encrypt", &["a column without a scope", "1,001 items", "no items", "a plaintext over 64 KiB"]),
     (
@@ -295,6 +297,8 @@ struct World {
     pending: String,
     large: String,
     whole: String,
+    ticket: String,
+    used_ticket: String,
     clean: String,
     deleted: String,
     doomed: String,
@@ -392,6 +396,14 @@ impl World {
         running.stack.events.idle().await;
         let ready = running.api.call("GET", &format!("/files/{clean}"), Some(&token), None).await.unwrap().json();
         assert_eq!(ready["status"], "clean");
+        let tickets = format!("/files/{clean}/tickets");
+        let ticket = async || {
+            let made = running.api.call("POST", &tickets, Some(&token), None).await.unwrap().json();
+            made["ticket"].as_str().unwrap().to_owned()
+        };
+        let (ticket, used_ticket) = (ticket().await, ticket().await);
+        let used = running.api.call("GET", &format!("/tickets/{used_ticket}"), None, None).await.unwrap();
+        assert_eq!(used.status, 302);
         World {
             running,
             token,
@@ -401,6 +413,8 @@ impl World {
             pending,
             large,
             whole,
+            ticket,
+            used_ticket,
             clean,
             deleted,
             doomed,
@@ -428,9 +442,10 @@ impl World {
             "DELETE /files/{id}" => &self.doomed,
             _ => &self.clean,
         };
-        call.path = call.path.replace("{id}", id);
+        call.path = call.path.replace("{id}", id).replace("{ticket}", &self.ticket);
         call.body = match route.name.as_str() {
             "POST /files" => new_file().to_string().into(),
+            "POST /files/{id}/tickets" => json!({"expires_in": 60}).to_string().into(),
             "POST /files/{id}/parts" => json!({"parts": [part()]}).to_string().into(),
             "POST /fields/encrypt" => field("plaintext", &URL_SAFE_NO_PAD.encode("ada@example.com")).to_string().into(),
             "POST /fields/decrypt" => field("record", &self.record).to_string().into(),
@@ -529,7 +544,7 @@ impl World {
             }
             "another issuer" => call.bear(&forged(json!({}), json!({"iss": "https://other.example"})).await),
             "revoked token" => call.bear(&self.revoked),
-            "missing scope" if route.name.contains("/files") && route.method == "GET" => call.bear(&self.narrow),
+            "missing scope" if route.function.as_deref() == Some("download") => call.bear(&self.narrow),
             "missing scope" => call.bear(&self.files_only),
             "another tenant's" if route.has_id => self.instead(&mut call, route, &self.of_globex),
             "another subject's" => self.instead(&mut call, route, &self.of_colleague),
@@ -597,6 +612,11 @@ impl World {
                 other["size"] = json!(CONTENT.len() + 1);
                 call.member("parts", json!([other]));
             }
+            "a life of no seconds" => call.member("expires_in", json!(0)),
+            "a used ticket" => call.path = format!("/tickets/{}", self.used_ticket),
+            "an unknown ticket" => call.path = format!("/tickets/{}", URL_SAFE_NO_PAD.encode([7; 32])),
+            "no ticket" => call.path = format!("/tickets/{CANARY}"),
+            "a second credential" => call.bear(&self.token),
             "a part twice" => call.member("parts", json!([part(), part()])),
             "501 parts" => call.member("parts", json!(vec![part(); 501])),
             "a file that is there" => self.instead(call, route, &self.clean),

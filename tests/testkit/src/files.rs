@@ -20,8 +20,22 @@ pub struct Files(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     rows: BTreeMap<Uuid, Row>,
+    tickets: BTreeMap<Vec<u8>, Ticket>,
+    revoked: BTreeSet<(String, String)>,
     calls: Vec<&'static str>,
     down: bool,
+}
+
+/// A ticket as it is held.
+#[derive(Clone, Debug)]
+struct Ticket {
+    tenant: String,
+    file: Uuid,
+    subject: String,
+    client_id: String,
+    jti: String,
+    expires_ms: i64,
+    used: bool,
 }
 
 /// A file as it is held.
@@ -305,6 +319,11 @@ impl Files {
         });
     }
 
+    /// Shuts out a `sub`, `client_id`, `tenant` or `jti`, as an operator would, now.
+    pub fn revoke(&self, kind: &str, value: &str) {
+        self.state().revoked.insert((kind.to_owned(), value.to_owned()));
+    }
+
     /// The functions called so far.
     pub fn calls(&self) -> Vec<&'static str> {
         self.state().calls.clone()
@@ -332,6 +351,9 @@ impl Database for Files {
             "api.file_for_download" => state.for_download(parameters),
             "api.file_for_event" => state.for_event(parameters),
             "api.record_created" => state.record_created(parameters),
+            "api.ticket_put" => state.ticket_put(parameters),
+            "api.ticket_find" => state.ticket_find(parameters),
+            "api.ticket_use" => state.ticket_use(parameters),
             "api.record_verdict" => state.record_verdict(parameters),
             "api.sign_parts" => state.sign_parts(parameters),
             "api.begin_parts" => state.begin_parts(parameters),
@@ -484,6 +506,79 @@ impl State {
         };
         let new = row.learn(Fact::Created { version, etag, size, sha256, finding, scan_off });
         Some(json!({ "outcome": if new { "recorded" } else { "known" }, "status": row.status() }))
+    }
+
+    fn ticket_put(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Bool, Bytes, Int, Text, Uuid};
+        let [
+            Text(tenant),
+            Text(subject),
+            Uuid(id),
+            Bool(of_tenant),
+            Bytes(hash),
+            Text(client_id),
+            Text(jti),
+            Int(expires_ms),
+            Int(now),
+        ]: [Parameter; 9] = parameters.try_into().ok()?
+        else {
+            return None;
+        };
+        let row = self.rows.get(&id).filter(|row| row.tenant == tenant && (of_tenant || row.subject == subject));
+        let Some(row) = row else { return Some(json!({ "outcome": "unknown" })) };
+        if row.status() != "clean" {
+            return Some(json!({ "outcome": "closed", "status": row.status() }));
+        }
+        if hash.len() != 32 || expires_ms <= now || expires_ms > now + 300_000 || self.tickets.contains_key(&hash) {
+            return None;
+        }
+        let open =
+            self.tickets.values().filter(|ticket| ticket.file == id && !ticket.used && ticket.expires_ms > now).count();
+        if open >= 100 {
+            return Some(json!({ "outcome": "many" }));
+        }
+        self.tickets.insert(hash, Ticket { tenant, file: id, subject, client_id, jti, expires_ms, used: false });
+        Some(json!({ "outcome": "made" }))
+    }
+
+    fn ticket_find(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Bool, Bytes, Int, Text};
+        let [Bytes(hash), Int(now)]: [Parameter; 2] = parameters.try_into().ok()? else {
+            return None;
+        };
+        let found = self.tickets.get(&hash).filter(|ticket| !ticket.used && ticket.expires_ms > now).cloned();
+        let found = found.filter(|ticket| {
+            let whose = [
+                ("sub", &ticket.subject),
+                ("client_id", &ticket.client_id),
+                ("tenant", &ticket.tenant),
+                ("jti", &ticket.jti),
+            ];
+            !whose.iter().any(|(kind, value)| self.revoked.contains(&((*kind).to_owned(), (*value).clone())))
+        });
+        let Some(ticket) = found else { return Some(json!({ "outcome": "unknown" })) };
+        let parameters =
+            vec![Text(ticket.tenant.clone()), Text(ticket.subject.clone()), Parameter::Uuid(ticket.file), Bool(true)];
+        let mut answer = self.for_download(parameters)?;
+        answer["tenant"] = json!(ticket.tenant);
+        answer["subject"] = json!(ticket.subject);
+        answer["id"] = json!(ticket.file);
+        Some(answer)
+    }
+
+    fn ticket_use(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Bytes, Int, Text};
+        let [Text(tenant), Bytes(hash), Text(version), Int(now)]: [Parameter; 4] = parameters.try_into().ok()? else {
+            return None;
+        };
+        let rows = &self.rows;
+        let ticket = self.tickets.get_mut(&hash).filter(|ticket| {
+            let file = rows.get(&ticket.file).filter(|row| row.status() == "clean");
+            let same = file.and_then(Row::version) == Some(version.as_str());
+            ticket.tenant == tenant && !ticket.used && ticket.expires_ms > now && same
+        });
+        let used = ticket.map(|ticket| ticket.used = true).is_some();
+        Some(json!({ "outcome": if used { "used" } else { "unknown" } }))
     }
 
     fn record_verdict(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
