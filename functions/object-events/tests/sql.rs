@@ -20,11 +20,12 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../migrate/sql/0001_foundation.sql"),
     include_str!("../../migrate/sql/0002_files.sql"),
     include_str!("../../migrate/sql/0007_file_lifecycle.sql"),
     include_str!("../../migrate/sql/0014_file_modes.sql"),
+    include_str!("../../migrate/sql/0015_tickets.sql"),
 ];
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -650,6 +651,106 @@ async fn parts_live_in_sql_as_in_the_model() {
     assert_eq!(both(&events, "api.file_purged", purged(2, Some("other"))).await["outcome"], "kept");
     assert_eq!(both(&events, "api.file_purged", purged(2, Some("u6"))).await["outcome"], "purged");
     both(&events, "api.file_purged", purged(1, None)).await;
+}
+
+#[tokio::test]
+async fn a_ticket_is_used_once_and_dies_with_whoever_made_it() {
+    let server = Server::start().await;
+    let (upload, events) = (server.login("upload").await, server.login("object_events").await);
+    let (download, admin) = (server.login("download").await, server.login("admin").await);
+    let model = Files::default();
+    let both = async |login: &Login, function: &'static str, parameters: Vec<Parameter>| {
+        let real = login.ask(function, parameters.clone()).await;
+        assert_eq!(real, model.call(function, parameters.clone()).await.unwrap(), "{function} {parameters:?}");
+        real
+    };
+    let text = |value: &str| Parameter::Text(value.to_owned());
+    for number in 1..=2 {
+        both(&upload, "api.create_file", create("acme", "alice", id(number), None, "", 1000)).await;
+    }
+    let created = vec![
+        text("acme"),
+        Parameter::Uuid(id(1)),
+        text("objects"),
+        text("v1"),
+        text("e"),
+        Parameter::Int(11),
+        Parameter::OptionalText(None),
+        text("ok"),
+        Parameter::Bool(true),
+        Parameter::Int(2000),
+    ];
+    both(&events, "api.record_created", created).await;
+    let hash = |letter: u8| Parameter::Bytes(vec![letter; 32]);
+    let put = |subject: &str, number: u64, letter: u8, now: i64| {
+        with(
+            find("acme", subject, id(number), false),
+            [
+                hash(letter),
+                text(subject),
+                text(&format!("jti-{letter}")),
+                Parameter::Int(now + 60_000),
+                Parameter::Int(now),
+            ],
+        )
+    };
+    let look = |letter: u8, now: i64| vec![hash(letter), Parameter::Int(now)];
+    let used = |tenant: &str, letter: u8, version: &str, now: i64| {
+        vec![text(tenant), hash(letter), text(version), Parameter::Int(now)]
+    };
+    for parameters in
+        [put("alice", 1, 1, 3000), put("bob", 1, 2, 3000), put("alice", 2, 3, 3000), put("alice", 9, 4, 3000)]
+    {
+        both(&download, "api.ticket_put", parameters).await;
+    }
+    let broken = with(
+        find("acme", "alice", id(1), false),
+        [hash(9), text("alice"), text("j"), Parameter::Int(3000 + 300_001), Parameter::Int(3000)],
+    );
+    assert!(download.call("api.ticket_put", broken).await.is_err(), "no ticket lives longer than five minutes");
+    for (letter, now) in [(1, 3000), (1, 62_999), (1, 63_000), (2, 3000)] {
+        both(&download, "api.ticket_find", look(letter, now)).await;
+    }
+    for parameters in [
+        used("globex", 1, "v1", 3000),
+        used("acme", 1, "v2", 3000),
+        used("acme", 1, "v1", 63_000),
+        used("acme", 2, "v1", 3000),
+        used("acme", 1, "v1", 3000),
+        used("acme", 1, "v1", 3000),
+    ] {
+        both(&download, "api.ticket_use", parameters).await;
+    }
+    both(&download, "api.ticket_find", look(1, 3000)).await;
+
+    // Of many uses at once one wins.
+    both(&download, "api.ticket_put", put("alice", 1, 5, 3000)).await;
+    let logins = join_all((0..8).map(|_| server.login("download"))).await;
+    let uses = join_all(logins.iter().map(|login| login.ask("api.ticket_use", used("acme", 5, "v1", 3000)))).await;
+    assert_eq!(uses.iter().filter(|answer| answer["outcome"] == "used").count(), 1);
+
+    // Whoever is revoked after he made it, by any of his names, and no other.
+    for (letter, kind, value) in [(6, "jti", "jti-6"), (7, "client_id", "alice"), (8, "tenant", "acme")] {
+        let now = 10_000 * i64::from(letter);
+        download.ask("api.ticket_put", put("alice", 1, letter, now)).await;
+        assert_eq!(download.ask("api.ticket_find", look(letter, now)).await["outcome"], "found");
+        let revoked =
+            vec![text("op"), text("r"), Parameter::Int(now), text(kind), text(value), Parameter::Int(now / 1000)];
+        admin.ask("api.revoke", revoked).await;
+        assert_eq!(download.ask("api.ticket_find", look(letter, now)).await["outcome"], "unknown", "{kind}");
+        if kind != "jti" {
+            download.ask("api.ticket_put", put("alice", 1, letter + 10, now + 1000)).await;
+            let after = download.ask("api.ticket_find", look(letter + 10, now + 1000)).await;
+            assert_eq!(after["outcome"], "found", "{kind}: what was made after it lives");
+        }
+    }
+    let shut = vec![text("op"), text("r"), Parameter::Int(1), text("acme"), text("acme"), Parameter::Bool(false)];
+    admin.ask("api.tenant_put", shut).await;
+    assert_eq!(download.ask("api.ticket_find", look(18, 81_000)).await["outcome"], "unknown", "its tenant is disabled");
+    for user in ["upload", "object_events", "token"] {
+        let login = server.login(user).await;
+        assert!(login.call("api.ticket_find", look(1, 1)).await.is_err(), "{user}");
+    }
 }
 
 #[tokio::test]

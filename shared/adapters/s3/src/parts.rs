@@ -98,7 +98,7 @@ impl PartStore for Parts {
             .checksum_type(ChecksumType::Composite);
         let begun = request.customize().interceptor(InTheQuery).config_override(signed_by(session)).send().await;
         let begun = begun.map_err(|failure| fault("CreateMultipartUpload", &failure))?;
-        UploadId::parse(begun.upload_id().unwrap_or_default())
+        UploadId::parse(begun.upload_id.as_deref().unwrap_or_default())
             .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "CreateMultipartUpload").caused_by(malformed))
     }
 
