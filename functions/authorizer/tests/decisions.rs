@@ -10,7 +10,7 @@ use authorizer::Authorizer;
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler as _, Invocation};
 use shared::clock::Timestamp;
-use shared::trust::Accepts;
+use shared::trust::{Accepts, Revocations, Revoked};
 use testkit::issuer::{AUDIENCE, ISSUER};
 use testkit::{FixedClock, Issuer, TrustBucket};
 
@@ -185,7 +185,7 @@ async fn a_revocation_is_seen_five_seconds_later() {
     let world = World::new();
     let event = get_file(&world.token(json!({})));
     assert_eq!(world.effect(event.clone()).await.as_deref(), Ok("Allow"));
-    let body = json!({"epochs":{"client_id":{"acme-backend":NOW.seconds()}}});
+    let body = Revocations::body([(Revoked::Client, "acme-backend", NOW.seconds())], &[]);
     world.issuer.put(&world.bucket, "trust/revocations.json", NOW.plus_seconds(1), body);
     world.clock.advance(5);
     assert_eq!(world.ask(event).await, Err(Failure::UNAUTHORIZED));

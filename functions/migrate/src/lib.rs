@@ -42,6 +42,7 @@ migrations! {
     "0009_proofs",
     "0014_file_modes",
     "0015_tickets",
+    "0017_compact_revocations",
 }
 
 /// A migration as the database remembers it.

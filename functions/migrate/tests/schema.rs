@@ -8,7 +8,12 @@ use std::path::Path;
 use local::postgres::{DATABASE, OWNER, Postgres};
 use migrate::{Applied, MIGRATIONS, Migration, Refusal, Report, Schema, run, statements};
 use serde_json::{Value, json};
+use shared::clock::Timestamp;
+use shared::jwt::{AccessToken, Kind};
+use shared::name::Tenant;
 use shared::port::{Database, Fault, FaultKind, Parameter};
+use shared::scope::Scopes;
+use shared::trust::{Revocations, Revoked, TrustObject as _};
 use tempfile::TempDir;
 use testkit::Registry;
 use tokio_postgres::{Client, Config, NoTls};
@@ -462,11 +467,55 @@ async fn what_was_signed_while_its_client_was_being_disabled_dies_with_it() {
         admin.call(function, parameters).await.unwrap();
     }
     let snapshot = trust.call("api.trust_snapshot", vec![Parameter::Int(NOW)]).await.unwrap();
-    let epochs = &snapshot["revocations"]["epochs"];
-    for epoch in [&epochs["client_id"]["acme-one"], &epochs["tenant"]["acme"]] {
-        let reach = epoch.as_i64().unwrap() - NOW / 1000;
-        assert!(reach >= 16, "connect 2 s, statement 4 s, skew 10 s; here {reach}");
+    let published = Revocations::parse(&snapshot["revocations"]).unwrap();
+    assert_eq!(published.len(), 2);
+    let issued = |after: i64, client: &str, tenant: &str| AccessToken {
+        kid: "k".into(),
+        subject: "s".into(),
+        client_id: client.into(),
+        jti: "j".into(),
+        issued_at: Timestamp::from_seconds(NOW / 1000 + after),
+        expires_at: Timestamp::from_seconds(NOW / 1000 + after + 300),
+        scopes: Scopes::default(),
+        tenant: Tenant::parse(tenant).unwrap(),
+        kind: Kind::Machine,
+        session: None,
+        thumbprint: None,
+        device: None,
+    };
+    // Connect 2 s, statement 4 s, skew 10 s.
+    for (client, tenant) in [("acme-one", "globex"), ("acme-two", "acme")] {
+        assert!(published.hits(&issued(16, client, tenant)), "{client} of {tenant}");
+        assert!(!published.hits(&issued(60, client, tenant)), "{client} of {tenant}");
     }
+}
+
+/// By Python's hashlib and base64; the published format is in docs/formats/trust-objects.md.
+#[tokio::test]
+async fn revocations_are_published_as_the_format_says() {
+    let server = Server::migrated().await;
+    let (admin, trust) = (server.login("admin").await, server.login("trust").await);
+    let revoke = |kind: &str, value: &str, epoch: i64| {
+        let text = |text: &str| Parameter::Text(text.to_owned());
+        let at = Parameter::Int(NOW);
+        vec![text("op"), text("r"), at, text(kind), text(value), Parameter::Int(epoch)]
+    };
+    let snapshot =
+        async || trust.call("api.trust_snapshot", vec![Parameter::Int(NOW)]).await.unwrap()["revocations"].clone();
+    assert_eq!(snapshot().await, Revocations::body([], &[]));
+    let epoch = NOW / 1000;
+    for (kind, value) in [("sub", "s"), ("jti", "j"), ("kid", "k")] {
+        admin.call("api.revoke", revoke(kind, value, epoch)).await.unwrap();
+    }
+    assert_eq!(snapshot().await, json!({"entries": "hDdrBnDP_nNrSdIA9u1ynnC621L_____", "kid": ["k"]}));
+    let mut entries = vec![(Revoked::Subject, "s".to_owned()), (Revoked::Token, "j".to_owned())];
+    for number in 0..300 {
+        let value = format!("öffentlich/{number}");
+        admin.call("api.revoke", revoke("device", &value, epoch)).await.unwrap();
+        entries.push((Revoked::Device, value));
+    }
+    let want = Revocations::body(entries.iter().map(|(kind, value)| (*kind, value.as_str(), epoch)), &["k"]);
+    assert_eq!(snapshot().await, want);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use shared::entropy::SystemEntropy;
 use shared::http::{Request, Response};
 use shared::jwks::{Algorithm, KeySet};
 use shared::jwt;
+use shared::trust::{Revocations, Revoked};
 use testkit::issuer::{AUDIENCE, ISSUER};
 use testkit::{FixedClock, Issuer, Registry, TrustBucket};
 use token::{Token, config::Settings};
@@ -561,7 +562,7 @@ async fn whatever_is_not_provably_active_is_inactive_and_nothing_more() {
     let world = World::new();
     let now = NOW.seconds();
     let revoked = "0198e1a0-0000-7000-8000-0000000000ff";
-    let body = json!({"jti": {revoked: now + 300}, "epochs": {"client_id": {"acme-ended": now}}});
+    let body = Revocations::body([(Revoked::Token, revoked, now + 300), (Revoked::Client, "acme-ended", now)], &[]);
     world.issuer.put(&world.bucket, "trust/revocations.json", NOW, body);
     for (at, (what, token)) in [
         ("garbage", "garbage".to_owned()),

@@ -5,9 +5,11 @@
 
 mod cached;
 mod objects;
+mod revocations;
 
 pub use cached::{Cached, Stale};
-pub use objects::{KeyState, Making, OwnKeys, Revocations, SigningKey, SigningState};
+pub use objects::{KeyState, Making, OwnKeys, SigningKey, SigningState};
+pub use revocations::{Revocations, Revoked};
 
 use std::sync::Arc;
 

@@ -1,13 +1,10 @@
 //! The bodies of the trust objects that verifiers and the signer read.
 
-use std::collections::{HashMap, HashSet};
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::TrustObject;
 use crate::jwks::{Algorithm, KeySet};
-use crate::jwt::AccessToken;
 use crate::name::Malformed;
 
 const SECOND: i64 = 1_000;
@@ -28,66 +25,6 @@ impl TrustObject for OwnKeys {
 
     fn parse(body: &Value) -> Result<Self, Malformed> {
         KeySet::parse(body, &Self::ALGORITHMS).map(Self)
-    }
-}
-
-/// `trust/revocations.json`: what is no longer accepted although its signature holds. Times are seconds.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Revocations {
-    /// Tokens issued at or before the time are refused.
-    #[serde(default)]
-    pub epochs: Epochs,
-    /// Single tokens, with the time they expire anyway.
-    #[serde(default)]
-    pub jti: HashMap<String, i64>,
-    /// Keys whose tokens are all refused.
-    #[serde(default)]
-    pub kid: HashSet<String>,
-}
-
-/// Revocation times by what they hit.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Epochs {
-    /// By subject.
-    pub sub: HashMap<String, i64>,
-    /// By session.
-    pub sid: HashMap<String, i64>,
-    /// By client.
-    pub client_id: HashMap<String, i64>,
-    /// By tenant.
-    pub tenant: HashMap<String, i64>,
-    /// By device.
-    pub device: HashMap<String, i64>,
-}
-
-impl Revocations {
-    /// Whether the token is revoked.
-    pub fn hits(&self, token: &AccessToken) -> bool {
-        let issued = token.issued_at.seconds();
-        let before = |epochs: &HashMap<String, i64>, value: &str| epochs.get(value).is_some_and(|t| issued <= *t);
-        self.jti.contains_key(&token.jti)
-            || self.kid.contains(&token.kid)
-            || before(&self.epochs.sub, &token.subject)
-            || before(&self.epochs.client_id, &token.client_id)
-            || before(&self.epochs.tenant, token.tenant.as_str())
-            || token.session.as_deref().is_some_and(|sid| before(&self.epochs.sid, sid))
-            || token.device.as_deref().is_some_and(|device| before(&self.epochs.device, device))
-    }
-}
-
-impl TrustObject for Revocations {
-    const KEY: &'static str = "trust/revocations.json";
-    const FRESH: i64 = 5 * SECOND;
-    const LAST_GOOD: i64 = 300 * SECOND;
-
-    fn parse(body: &Value) -> Result<Self, Malformed> {
-        // Serde would read `[]` as a structure with every member at its default, that is: nothing revoked.
-        if !body.is_object() || !body.get("epochs").is_none_or(Value::is_object) {
-            return Err(Malformed("revocations"));
-        }
-        Self::deserialize(body).map_err(|_| Malformed("revocations"))
     }
 }
 

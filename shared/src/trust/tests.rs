@@ -64,7 +64,7 @@ const START: i64 = 1_800_000_000_000;
 impl World {
     fn new() -> Self {
         let bucket = Arc::new(Bucket::default());
-        bucket.put(1, START + 10_000_000, json!({"jti":{"a":1}}));
+        bucket.put(1, START + 10_000_000, json!({"kid":["a"]}));
         let clock = Arc::new(TestClock(AtomicI64::new(START)));
         Self { bucket, clock, cached: Cached::default() }
     }
@@ -73,8 +73,10 @@ impl World {
         self.clock.0.store(START + millis, Ordering::SeqCst);
     }
 
-    async fn holds(&self, jti: &str) -> Result<bool, Stale> {
-        self.cached.current(&self.bucket, &self.clock).await.map(|r| r.jti.contains_key(jti))
+    /// Whether the key is listed as dropped.
+    async fn holds(&self, kid: &str) -> Result<bool, Stale> {
+        let token = AccessToken { kid: kid.into(), ..token() };
+        self.cached.current(&self.bucket, &self.clock).await.map(|held| held.hits(&token))
     }
 
     fn reads(&self) -> usize {
@@ -82,11 +84,28 @@ impl World {
     }
 }
 
+fn token() -> AccessToken {
+    AccessToken {
+        kid: "k".into(),
+        subject: "s".into(),
+        client_id: "c".into(),
+        jti: "j".into(),
+        issued_at: Timestamp::from_seconds(100),
+        expires_at: Timestamp::from_seconds(400),
+        scopes: Scopes::default(),
+        tenant: Tenant::parse("acme").unwrap(),
+        kind: Kind::Machine,
+        session: Some("sid".into()),
+        thumbprint: None,
+        device: Some("d".into()),
+    }
+}
+
 #[tokio::test]
 async fn within_five_seconds_nothing_is_read_and_after_that_the_change_is_seen() {
     let world = World::new();
     assert_eq!(world.holds("a").await, Ok(true));
-    world.bucket.put(2, START + 10_000_000, json!({"jti":{"bb":1}}));
+    world.bucket.put(2, START + 10_000_000, json!({"kid":["bb"]}));
     world.at(4_999);
     assert_eq!((world.holds("bb").await, world.reads()), (Ok(false), 1));
     world.at(5_000);
@@ -123,7 +142,7 @@ async fn an_outage_costs_one_attempt_a_second() {
 #[tokio::test]
 async fn unchanged_counts_as_read_but_never_past_not_after() {
     let world = World::new();
-    world.bucket.put(1, START + 20_000, json!({"jti":{"a":1}}));
+    world.bucket.put(1, START + 20_000, json!({"kid":["a"]}));
     assert_eq!(world.holds("a").await, Ok(true));
     world.at(19_999);
     assert_eq!(world.holds("a").await, Ok(true));
@@ -134,10 +153,10 @@ async fn unchanged_counts_as_read_but_never_past_not_after() {
 #[tokio::test]
 async fn an_older_or_malformed_object_leaves_what_is_held() {
     let world = World::new();
-    world.bucket.put(5, START + 10_000_000, json!({"jti":{"a":1}}));
+    world.bucket.put(5, START + 10_000_000, json!({"kid":["a"]}));
     assert_eq!(world.holds("a").await, Ok(true));
     let refused: Vec<Put> = vec![
-        Box::new(|b| b.put(4, START + 10_000_000, json!({"jti":{}}))),
+        Box::new(|b| b.put(4, START + 10_000_000, json!({"kid":[]}))),
         Box::new(|b| b.put(6, START + 10_000_000, json!({"unknown":{}}))),
         Box::new(|b| b.put(6, START + 10_000_000, json!([]))),
         Box::new(|b| b.put(6, START + 10_000_000, json!({"epochs":[]}))),
@@ -163,35 +182,47 @@ async fn without_a_first_read_nobody_passes() {
 
 #[test]
 fn a_token_is_hit_by_any_of_its_values_at_or_before_the_epoch() {
-    let token = AccessToken {
-        kid: "k".into(),
-        subject: "s".into(),
-        client_id: "c".into(),
-        jti: "j".into(),
-        issued_at: Timestamp::from_seconds(100),
-        expires_at: Timestamp::from_seconds(400),
-        scopes: Scopes::default(),
-        tenant: Tenant::parse("acme").unwrap(),
-        kind: Kind::Machine,
-        session: Some("sid".into()),
-        thumbprint: None,
-        device: Some("d".into()),
-    };
-    for (body, hit) in [
-        (json!({}), false),
-        (json!({"jti":{"j":400}}), true),
-        (json!({"jti":{"other":400}}), false),
-        (json!({"kid":["k"]}), true),
-        (json!({"epochs":{"sub":{"s":100}}}), true),
-        (json!({"epochs":{"sub":{"s":99}}}), false),
-        (json!({"epochs":{"client_id":{"c":100}}}), true),
-        (json!({"epochs":{"tenant":{"acme":101}}}), true),
-        (json!({"epochs":{"sid":{"sid":100}}}), true),
-        (json!({"epochs":{"device":{"d":100}}}), true),
-        (json!({"epochs":{"sid":{"s":999},"device":{"sid":999}}}), false),
+    let token = token();
+    use Revoked::{Client, Device, Session, Subject, Tenant as OfTenant, Token};
+    for (entries, kid, hit) in [
+        (vec![], &[][..], false),
+        (vec![(Token, "j", 400)], &[], true),
+        (vec![(Token, "j", 0)], &[], true),
+        (vec![(Token, "other", 400)], &[], false),
+        (vec![], &["k"], true),
+        (vec![], &["other"], false),
+        (vec![(Subject, "s", 100)], &[], true),
+        (vec![(Subject, "s", 99)], &[], false),
+        (vec![(Subject, "s", 99), (Subject, "s", 100), (Subject, "s", 98)], &[], true),
+        (vec![(Client, "c", 100)], &[], true),
+        (vec![(OfTenant, "acme", 101)], &[], true),
+        (vec![(Session, "sid", 100)], &[], true),
+        (vec![(Device, "d", 100)], &[], true),
+        (vec![(Session, "s", 999), (Device, "sid", 999), (Subject, "j", 999)], &[], false),
     ] {
+        let body = Revocations::body(entries, kid);
         assert_eq!(Revocations::parse(&body).unwrap().hits(&token), hit, "{body}");
     }
+    // Among very many, and at both ends of the order.
+    let names: Vec<String> = (0..100_000).map(|number| format!("0198e1a0-0000-7000-8000-{number:012x}")).collect();
+    let many = |more: Option<&'static str>| {
+        let entries = names.iter().map(String::as_str).chain(more).map(|jti| (Token, jti, 0));
+        Revocations::parse(&Revocations::body(entries, &[])).unwrap()
+    };
+    assert_eq!((many(None).len(), many(None).hits(&token)), (100_000, false));
+    assert!(many(Some("j")).hits(&token));
+    let every = many(None);
+    for jti in &names {
+        assert!(every.hits(&AccessToken { jti: jti.clone(), ..token.clone() }), "{jti}");
+    }
+}
+
+/// By Python's hashlib and base64:
+/// `b64(sha256(b"jti:j")[:8] + 4294967295 as >I)` and `b64(sha256(b"sub:s")[:8] + 100 as >I)`, the smaller first.
+#[test]
+fn the_entries_are_the_known_answer() {
+    let body = Revocations::body([(Revoked::Token, "j", 7), (Revoked::Subject, "s", 100)], &["k"]);
+    assert_eq!(body, json!({"entries": "hDdrBnDP_nMAAABk9u1ynnC621L_____", "kid": ["k"]}));
 }
 
 #[test]
@@ -227,16 +258,15 @@ fn bodies_of_another_shape_are_refused() {
         json!(null),
         json!([]),
         json!("x"),
-        json!({"epoch":{}}),
-        json!({"epochs":[]}),
-        json!({"epochs":null}),
-        json!({"epochs":{"subject":{}}}),
-        json!({"epochs":{"sub":[]}}),
-        json!({"epochs":{"sub":{"s":"100"}}}),
-        json!({"epochs":{"sub":{"s":1.5}}}),
-        json!({"epochs":{"sub":{"s":null}}}),
-        json!({"jti":["j"]}),
-        json!({"jti":{"j":true}}),
+        json!({"epochs":{}}),
+        json!({"jti":{"j":1}}),
+        json!({"entries":[]}),
+        json!({"entries":null}),
+        json!({"entries":"AAAAAAAAAAAAAAA"}),
+        json!({"entries":"AAAAAAAAAAAAAAAA="}),
+        // In the wrong order, and one mark twice.
+        json!({"entries":"AgAAAAAAAAAAAAAAAQAAAAAAAAAAAAAA"}),
+        json!({"entries":"AgAAAAAAAAAAAAAAAgAAAAAAAAAAAAAB"}),
         json!({"kid":{"k":1}}),
         json!({"kid":[1]}),
     ] {

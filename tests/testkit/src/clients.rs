@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use shared::encoding::hex;
 use shared::port::{Database, Fault, FaultKind, Parameter};
+use shared::trust::{Revocations, Revoked};
 
 /// A database that knows the foundation's functions. Clones share it.
 #[derive(Clone, Default)]
@@ -440,15 +441,16 @@ impl State {
         let (revocations, assertions) = (self.revocations.len(), self.assertions.len());
         self.revocations.retain(|_, (_, dead)| *dead >= now);
         self.assertions.retain(|_, expires| *expires >= now);
-        let of = |kind: &str| -> Map<String, Value> {
-            let entries = self.revocations.iter().filter(|((held, _), _)| held == kind);
-            entries.map(|((_, value), (epoch, _))| (value.clone(), json!(epoch))).collect()
+        let of = |kind: Revoked| {
+            let entries = self.revocations.iter().filter(move |((held, _), _)| held == kind.as_str());
+            entries.map(move |((_, value), (epoch, _))| (kind, value.as_str(), *epoch))
         };
-        let kinds = ["sub", "sid", "client_id", "tenant", "device"];
-        let epochs: Map<String, Value> = kinds.iter().map(|kind| ((*kind).to_owned(), json!(of(kind)))).collect();
-        let kid: Vec<String> = of("kid").into_iter().map(|(kid, _)| kid).collect();
+        use Revoked::{Client, Device, Session, Subject, Tenant, Token};
+        let entries = [Subject, Session, Client, Tenant, Device, Token].into_iter().flat_map(of);
+        let kid = self.revocations.keys().filter(|(kind, _)| kind == "kid").map(|(_, kid)| kid.as_str());
+        let body = Revocations::body(entries, &kid.collect::<Vec<_>>());
         json!({
-            "revocations": { "epochs": epochs, "jti": of("jti"), "kid": kid },
+            "revocations": body,
             "swept": { "revocations": revocations - self.revocations.len(), "assertion_ids": assertions - self.assertions.len() },
         })
     }
