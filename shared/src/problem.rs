@@ -48,6 +48,7 @@ codes! {
     FileNotReady 409 "file_not_ready" "The file is not ready to be read",
     FileUnscannable 409 "file_unscannable" "The file could not be scanned",
     FileAlreadyUploaded 409 "file_already_uploaded" "The file was uploaded already",
+    PartsMissing 409 "parts_missing" "Not all parts are there as they were signed",
     IdempotencyConflict 409 "idempotency_conflict" "The idempotency key was used with another request",
     FileUnavailable 410 "file_unavailable" "The file is no longer available",
     PayloadTooLarge 413 "payload_too_large" "The request or the file is too large",

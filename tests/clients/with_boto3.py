@@ -10,7 +10,7 @@ from botocore.config import Config
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from stack import HTTP, MANIFEST, Report, aws, aws_outcome, new_file, settled, signed_ago, signing_key, token, version
+from stack import HTTP, MANIFEST, Report, aws, aws_outcome, call, new_file, outcome, settled, signed_ago, signing_key, token, version
 
 report = Report("boto3", version("boto3"))
 kms, sts, s3, functions = aws("kms"), aws("sts"), aws("s3"), aws("lambda")
@@ -118,6 +118,87 @@ answer = HTTP.get(expired, timeout=20)
 report.row("expired a minute ago", (403, True), (answer.status_code, "Request has expired" in answer.text))
 v2 = aws("s3", config=Config(signature_version="s3")).generate_presigned_url("get_object", Params=where, ExpiresIn=60)
 report.row("signed with version 2", 400, HTTP.get(v2, timeout=20).status_code)
+
+# Forms: ours beside the one that boto3 signs for the same terms
+plan = call("POST", "/files", bearer, json={"name": "a.png", "content_type": "image/png", "max_size": 100, "mode": "post"}).json()
+ours, key = plan["upload"], plan["upload"]["fields"]["key"]
+said = json.loads(base64.b64decode(ours["fields"]["policy"]))
+own = {"x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-security-token", "policy", "x-amz-signature", "key"}
+fixed = {name: value for name, value in ours["fields"].items() if name not in own}
+theirs = v4.generate_presigned_post(bucket, key, Fields=dict(fixed), ExpiresIn=300,
+                                    Conditions=[{name: value} for name, value in fixed.items()] + [["content-length-range", 1, 100]])
+wanted = json.loads(base64.b64decode(theirs["fields"]["policy"]))
+
+
+def terms(policy):
+    """What a policy fixes, without who signed it and when."""
+    exact = {}
+    for condition in policy["conditions"]:
+        if isinstance(condition, dict):
+            exact.update(condition)
+        elif condition[0] == "eq":
+            exact[condition[1][1:]] = condition[2]
+        else:
+            exact[condition[0]] = condition[1:]
+    return {name: value for name, value in exact.items() if name not in own - {"key"}}
+
+
+report.row("a form fixes what boto3's form fixes", terms(wanted), terms(said))
+report.row("under the same names", {name.lower() for name in theirs["fields"]} | {"x-amz-security-token"},
+           {name.lower() for name in ours["fields"]})
+report.row("and goes to the same place", theirs["url"].rstrip("/"), ours["url"].rstrip("/"))
+
+
+def post(form, body, **changes):
+    """Sends a form as `requests` writes it; answers the status and S3's code."""
+    answer = HTTP.post(form["url"], data=form["fields"] | changes, files={"file": ("a.png", body)}, timeout=20)
+    return f"{answer.status_code} {answer.text.partition('<Code>')[2].partition('</Code>')[0]}".strip()
+
+
+report.row("ours with more bytes than it allows", "400 EntityTooLarge", post(ours, b"x" * 101))
+report.row("ours with none", "400 EntityTooSmall", post(ours, b""))
+report.row("ours for another key", "403 AccessDenied", post(ours, b"x", key=key[:-1] + "0"))
+report.row("ours with a field more", "403 AccessDenied", post(ours, b"x", acl="public-read"))
+report.row("ours as it is", "204", post(ours, b"x" * 100))
+report.row("the event completes it", "clean", settled(bearer, plan["id"]))
+known = call("GET", f"/files/{plan['id']}", bearer).json()
+report.row("and tells what it turned out to be", (100, base64.b64encode(hashlib.sha256(b"x" * 100).digest()).decode()),
+           (known["size"], known["sha256"]))
+elsewhere = v4.generate_presigned_post(trust, f"client-tests/{uuid.uuid4()}", ExpiresIn=60)
+report.row("a form that boto3 signed for itself", "204", post(elsewhere, b"x"))
+report.row("with another signature", "403 SignatureDoesNotMatch", post(elsewhere, b"x", **{"x-amz-signature": "0" * 64}))
+
+# Parts: planned by the API, sent by `requests`, looked at by boto3
+parts = [b"a" * (5 << 20), b"b" * (5 << 20), b"the end"]
+whole = b"".join(parts)
+plan = call("POST", "/files", bearer, json={"name": "a.zip", "content_type": "application/zip", "size": len(whole),
+                                            "part_size": 5 << 20, "mode": "multipart"}).json()
+report.row("a plan of three parts", {"part_size": 5 << 20, "parts": 3}, plan["upload"])
+named = [{"part": place + 1, "size": len(part), "sha256": base64.b64encode(hashlib.sha256(part).digest()).decode()}
+         for place, part in enumerate(parts)]
+file = f"/files/{plan['id']}"
+
+
+def sent(numbers):
+    """Signs all three parts and sends some of them; answers what was there before."""
+    signed = call("POST", f"{file}/parts", bearer, json={"parts": named, "resume": True}).json()
+    for one in signed["parts"]:
+        if one["part"] in numbers:
+            answer = HTTP.put(one["url"], data=parts[one["part"] - 1], headers=one["headers"], timeout=60)
+            answer.raise_for_status()
+    return signed["uploaded"]
+
+
+report.row("two parts of it", [], sent({1, 3}))
+report.row("is not whole", "409 parts_missing", outcome(call("POST", f"{file}/complete", bearer)))
+report.row("a stopped upload goes on", [1, 3], sent({2}))
+report.row("and is made one object", 200, call("POST", f"{file}/complete", bearer).status_code)
+report.row("the event completes it", "clean", settled(bearer, plan["id"]))
+composite = base64.b64encode(hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()).decode()
+held = s3.head_object(Bucket=bucket, Key=f"t/acme/{plan['id']}", ChecksumMode="ENABLED")
+report.row("S3 has the digest that anybody can compute", (f"{composite}-3", len(whole)), (held["ChecksumSHA256"], held["ContentLength"]))
+location = call("GET", f"{file}/content", bearer, allow_redirects=False).headers["location"]
+report.holds("it comes back whole", HTTP.get(location, timeout=60).content == whole)
 
 # Lambda
 admin = f"portcullis-{env}-admin"

@@ -1,8 +1,9 @@
-//! Serves file metadata and one-object URLs, by id only, to those who may read the file.
+//! Serves file metadata and one-object URLs, by id only, to those who may read the file, and tickets that open one once.
 //!
 //! Somebody else's file and a file that never was get the same answer. A URL is signed for the one version that was checked.
 
 mod config;
+mod tickets;
 
 pub use config::{Config, Scan};
 
@@ -10,13 +11,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::audit::Line;
 use shared::boot::{Invocation, Routes};
-use shared::clock::Clock;
+use shared::clock::{Clock, Timestamp};
 use shared::details::FileAction;
+use shared::entropy::Entropy;
 use shared::gate::{Caller, Gate};
 use shared::http::{Headers, Request, Response};
+use shared::name::Tenant;
 use shared::object::{
-    ContentType, FileId, FileName, FileStatus, ObjectKey, Presign, ReadTerms, Sha256Digest, SignerSessions, UrlLife,
-    VersionId,
+    ContentType, FileId, FileName, FileStatus, ObjectKey, Presign, ReadTerms, Sha256Digest, SignedRequest,
+    SignerSessions, UrlLife, VersionId,
 };
 use shared::port::{Database, Fault, ObjectReader, Parameter};
 use shared::problem::{Code, Problem};
@@ -25,7 +28,9 @@ use shared::problem::{Code, Problem};
 const OF_TENANT: &str = "files:read:tenant";
 
 /// The function over its ports.
-pub struct Download<R, D, S, P, C> {
+pub struct Download<R, D, S, P, C, E> {
+    /// The external base URL, for what is told to callers.
+    pub base: String,
     /// Who may come in.
     pub gate: Gate<R, C>,
     /// Files.
@@ -36,28 +41,39 @@ pub struct Download<R, D, S, P, C> {
     pub presign: P,
     /// The time.
     pub clock: C,
+    /// Fresh tickets.
+    pub entropy: E,
     /// Whether files must have been scanned.
     pub scan: Scan,
 }
 
-impl<R, D, S, P, C> Routes for Download<R, D, S, P, C>
+impl<R, D, S, P, C, E> Routes for Download<R, D, S, P, C, E>
 where
     R: ObjectReader,
     D: Database,
     S: SignerSessions,
     P: Presign,
     C: Clock,
+    E: Entropy,
 {
     const FUNCTION: &'static str = "download";
 
     async fn answer(&self, request: &Request, _: &Invocation) -> Result<Response, Problem> {
-        let route = match (request.method.as_str(), request.resource.as_str()) {
-            ("GET", "/files/{id}") => Route::Metadata,
-            ("GET", "/files/{id}/content") => Route::Content,
+        let (method, resource) = (request.method.as_str(), request.resource.as_str());
+        if (method, resource) == ("GET", "/tickets/{ticket}") {
+            return self.open_ticket(request).await;
+        }
+        let route = match (method, resource) {
+            ("GET", "/files/{id}") => Some(Route::Metadata),
+            ("GET", "/files/{id}/content") => Some(Route::Content),
+            ("POST", "/files/{id}/tickets") => None,
             _ => return Err(Code::NotFound.into()),
         };
         let caller = self.gate.admit_file(request, &["files:read", OF_TENANT], FileAction::Read).await?;
-        self.read(&caller, request, route).await
+        match route {
+            Some(route) => self.read(&caller, request, route).await,
+            None => self.make_ticket(&caller, request).await,
+        }
     }
 }
 
@@ -70,13 +86,14 @@ pub enum Route {
     Content,
 }
 
-impl<R, D, S, P, C> Download<R, D, S, P, C>
+impl<R, D, S, P, C, E> Download<R, D, S, P, C, E>
 where
     R: ObjectReader,
     D: Database,
     S: SignerSessions,
     P: Presign,
     C: Clock,
+    E: Entropy,
 {
     /// Answers a caller who was admitted.
     pub async fn read(&self, caller: &Caller, request: &Request, route: Route) -> Result<Response, Problem> {
@@ -91,14 +108,7 @@ where
                 line.decision("allow", "ok").emit();
                 Ok(response)
             }
-            Err(Refusal { code, fault: None }) => {
-                line.decision("deny", code.as_str()).emit();
-                Err(code.into())
-            }
-            Err(Refusal { code, fault: Some(fault) }) => {
-                line.decision("fault", code.as_str()).fault(&fault).emit();
-                Err(code.into())
-            }
+            Err(refusal) => Err(refusal.told(line)),
         }
     }
 
@@ -129,24 +139,36 @@ where
     }
 
     async fn content(&self, caller: &Caller, request: &Request, id: FileId, file: &File) -> Result<Response, Refusal> {
+        let (signed, expires_at) = self.signed(&caller.tenant, id, file, UrlLife::LONGEST).await?;
+        let url = signed.url.expose();
+        Ok(if wants_json(&request.headers) {
+            Response::json(200, &json!({ "url": url, "expires_at": expires_at.seconds() }))
+                .header("referrer-policy", "no-referrer")
+        } else {
+            Response::redirect(url.to_owned())
+        })
+    }
+
+    /// A URL for the one version that may be served, and when it dies.
+    async fn signed(
+        &self,
+        tenant: &Tenant,
+        id: FileId,
+        file: &File,
+        asked: u32,
+    ) -> Result<(SignedRequest, Timestamp), Refusal> {
         let version = file.servable(self.scan)?;
-        let session = self.sessions.session(&caller.tenant).await.map_err(Refusal::signer)?;
+        let session = self.sessions.session(tenant).await.map_err(Refusal::signer)?;
         let now = self.clock.now();
-        let life = UrlLife::within(UrlLife::LONGEST, session.expires_at, now).map_err(|_| Code::SignerUnavailable)?;
+        let life = UrlLife::within(asked, session.expires_at, now).map_err(|_| Code::SignerUnavailable)?;
         let terms = ReadTerms {
-            key: ObjectKey::new(caller.tenant.clone(), id),
+            key: ObjectKey::new(tenant.clone(), id),
             version: version.clone(),
             content_type: file.content_type.served(),
             disposition: file.name.disposition(),
         };
         let signed = self.presign.get(&session, &terms, now, life).await.map_err(Refusal::fault)?;
-        let url = signed.url.expose();
-        Ok(if wants_json(&request.headers) {
-            Response::json(200, &json!({ "url": url, "expires_at": life.ends(now).seconds() }))
-                .header("referrer-policy", "no-referrer")
-        } else {
-            Response::redirect(url.to_owned())
-        })
+        Ok((signed, life.ends(now)))
     }
 }
 
@@ -155,8 +177,10 @@ struct File {
     id: FileId,
     name: FileName,
     content_type: ContentType,
-    size: i64,
-    sha256: Sha256Digest,
+    /// Declared, or found once there is an object.
+    size: Option<i64>,
+    /// The same, as S3 writes it.
+    sha256: Option<String>,
     status: FileStatus,
     version: Option<VersionId>,
     scanned: bool,
@@ -175,8 +199,9 @@ impl File {
         struct Row {
             name: String,
             content_type: String,
-            size: i64,
-            sha256: String,
+            size: Option<i64>,
+            sha256: Option<String>,
+            actual_sha256: Option<String>,
             status: String,
             version_id: Option<String>,
             verdict: Option<String>,
@@ -187,12 +212,13 @@ impl File {
             Answer::Found(row) => row,
         };
         let internal = |_| Code::Internal;
+        let declared = row.sha256.as_deref().map(Sha256Digest::from_hex).transpose().map_err(internal)?;
         Ok(Some(File {
             id,
             name: FileName::clean(&row.name),
             content_type: ContentType::parse(&row.content_type).map_err(internal)?,
             size: row.size,
-            sha256: Sha256Digest::from_hex(&row.sha256).map_err(internal)?,
+            sha256: declared.map(|digest| digest.to_string()).or(row.actual_sha256),
             status: FileStatus::parse(&row.status).map_err(internal)?,
             version: row.version_id.as_deref().map(VersionId::parse).transpose().map_err(internal)?,
             scanned: row.verdict.as_deref() == Some("NO_THREATS_FOUND"),
@@ -206,7 +232,7 @@ impl File {
             "name": self.name.as_str(),
             "content_type": self.content_type.declared(),
             "size": self.size,
-            "sha256": self.sha256.to_string(),
+            "sha256": self.sha256,
             "status": self.status.as_str(),
             "created_at": self.created_ms.div_euclid(1000),
         })
@@ -250,6 +276,21 @@ impl Refusal {
 
     fn fault(fault: Fault) -> Refusal {
         Refusal { code: Problem::from(&fault).code, fault: Some(fault) }
+    }
+
+    /// Ends the line of the decision, and says to the caller what he may know of it.
+    fn told(self, line: Line) -> Problem {
+        match self.fault {
+            None => line.decision("deny", self.code.as_str()).emit(),
+            Some(fault) => line.decision("fault", self.code.as_str()).fault(&fault).emit(),
+        }
+        self.code.into()
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Refusal {
+        problem.code.into()
     }
 }
 

@@ -9,6 +9,7 @@ use s3::{Bucket, Presigner};
 use shared::boot::{Api, run};
 use shared::clock::SystemClock;
 use shared::config::Reader;
+use shared::entropy::SystemEntropy;
 use shared::gate::Gate;
 use shared::port::{Fault, FaultKind};
 use sts::{Permission, Sessions, SignerRole};
@@ -30,12 +31,14 @@ fn main() -> ExitCode {
                 bucket_key: config.bucket_key.clone(),
             };
             Ok(Api(Download {
+                base: config.accepts.issuer.clone(),
                 gate: Gate::new("download", config.accepts, trust, SystemClock),
                 database: Rds::new(database, &aws),
                 sessions: Sessions::new(&aws.service(Service::Sts), signer, SystemClock),
                 presign: Presigner::new(aws.signing(), &config.signing_host, config.object_bucket, config.bucket_key)
                     .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "Presign").caused_by(malformed))?,
                 clock: SystemClock,
+                entropy: SystemEntropy,
                 scan: config.scan,
             }))
         },

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use shared::boot::{Invocation, Routes};
 use shared::clock::Timestamp;
 use shared::details::Details;
+use shared::entropy::SystemEntropy;
 use shared::gate::{Caller, Gate};
 use shared::http::{Headers, Request, Response};
 use shared::jwt::Kind;
@@ -31,7 +32,7 @@ impl ObjectReader for NoTrust {
 }
 
 struct World {
-    download: Download<NoTrust, Files, Signing, Signing, FixedClock>,
+    download: Download<NoTrust, Files, Signing, Signing, FixedClock, SystemEntropy>,
     files: Files,
     signing: Signing,
 }
@@ -47,18 +48,27 @@ fn world(scan: Scan) -> World {
     files.seed(ID, "acme", "alice");
     let accepts = Accepts { issuer: "https://gate.test".to_owned(), audience: "api".to_owned() };
     let download = Download {
+        base: "https://gate.test".to_owned(),
         gate: Gate::new("download", accepts, NoTrust, clock.clone()),
         database: files.clone(),
         sessions: signing.clone(),
         presign: signing.clone(),
         clock,
+        entropy: SystemEntropy,
         scan,
     };
     World { download, files, signing }
 }
 
 fn created(version: &str, finding: &str, scan_off: bool) -> Fact {
-    Fact::Created { version: version.to_owned(), etag: "e".to_owned(), finding: finding.to_owned(), scan_off }
+    Fact::Created {
+        version: version.to_owned(),
+        etag: "e".to_owned(),
+        size: 11,
+        sha256: None,
+        finding: finding.to_owned(),
+        scan_off,
+    }
 }
 
 fn verdict(value: &str) -> Fact {
@@ -265,7 +275,8 @@ async fn no_refusal_repeats_a_secret() {
 async fn a_route_that_is_not_built_is_not_found() {
     let invocation =
         Invocation { request_id: "i".to_owned(), deadline: start().plus_seconds(10), function_arn: "arn".to_owned() };
-    for (method, resource) in [("POST", "/files/{id}/tickets"), ("GET", "/tickets/{ticket}"), ("DELETE", "/files/{id}")]
+    for (method, resource) in
+        [("GET", "/files/{id}/tickets"), ("GET", "/files/{id}/receipt"), ("DELETE", "/files/{id}")]
     {
         let mut asked = request(&ID.to_string(), &[]);
         (asked.method, asked.resource) = (method.to_owned(), resource.to_owned());

@@ -44,6 +44,8 @@ migrations! {
     "0011_people",
     "0012_sessions",
     "0013_policies",
+    "0014_file_modes",
+    "0015_tickets",
     "0017_compact_revocations",
 }
 

@@ -1,4 +1,5 @@
-//! The shapes in which S3 tells of objects: through EventBridge, and as a direct notification.
+//! The shapes in which S3 tells of objects, through EventBridge and as a direct notification, and in which a scanner tells what
+//! it found: GuardDuty's, which another scanner may speak as well.
 
 use std::borrow::Cow;
 
@@ -18,6 +19,126 @@ pub struct Happening {
     pub key: String,
     /// Its version; absent where the bucket keeps none.
     pub version: Option<String>,
+}
+
+/// What is said to have happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// Objects were created.
+    Created(Vec<Happening>),
+    /// A scanner looked at an object.
+    Scanned(Scanned),
+}
+
+/// What a scanner says of one version of an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scanned {
+    /// The account that the event is of, and the plan that asked for the scan.
+    pub account: String,
+    /// ARN of the plan that asked for the scan.
+    pub plan: String,
+    /// The version.
+    pub object: Happening,
+    /// Its entity tag; empty where the scanner says none.
+    pub etag: String,
+    /// What it found.
+    pub verdict: Verdict,
+}
+
+/// What a scan can end in (GuardDuty Malware Protection for S3, `scanResultStatus`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Nothing was found.
+    NoThreatsFound,
+    /// Something was.
+    ThreatsFound,
+    /// The object is of a kind that is not scanned.
+    Unsupported,
+    /// The scanner may not read it.
+    AccessDenied,
+    /// The scan went wrong, or ended in a way that nobody knew when this was written.
+    Failed,
+}
+
+impl Verdict {
+    /// The verdict as it is recorded.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::NoThreatsFound => "NO_THREATS_FOUND",
+            Verdict::ThreatsFound => "THREATS_FOUND",
+            Verdict::Unsupported => "UNSUPPORTED",
+            Verdict::AccessDenied => "ACCESS_DENIED",
+            Verdict::Failed => "FAILED",
+        }
+    }
+
+    /// A threat is one whatever else is said. A word that is not known is not clean, and neither is a scan that was not
+    /// completed, whatever it says.
+    fn read(scan: &str, result: &str) -> Verdict {
+        match (scan, result) {
+            (_, "THREATS_FOUND") => Verdict::ThreatsFound,
+            ("COMPLETED", "NO_THREATS_FOUND") => Verdict::NoThreatsFound,
+            ("COMPLETED" | "SKIPPED", "UNSUPPORTED") => Verdict::Unsupported,
+            (_, "ACCESS_DENIED") => Verdict::AccessDenied,
+            _ => Verdict::Failed,
+        }
+    }
+}
+
+/// Reads what an event tells. The error says nothing of the event's content.
+pub fn told(event: &Value) -> Result<Told, Malformed> {
+    match event.get("source").and_then(Value::as_str) {
+        Some("aws.guardduty") => scanned(event).map(Told::Scanned),
+        _ => happenings(event).map(Told::Created),
+    }
+}
+
+fn scanned(event: &Value) -> Result<Scanned, Malformed> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Detail {
+        schema_version: String,
+        scan_status: String,
+        resource_type: String,
+        s3_object_details: Object,
+        scan_result_details: Option<Outcome>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Object {
+        bucket_name: String,
+        object_key: String,
+        e_tag: Option<String>,
+        version_id: Option<String>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Outcome {
+        scan_result_status: Option<String>,
+    }
+    let malformed = || Malformed("event");
+    let envelope = EventBridgeEvent::<Value>::deserialize(event).map_err(|_| malformed())?;
+    if envelope.detail_type != "GuardDuty Malware Protection Object Scan Result" {
+        return Err(malformed());
+    }
+    let detail = Detail::deserialize(envelope.detail).map_err(|_| malformed())?;
+    // As with S3's own events, another minor version only adds.
+    if detail.schema_version.split('.').next() != Some("1") || detail.resource_type != "S3_OBJECT" {
+        return Err(malformed());
+    }
+    let result = detail.scan_result_details.and_then(|outcome| outcome.scan_result_status).unwrap_or_default();
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok(Scanned {
+        account: text(event.get("account")),
+        plan: text(event.pointer("/resources/0")),
+        object: Happening {
+            bucket: detail.s3_object_details.bucket_name,
+            key: detail.s3_object_details.object_key,
+            version: detail.s3_object_details.version_id,
+        },
+        etag: detail.s3_object_details.e_tag.unwrap_or_default(),
+        verdict: Verdict::read(&detail.scan_status, &result),
+    })
 }
 
 /// Whether an event is the schedule's, which has nothing to say but that it is time. Whoever else may invoke the function

@@ -6,7 +6,7 @@ use shared::audit::Line;
 use shared::boot::{Failure, Invocation};
 use shared::clock::Clock;
 use shared::name::Tenant;
-use shared::object::{FileId, ObjectKey, ObjectStore, VersionId};
+use shared::object::{FileId, ObjectKey, ObjectStore, UploadId, VersionId};
 use shared::port::{Database, Fault, Parameter};
 use uuid::Uuid;
 
@@ -27,6 +27,8 @@ struct Ended {
     id: Uuid,
     status: String,
     versions: Vec<String>,
+    /// Parts that no object came of.
+    upload_id: Option<String>,
 }
 
 impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
@@ -78,7 +80,7 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
         serde_json::from_value(answer).map(|Answer { files }| files).map_err(|_| unreadable())
     }
 
-    /// Every version is tried, and what is gone is recorded, also when another one would not go.
+    /// Every version and what is left of parts is tried, and what is gone is recorded, also when another one would not go.
     async fn purge(&self, file: &Ended) -> Result<&'static str, Fault> {
         let tenant = Tenant::parse(&file.tenant).map_err(|_| unreadable())?;
         let key = ObjectKey::new(tenant, FileId::from_uuid(file.id).map_err(|_| unreadable())?);
@@ -93,6 +95,17 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
                 Err(fault) => failed = Some(fault),
             }
         }
+        let mut ended = None;
+        if let Some(upload) = &file.upload_id {
+            let aborted = match UploadId::parse(upload) {
+                Ok(parsed) => self.objects.abort(&key, &parsed).await,
+                Err(_) => Err(unreadable()),
+            };
+            match aborted {
+                Ok(()) => ended = Some(upload.clone()),
+                Err(fault) => failed = Some(fault),
+            }
+        }
         let answer = self
             .database
             .call(
@@ -102,6 +115,7 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
                     Parameter::Uuid(file.id),
                     Parameter::Text(self.config.object_bucket.clone()),
                     Parameter::Texts(gone),
+                    Parameter::OptionalText(ended),
                     Parameter::Int(self.clock.now().millis()),
                 ],
             )

@@ -6,7 +6,7 @@ use object_events::{Config, ObjectEvents, Scan};
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::Timestamp;
-use shared::object::ObjectHead;
+use shared::object::{ObjectHead, Sha256Digest};
 use testkit::files::{Fact, state_of};
 use testkit::objects::BUCKET_KEY;
 use testkit::{Files, FixedClock, Objects};
@@ -83,6 +83,8 @@ async fn an_object_as_declared_completes_its_file() {
         let want = Fact::Created {
             version: "v1".to_owned(),
             etag: "etag-v1".to_owned(),
+            size: 11,
+            sha256: Some(Sha256Digest::of(b"hello world").to_string()),
             finding: "ok".to_owned(),
             scan_off: scan == Scan::Off,
         };
@@ -135,6 +137,204 @@ async fn an_object_that_is_not_what_was_declared_is_rejected() {
         let Some(Fact::Created { finding: found, .. }) = row.facts().first() else { panic!("no fact") };
         assert_eq!(found, finding);
     }
+}
+
+/// A form of up to 11 bytes, filled by `hello world`.
+fn form(scan: Scan) -> World {
+    let world = world(scan);
+    world.files.change(ID, |row| {
+        (row.mode, row.size, row.sha256, row.max_size) = ("post".to_owned(), None, None, Some(11));
+    });
+    world.objects.change(KEY, "v1", |head| head.sha256 = None);
+    world
+}
+
+#[tokio::test]
+async fn a_form_tells_no_digest_so_the_object_is_read_through_for_one() {
+    let world = form(Scan::Off);
+    world.handle(created("objects", KEY, Some("v1"))).await.unwrap();
+    let row = world.files.row(ID).unwrap();
+    let want = Fact::Created {
+        version: "v1".to_owned(),
+        etag: "etag-v1".to_owned(),
+        size: 11,
+        sha256: Some(Sha256Digest::of(b"hello world").to_string()),
+        finding: "ok".to_owned(),
+        scan_off: true,
+    };
+    assert_eq!((world.status(), row.facts().first()), ("clean", Some(&want)));
+    // Where S3 has one of the whole, nothing is read.
+    let world = form(Scan::Off);
+    world.objects.change(KEY, "v1", |head| head.sha256 = Some(Sha256Digest::of(b"hello world").to_string()));
+    world.handle(created("objects", KEY, Some("v1"))).await.unwrap();
+    assert_eq!((world.status(), world.objects.asked()), ("clean", 1));
+}
+
+#[tokio::test]
+async fn what_a_form_brought_beyond_its_terms_is_rejected() {
+    type Change = fn(&mut ObjectHead);
+    let cases: [(&str, Change); 6] = [
+        ("size", |head| head.size = 12),
+        ("size", |head| head.size = 0),
+        ("sha256", |head| head.sha256 = Some("Zhie15keHg/OBlOZxcoF/BXCgYZaeimRvdZnwUZqkaQ=-2".to_owned())),
+        ("content_type", |head| head.content_type = Some("text/html".to_owned())),
+        ("encryption", |head| head.encryption = Some("AES256".to_owned())),
+        ("encryption", |head| head.encryption_key = None),
+    ];
+    for (finding, change) in cases {
+        let world = form(Scan::Off);
+        world.objects.change(KEY, "v1", change);
+        world.handle(created("objects", KEY, Some("v1"))).await.unwrap();
+        let row = world.files.row(ID).unwrap();
+        let Some(Fact::Created { finding: found, .. }) = row.facts().first() else { panic!("no fact") };
+        assert_eq!((world.status(), found.as_str()), ("rejected", finding));
+    }
+}
+
+#[tokio::test]
+async fn a_form_that_is_used_twice_ends_its_file_in_either_order() {
+    for order in [["v1", "v2"], ["v2", "v1"]] {
+        let world = form(Scan::Off);
+        world.objects.put(KEY, "v2", "text/plain", b"other bytes");
+        for version in order {
+            world.handle(created("objects", KEY, Some(version))).await.unwrap();
+        }
+        assert_eq!(world.status(), "rejected");
+    }
+}
+
+/// A file of two parts, `hello ` and `world`.
+fn in_parts() -> World {
+    let world = world(Scan::Off);
+    world.files.change(ID, |row| {
+        (row.mode, row.sha256, row.part_size) = ("multipart".to_owned(), None, Some(6));
+        for (number, body) in [(1, b"hello ".as_slice()), (2, b"world")] {
+            let digest = shared::encoding::hex(Sha256Digest::of(body).as_bytes());
+            row.parts.insert(number, (i64::try_from(body.len()).unwrap(), digest));
+        }
+    });
+    let composite = "Zhie15keHg/OBlOZxcoF/BXCgYZaeimRvdZnwUZqkaQ=-2".to_owned();
+    world.objects.change(KEY, "v1", |head| head.sha256 = Some(composite));
+    world
+}
+
+#[tokio::test]
+async fn an_object_of_parts_is_what_its_parts_were_signed_for() {
+    let world = in_parts();
+    world.handle(created("objects", KEY, Some("v1"))).await.unwrap();
+    let row = world.files.row(ID).unwrap();
+    let Some(Fact::Created { finding, sha256, .. }) = row.facts().first() else { panic!("no fact") };
+    assert_eq!((world.status(), finding.as_str()), ("clean", "ok"));
+    assert_eq!(sha256.as_deref(), Some("Zhie15keHg/OBlOZxcoF/BXCgYZaeimRvdZnwUZqkaQ=-2"));
+
+    type Change = fn(&World);
+    let cases: [(&str, Change); 5] = [
+        ("sha256", |world| world.files.change(ID, |row| drop(row.parts.remove(&2)))),
+        ("sha256", |world| {
+            let other = shared::encoding::hex(Sha256Digest::of(b"other").as_bytes());
+            world.files.change(ID, |row| drop(row.parts.insert(2, (5, other))));
+        }),
+        ("sha256", |world| {
+            let whole = Sha256Digest::of(b"hello world").to_string();
+            world.objects.change(KEY, "v1", |head| head.sha256 = Some(whole));
+        }),
+        ("sha256", |world| world.objects.change(KEY, "v1", |head| head.sha256 = None)),
+        ("size", |world| world.objects.change(KEY, "v1", |head| head.size = 12)),
+    ];
+    for (place, (want, change)) in cases.into_iter().enumerate() {
+        let world = in_parts();
+        change(&world);
+        world.handle(created("objects", KEY, Some("v1"))).await.unwrap();
+        let row = world.files.row(ID).unwrap();
+        let Some(Fact::Created { finding, .. }) = row.facts().first() else { panic!("no fact") };
+        assert_eq!((world.status(), finding.as_str()), ("rejected", want), "{place}");
+    }
+}
+
+/// As GuardDuty tells EventBridge.
+fn scanned(bucket: &str, key: &str, version: Option<&str>, status: &str, result: &str) -> Value {
+    json!({
+        "version": "0", "id": "72c7d362-737a-6dce-fc78-9e27a0171419", "source": "aws.guardduty",
+        "detail-type": "GuardDuty Malware Protection Object Scan Result", "account": "111122223333",
+        "time": "2024-02-28T01:01:01Z", "region": "us-east-1",
+        "resources": ["arn:aws:guardduty:us-east-1:111122223333:malware-protection-plan/b4c7f464ab3a4EXAMPLE"],
+        "detail": { "schemaVersion": "1.0", "scanStatus": status, "resourceType": "S3_OBJECT",
+            "s3ObjectDetails": { "bucketName": bucket, "objectKey": key, "eTag": "e", "versionId": version,
+                "s3Throttled": false },
+            "scanResultDetails": { "scanResultStatus": result, "threats": null }, "a-field-of-tomorrow": true }
+    })
+}
+
+#[tokio::test]
+async fn a_verdict_decides_about_the_version_that_was_checked() {
+    for (status, result, want) in [
+        ("COMPLETED", "NO_THREATS_FOUND", "clean"),
+        ("COMPLETED", "THREATS_FOUND", "infected"),
+        ("FAILED", "THREATS_FOUND", "infected"),
+        ("SKIPPED", "UNSUPPORTED", "unscannable"),
+        ("SKIPPED", "ACCESS_DENIED", "unscannable"),
+        ("FAILED", "FAILED", "unscannable"),
+        // What is not said in full is not clean.
+        ("SKIPPED", "NO_THREATS_FOUND", "unscannable"),
+        ("FAILED", "NO_THREATS_FOUND", "unscannable"),
+        ("COMPLETED", "no_threats_found", "unscannable"),
+        ("COMPLETED", "PROBABLY_FINE", "unscannable"),
+        ("COMPLETED", "", "unscannable"),
+        ("", "NO_THREATS_FOUND", "unscannable"),
+    ] {
+        let world = world(Scan::GuardDuty);
+        world.handle(created("objects", KEY, Some("v1"))).await.unwrap();
+        assert_eq!(world.status(), "scanning");
+        world.handle(scanned("objects", KEY, Some("v1"), status, result)).await.unwrap();
+        assert_eq!(world.status(), want, "{status} {result}");
+    }
+    // A verdict about another version says nothing of this one, unless it is a threat.
+    for (result, want) in [("NO_THREATS_FOUND", "scanning"), ("THREATS_FOUND", "infected")] {
+        let world = world(Scan::GuardDuty);
+        world.handle(created("objects", KEY, Some("v1"))).await.unwrap();
+        world.handle(scanned("objects", KEY, Some("v2"), "COMPLETED", result)).await.unwrap();
+        assert_eq!(world.status(), want);
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_that_is_not_about_ours_changes_nothing() {
+    let good = || scanned("objects", KEY, Some("v1"), "COMPLETED", "NO_THREATS_FOUND");
+    let with = |pointer: &str, value: Value| {
+        let mut event = good();
+        *event.pointer_mut(pointer).unwrap() = value;
+        event
+    };
+    for event in [
+        scanned("foreign", KEY, Some("v1"), "COMPLETED", "THREATS_FOUND"),
+        scanned("objects", "t/acme/../globex", Some("v1"), "COMPLETED", "THREATS_FOUND"),
+        scanned("objects", "t/globex/01920000-0000-7000-8000-0000000000f1", Some("v1"), "COMPLETED", "THREATS_FOUND"),
+        with("/account", json!("444455556666")),
+        with("/account", json!(null)),
+        with("/resources/0", json!("arn:aws:guardduty:us-east-1:444455556666:malware-protection-plan/b4")),
+        with("/resources", json!([])),
+    ] {
+        let world = world(Scan::GuardDuty);
+        world.handle(event.clone()).await.unwrap();
+        assert_eq!((world.status(), world.files.row(ID).unwrap().facts().len()), ("pending", 0), "{event}");
+    }
+    for event in [
+        with("/detail-type", json!("GuardDuty Finding")),
+        with("/detail/schemaVersion", json!("2.0")),
+        with("/detail/resourceType", json!("EBS_VOLUME")),
+        with("/detail/s3ObjectDetails", json!("canary")),
+        with("/detail", json!({})),
+    ] {
+        let world = world(Scan::GuardDuty);
+        assert_eq!(world.handle(event.clone()).await.unwrap_err().as_str(), "MalformedEvent", "{event}");
+    }
+    for version in [None, Some("null"), Some("")] {
+        let world = world(Scan::GuardDuty);
+        assert!(world.handle(scanned("objects", KEY, version, "COMPLETED", "NO_THREATS_FOUND")).await.is_err());
+    }
+    let world = world(Scan::GuardDuty);
+    world.files.set_down(true);
+    assert_eq!(world.handle(good()).await.unwrap_err().as_str(), "ServiceUnavailable");
 }
 
 #[tokio::test]
@@ -246,11 +446,37 @@ async fn an_event_for_a_foreign_key_never_reaches_the_bucket() {
     assert_eq!(world.objects.asked(), 0);
 }
 
-/// One step of a delivery: an event that arrives, or a verdict that another function records.
+/// One step of a delivery: an object or a verdict that is told of.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Created(&'static str),
     Verdict(&'static str, &'static str),
+}
+
+/// The same for what came by a form and in parts, where size and digest follow from the facts as well.
+#[tokio::test]
+async fn every_order_tells_the_same_size_and_digest_whatever_the_mode() {
+    use Step::{Created, Verdict};
+    let steps = [Created("v1"), Verdict("v1", "NO_THREATS_FOUND"), Created("v1"), Created("v2")];
+    for make in [|| form(Scan::GuardDuty), in_parts as fn() -> World] {
+        for taken in 1..=steps.len() {
+            let mut ends = std::collections::BTreeSet::new();
+            for order in permutations(&steps[..taken]) {
+                let world = make();
+                world.objects.put(KEY, "v2", "text/plain", b"hello world");
+                for step in order {
+                    let event = match step {
+                        Created(version) => created("objects", KEY, Some(version)),
+                        Verdict(version, value) => scanned("objects", KEY, Some(version), "COMPLETED", value),
+                    };
+                    world.handle(event).await.unwrap();
+                }
+                let row = world.files.row(ID).unwrap();
+                ends.insert(format!("{} {:?}", row.status(), row.actual()));
+            }
+            assert_eq!(ends.len(), 1, "{ends:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -279,8 +505,8 @@ async fn every_order_with_repeats_ends_in_one_state() {
                             world.handle(created("objects", KEY, Some(version))).await.unwrap();
                         }
                         Verdict(version, value) => {
-                            let (version, value) = (version.to_owned(), value.to_owned());
-                            world.files.record(ID, Fact::Verdict { version, value });
+                            let status = if value == "UNSUPPORTED" { "SKIPPED" } else { "COMPLETED" };
+                            world.handle(scanned("objects", KEY, Some(version), status, value)).await.unwrap();
                         }
                     }
                 }

@@ -20,10 +20,12 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../migrate/sql/0001_foundation.sql"),
     include_str!("../../migrate/sql/0002_files.sql"),
     include_str!("../../migrate/sql/0007_file_lifecycle.sql"),
+    include_str!("../../migrate/sql/0014_file_modes.sql"),
+    include_str!("../../migrate/sql/0015_tickets.sql"),
 ];
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -56,6 +58,8 @@ impl Database for Login {
                     Parameter::Bytes(value) => (Box::new(value), Type::BYTEA),
                     Parameter::OptionalBytes(value) => (Box::new(value), Type::BYTEA),
                     Parameter::Int(value) => (Box::new(value), Type::INT8),
+                    Parameter::OptionalInt(value) => (Box::new(value), Type::INT8),
+                    Parameter::Json(value) => (Box::new(value), Type::JSONB),
                     Parameter::Bool(value) => (Box::new(value), Type::BOOL),
                     Parameter::Texts(value) => (Box::new(value), Type::TEXT_ARRAY),
                     other => panic!("no file function takes {other:?}"),
@@ -116,9 +120,11 @@ fn create(tenant: &str, subject: &str, id: Uuid, key: Option<&str>, body: &str, 
         Parameter::Uuid(id),
         Parameter::Text("report.txt".to_owned()),
         Parameter::Text("text/plain".to_owned()),
-        Parameter::Int(11),
-        Parameter::Bytes(Sha256Digest::of(b"hello world").as_bytes().to_vec()),
         Parameter::Text("put".to_owned()),
+        Parameter::OptionalInt(Some(11)),
+        Parameter::OptionalBytes(Some(Sha256Digest::of(b"hello world").as_bytes().to_vec())),
+        Parameter::OptionalInt(None),
+        Parameter::OptionalInt(None),
         Parameter::Int(now + 300_000),
         Parameter::OptionalText(key.map(str::to_owned)),
         Parameter::OptionalBytes(key.map(|_| Sha256Digest::of(body.as_bytes()).as_bytes().to_vec())),
@@ -191,7 +197,7 @@ async fn a_login_can_do_its_own_work_and_nothing_else() {
     server.login("upload").await.ask("api.create_file", create("acme", "alice", id(1), None, "", 1000)).await;
     for user in ["upload", "download", "object_events", "token", "trust"] {
         let login = server.login(user).await;
-        for table in ["files", "file_facts"] {
+        for table in ["files", "file_facts", "file_parts"] {
             assert!(
                 login.0.batch_execute(&format!("SELECT * FROM public.{table}")).await.is_err(),
                 "{user} reads {table}"
@@ -201,6 +207,8 @@ async fn a_login_can_do_its_own_work_and_nothing_else() {
         assert!(login.0.batch_execute(&derived).await.is_err(), "{user}");
         let may = |function: &str| match function {
             "api.create_file" | "api.renew_upload" | "api.delete_file" => user == "upload",
+            "api.sign_parts" | "api.begin_parts" | "api.parts_to_complete" => user == "upload",
+            "api.parts_completed" | "api.parts_ended" => user == "upload",
             "api.file_for_download" => user == "download",
             _ => user == "object_events",
         };
@@ -221,9 +229,16 @@ async fn a_login_can_do_its_own_work_and_nothing_else() {
                     Parameter::Uuid(id(1)),
                     Parameter::Text("objects".to_owned()),
                     Parameter::Texts(vec![]),
+                    Parameter::OptionalText(None),
                     Parameter::Int(1),
                 ],
             ),
+            ("api.sign_parts", with(whose("acme", "alice", id(1)), [parts(&[]), Parameter::Int(1), Parameter::Int(1)])),
+            ("api.begin_parts", with(whose("acme", "alice", id(1)), [Parameter::Text("u".to_owned())])),
+            ("api.parts_to_complete", with(whose("acme", "alice", id(1)), [Parameter::Int(1)])),
+            ("api.parts_completed", with(whose("acme", "alice", id(1)), [Parameter::Int(1)])),
+            ("api.parts_ended", with(whose("acme", "alice", id(1)), [Parameter::Text("u".to_owned())])),
+            ("api.record_verdict", verdict(id(9), "v1", "NO_THREATS_FOUND")),
         ] {
             assert_eq!(login.call(function, parameters).await.is_ok(), may(function), "{user} calls {function}");
         }
@@ -237,15 +252,18 @@ async fn a_login_can_do_its_own_work_and_nothing_else() {
 async fn rows_that_break_a_rule_are_refused_by_the_table_itself() {
     let server = Server::start().await;
     let upload = server.login("upload").await;
-    let broken: [(usize, Parameter); 8] = [
+    let broken: [(usize, Parameter); 11] = [
         (0, Parameter::Text("unknown".to_owned())),
         (1, Parameter::Text(String::new())),
         (3, Parameter::Text("n".repeat(201))),
-        (5, Parameter::Int(0)),
-        (6, Parameter::Bytes(vec![0; 31])),
-        (7, Parameter::Text("post".to_owned())),
-        (9, Parameter::OptionalText(Some("k".to_owned()))),
-        (10, Parameter::OptionalBytes(Some(vec![0; 32]))),
+        (5, Parameter::Text("post".to_owned())),
+        (5, Parameter::Text("multipart".to_owned())),
+        (6, Parameter::OptionalInt(Some(0))),
+        (6, Parameter::OptionalInt(None)),
+        (7, Parameter::OptionalBytes(Some(vec![0; 31]))),
+        (8, Parameter::OptionalInt(Some(5))),
+        (11, Parameter::OptionalText(Some("k".to_owned()))),
+        (12, Parameter::OptionalBytes(Some(vec![0; 32]))),
     ];
     for (place, value) in broken {
         let mut parameters = create("acme", "alice", id(1), None, "", 1000);
@@ -264,6 +282,8 @@ async fn every_sequence_of_facts_gives_the_state_of_the_model() {
     let created = |version: &str, finding: &str| Fact::Created {
         version: version.to_owned(),
         etag: format!("e-{version}"),
+        size: 11,
+        sha256: None,
         finding: finding.to_owned(),
         scan_off: false,
     };
@@ -286,7 +306,7 @@ async fn every_sequence_of_facts_gives_the_state_of_the_model() {
             let mut known = Vec::new();
             for fact in sequence {
                 let fact = match fact {
-                    Fact::Created { version, etag, finding, .. } => {
+                    Fact::Created { version, etag, size, sha256, finding, .. } => {
                         let text = Parameter::Text;
                         let parameters = vec![
                             text("acme".to_owned()),
@@ -294,13 +314,14 @@ async fn every_sequence_of_facts_gives_the_state_of_the_model() {
                             text("objects".to_owned()),
                             text(version.clone()),
                             text(etag.clone()),
-                            Parameter::Int(11),
+                            Parameter::Int(size),
+                            Parameter::OptionalText(sha256.clone()),
                             text(finding.clone()),
                             Parameter::Bool(scan_off),
                             Parameter::Int(2000),
                         ];
                         events.ask("api.record_created", parameters).await;
-                        Fact::Created { version, etag, finding, scan_off }
+                        Fact::Created { version, etag, size, sha256, finding, scan_off }
                     }
                     Fact::Verdict { version, value } => {
                         let insert = format!(
@@ -408,6 +429,7 @@ async fn the_life_of_a_file_ends_in_sql_as_in_the_model() {
             text(version),
             text("e"),
             Parameter::Int(11),
+            Parameter::OptionalText(Some("digest".to_owned())),
             text(finding),
             Parameter::Bool(true),
             Parameter::Int(2000),
@@ -424,6 +446,7 @@ async fn the_life_of_a_file_ends_in_sql_as_in_the_model() {
             Parameter::Uuid(id(number)),
             Parameter::Text("objects".to_owned()),
             Parameter::Texts(versions.iter().map(|version| (*version).to_owned()).collect()),
+            Parameter::OptionalText(None),
             Parameter::Int(now),
         ]
     };
@@ -489,6 +512,245 @@ async fn the_life_of_a_file_ends_in_sql_as_in_the_model() {
         both(&download, "api.file_for_download", find("acme", "alice", id(number), false)).await;
     }
     both(&events, "api.files_to_sweep", sweep(i64::MAX / 2, 10)).await;
+}
+
+fn verdict(id: Uuid, version: &str, value: &str) -> Vec<Parameter> {
+    let text = |value: &str| Parameter::Text(value.to_owned());
+    vec![
+        text("acme"),
+        Parameter::Uuid(id),
+        text("objects"),
+        text(version),
+        text("e"),
+        text(value),
+        Parameter::Int(2000),
+    ]
+}
+
+/// Parts of 5 MiB, the third of 7 bytes, with a digest of one letter's.
+fn parts(named: &[(i64, i64, &str)]) -> Parameter {
+    let digest = |letter: &str| shared::encoding::hex(Sha256Digest::of(letter.as_bytes()).as_bytes());
+    let one = |(part, size, letter): &(i64, i64, &str)| json!({ "part": part, "size": size, "sha256": digest(letter) });
+    Parameter::Json(named.iter().map(one).collect())
+}
+
+#[tokio::test]
+async fn parts_live_in_sql_as_in_the_model() {
+    const EACH: i64 = 5 << 20;
+    let server = Server::start().await;
+    let (upload, events) = (server.login("upload").await, server.login("object_events").await);
+    let download = server.login("download").await;
+    let model = Files::default();
+    let both = async |login: &Login, function: &'static str, parameters: Vec<Parameter>| {
+        let real = login.ask(function, parameters.clone()).await;
+        assert_eq!(real, model.call(function, parameters.clone()).await.unwrap(), "{function} {parameters:?}");
+        real
+    };
+    let large = |number: u64| {
+        let mut parameters = create("acme", "alice", id(number), None, "", 1000);
+        parameters[5] = Parameter::Text("multipart".to_owned());
+        parameters[6] = Parameter::OptionalInt(Some(2 * EACH + 7));
+        parameters[7] = Parameter::OptionalBytes(None);
+        parameters[9] = Parameter::OptionalInt(Some(EACH));
+        parameters
+    };
+    let mut form = create("acme", "alice", id(4), None, "", 1000);
+    form[5] = Parameter::Text("post".to_owned());
+    (form[6], form[7], form[8]) =
+        (Parameter::OptionalInt(None), Parameter::OptionalBytes(None), Parameter::OptionalInt(Some(99)));
+    both(&upload, "api.create_file", form).await;
+    for number in 1..=3 {
+        both(&upload, "api.create_file", large(number)).await;
+    }
+    let sign = |subject: &str, number: u64, named: &[(i64, i64, &str)], now: i64| {
+        with(whose("acme", subject, id(number)), [parts(named), Parameter::Int(400_000), Parameter::Int(now)])
+    };
+    let of = |number: u64, more: Parameter| with(whose("acme", "alice", id(number)), [more]);
+    let told = |number: u64| vec![Parameter::Text("acme".to_owned()), Parameter::Uuid(id(number))];
+    let text = |value: &str| Parameter::Text(value.to_owned());
+
+    for parameters in [
+        sign("alice", 1, &[(1, EACH, "a"), (3, 7, "c")], 2000),
+        sign("alice", 1, &[(1, EACH, "z")], 2000),
+        sign("alice", 1, &[(2, EACH, "b"), (2, EACH - 1, "b")], 2000),
+        sign("alice", 1, &[(3, EACH, "c")], 2000),
+        sign("alice", 1, &[(0, EACH, "a")], 2000),
+        sign("alice", 1, &[(4, EACH, "a")], 2000),
+        sign("bob", 1, &[(1, EACH, "a")], 2000),
+        sign("alice", 9, &[(1, EACH, "a")], 2000),
+        sign("alice", 4, &[(1, 7, "a")], 2000),
+        sign("alice", 2, &[(1, EACH, "a")], 999 + DAY_MS),
+        sign("alice", 2, &[(1, EACH, "a")], 1000 + DAY_MS),
+    ] {
+        both(&upload, "api.sign_parts", parameters).await;
+    }
+    for (number, name) in [(1, "u1"), (1, "u2"), (2, "u3"), (4, "u4"), (9, "u5")] {
+        both(&upload, "api.begin_parts", of(number, text(name))).await;
+    }
+    for number in [1, 2, 4, 9] {
+        both(&upload, "api.parts_to_complete", of(number, Parameter::Int(2000))).await;
+        both(&events, "api.file_for_event", told(number)).await;
+    }
+    both(&upload, "api.sign_parts", sign("alice", 1, &[(2, EACH, "b")], 2000)).await;
+    let whole = both(&events, "api.file_for_event", told(1)).await;
+    assert!(whole["file"]["parts_sha256"].is_string(), "{whole}");
+    let open = both(&upload, "api.parts_to_complete", of(1, Parameter::Int(2000))).await;
+    assert_eq!((&open["count"], &open["upload_id"]), (&json!(3), &json!("u1")));
+
+    for (number, name) in [(2, "other"), (2, "u3"), (2, "u3")] {
+        both(&upload, "api.parts_ended", of(number, text(name))).await;
+    }
+    both(&upload, "api.begin_parts", of(2, text("u6"))).await;
+    for number in [1, 1, 4] {
+        both(&upload, "api.parts_completed", of(number, Parameter::Int(3000))).await;
+    }
+    both(&upload, "api.parts_to_complete", of(1, Parameter::Int(2000))).await;
+    both(&upload, "api.sign_parts", sign("alice", 1, &[(1, EACH, "a")], 2000)).await;
+    both(&upload, "api.begin_parts", of(1, text("u7"))).await;
+
+    let created = |number: u64, version: &str, finding: &str| {
+        vec![
+            text("acme"),
+            Parameter::Uuid(id(number)),
+            text("objects"),
+            text(version),
+            text("e"),
+            Parameter::Int(42),
+            Parameter::OptionalText(Some("digest-3".to_owned())),
+            text(finding),
+            Parameter::Bool(false),
+            Parameter::Int(2000),
+        ]
+    };
+    for number in [1, 3, 4] {
+        both(&events, "api.record_verdict", verdict(id(number), "v1", "NO_THREATS_FOUND")).await;
+        both(&events, "api.record_created", created(number, "v1", if number == 3 { "size" } else { "ok" })).await;
+        both(&events, "api.record_verdict", verdict(id(number), "v1", "NO_THREATS_FOUND")).await;
+        both(&download, "api.file_for_download", find("acme", "alice", id(number), false)).await;
+    }
+    both(&events, "api.record_verdict", verdict(id(9), "v1", "NO_THREATS_FOUND")).await;
+    both(&upload, "api.parts_to_complete", of(1, Parameter::Int(2000))).await;
+    both(&events, "api.record_created", created(4, "v2", "ok")).await;
+    both(&download, "api.file_for_download", find("acme", "alice", id(4), false)).await;
+
+    // What is left of parts keeps a file from being purged.
+    both(&upload, "api.delete_file", of(2, Parameter::Int(3000))).await;
+    both(&upload, "api.delete_file", of(2, Parameter::Int(3000))).await;
+    let purged = |number: u64, upload: Option<&str>| {
+        vec![
+            text("acme"),
+            Parameter::Uuid(id(number)),
+            text("objects"),
+            Parameter::Texts(vec!["v1".to_owned()]),
+            Parameter::OptionalText(upload.map(str::to_owned)),
+            Parameter::Int(4000),
+        ]
+    };
+    both(&events, "api.files_to_sweep", vec![Parameter::Int(1000 + 2 * DAY_MS), Parameter::Int(10)]).await;
+    assert_eq!(both(&events, "api.file_purged", purged(2, None)).await["outcome"], "kept");
+    assert_eq!(both(&events, "api.file_purged", purged(2, Some("other"))).await["outcome"], "kept");
+    assert_eq!(both(&events, "api.file_purged", purged(2, Some("u6"))).await["outcome"], "purged");
+    both(&events, "api.file_purged", purged(1, None)).await;
+}
+
+#[tokio::test]
+async fn a_ticket_is_used_once_and_dies_with_whoever_made_it() {
+    let server = Server::start().await;
+    let (upload, events) = (server.login("upload").await, server.login("object_events").await);
+    let (download, admin) = (server.login("download").await, server.login("admin").await);
+    let model = Files::default();
+    let both = async |login: &Login, function: &'static str, parameters: Vec<Parameter>| {
+        let real = login.ask(function, parameters.clone()).await;
+        assert_eq!(real, model.call(function, parameters.clone()).await.unwrap(), "{function} {parameters:?}");
+        real
+    };
+    let text = |value: &str| Parameter::Text(value.to_owned());
+    for number in 1..=2 {
+        both(&upload, "api.create_file", create("acme", "alice", id(number), None, "", 1000)).await;
+    }
+    let created = vec![
+        text("acme"),
+        Parameter::Uuid(id(1)),
+        text("objects"),
+        text("v1"),
+        text("e"),
+        Parameter::Int(11),
+        Parameter::OptionalText(None),
+        text("ok"),
+        Parameter::Bool(true),
+        Parameter::Int(2000),
+    ];
+    both(&events, "api.record_created", created).await;
+    let hash = |letter: u8| Parameter::Bytes(vec![letter; 32]);
+    let put = |subject: &str, number: u64, letter: u8, now: i64| {
+        with(
+            find("acme", subject, id(number), false),
+            [
+                hash(letter),
+                text(subject),
+                text(&format!("jti-{letter}")),
+                Parameter::Int(now + 60_000),
+                Parameter::Int(now),
+            ],
+        )
+    };
+    let look = |letter: u8, now: i64| vec![hash(letter), Parameter::Int(now)];
+    let used = |tenant: &str, letter: u8, version: &str, now: i64| {
+        vec![text(tenant), hash(letter), text(version), Parameter::Int(now)]
+    };
+    for parameters in
+        [put("alice", 1, 1, 3000), put("bob", 1, 2, 3000), put("alice", 2, 3, 3000), put("alice", 9, 4, 3000)]
+    {
+        both(&download, "api.ticket_put", parameters).await;
+    }
+    let broken = with(
+        find("acme", "alice", id(1), false),
+        [hash(9), text("alice"), text("j"), Parameter::Int(3000 + 300_001), Parameter::Int(3000)],
+    );
+    assert!(download.call("api.ticket_put", broken).await.is_err(), "no ticket lives longer than five minutes");
+    for (letter, now) in [(1, 3000), (1, 62_999), (1, 63_000), (2, 3000)] {
+        both(&download, "api.ticket_find", look(letter, now)).await;
+    }
+    for parameters in [
+        used("globex", 1, "v1", 3000),
+        used("acme", 1, "v2", 3000),
+        used("acme", 1, "v1", 63_000),
+        used("acme", 2, "v1", 3000),
+        used("acme", 1, "v1", 3000),
+        used("acme", 1, "v1", 3000),
+    ] {
+        both(&download, "api.ticket_use", parameters).await;
+    }
+    both(&download, "api.ticket_find", look(1, 3000)).await;
+
+    // Of many uses at once one wins.
+    both(&download, "api.ticket_put", put("alice", 1, 5, 3000)).await;
+    let logins = join_all((0..8).map(|_| server.login("download"))).await;
+    let uses = join_all(logins.iter().map(|login| login.ask("api.ticket_use", used("acme", 5, "v1", 3000)))).await;
+    assert_eq!(uses.iter().filter(|answer| answer["outcome"] == "used").count(), 1);
+
+    // Whoever is revoked after he made it, by any of his names, and no other.
+    for (letter, kind, value) in [(6, "jti", "jti-6"), (7, "client_id", "alice"), (8, "tenant", "acme")] {
+        let now = 10_000 * i64::from(letter);
+        download.ask("api.ticket_put", put("alice", 1, letter, now)).await;
+        assert_eq!(download.ask("api.ticket_find", look(letter, now)).await["outcome"], "found");
+        let revoked =
+            vec![text("op"), text("r"), Parameter::Int(now), text(kind), text(value), Parameter::Int(now / 1000)];
+        admin.ask("api.revoke", revoked).await;
+        assert_eq!(download.ask("api.ticket_find", look(letter, now)).await["outcome"], "unknown", "{kind}");
+        if kind != "jti" {
+            download.ask("api.ticket_put", put("alice", 1, letter + 10, now + 1000)).await;
+            let after = download.ask("api.ticket_find", look(letter + 10, now + 1000)).await;
+            assert_eq!(after["outcome"], "found", "{kind}: what was made after it lives");
+        }
+    }
+    let shut = vec![text("op"), text("r"), Parameter::Int(1), text("acme"), text("acme"), Parameter::Bool(false)];
+    admin.ask("api.tenant_put", shut).await;
+    assert_eq!(download.ask("api.ticket_find", look(18, 81_000)).await["outcome"], "unknown", "its tenant is disabled");
+    for user in ["upload", "object_events", "token"] {
+        let login = server.login(user).await;
+        assert!(login.call("api.ticket_find", look(1, 1)).await.is_err(), "{user}");
+    }
 }
 
 #[tokio::test]

@@ -72,6 +72,8 @@ impl World {
             Fact::Created {
                 version: format!("v-{number}"),
                 etag: "e".to_owned(),
+                size: 11,
+                sha256: None,
                 finding: finding.to_owned(),
                 scan_off: true,
             },
@@ -110,6 +112,26 @@ async fn bytes_of_an_ended_file_go_a_minute_after_its_last_url() {
         let status = world.files.row(id(1)).unwrap().status();
         assert_eq!(status, if deleted { "deleted" } else { "rejected" }, "the tombstone stays");
     }
+}
+
+#[tokio::test]
+async fn parts_that_no_object_came_of_are_ended_with_their_file() {
+    let world = world();
+    world.file(1);
+    let in_parts = |row: &mut testkit::files::Row| {
+        (row.mode, row.sha256, row.part_size) = ("multipart".to_owned(), None, Some(5 << 20));
+        row.upload_id = Some("upload-1".to_owned());
+    };
+    world.files.change(id(1), in_parts);
+    world.objects.set_stuck("upload-1", true);
+    world.clock.advance(DAY);
+    assert!(world.sweep().await.is_err(), "what does not go is told");
+    assert_eq!((world.files.row(id(1)).unwrap().status(), world.is_purged(1)), ("expired", false));
+    world.objects.set_stuck("upload-1", false);
+    world.clock.advance(600);
+    assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 1 }));
+    assert_eq!(world.objects.aborted(), [(key(1), "upload-1".to_owned())]);
+    assert!(world.is_purged(1) && world.files.row(id(1)).unwrap().upload_id.is_none());
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Creates pending files and signs one exact PUT for each; signs anew for a file still pending; ends a file for its owner.
+//! Creates pending files and signs what fills each: one exact PUT, a form, or parts; signs anew for a file still pending; ends a file
+//! for its owner.
 //!
 //! Nothing half-done: the signing session is had first, the URL is signed offline, and only then is the row written and the
 //! URL handed out. Whoever gets no answer has at worst a pending row that nobody can fill. Deleting ends the row; the bytes
@@ -6,6 +7,7 @@
 
 mod config;
 mod owned;
+mod parts;
 mod request;
 
 pub use config::Config;
@@ -20,18 +22,21 @@ use shared::entropy::{Entropy, uuid_v7};
 use shared::gate::{Caller, Gate};
 use shared::http::{Request, Response};
 use shared::object::{
-    FileId, FileStatus, ObjectKey, Presign, SignedRequest, SignerSession, SignerSessions, UrlLife, WriteTerms,
+    FileId, FileStatus, FormTerms, ObjectKey, PartStore, Parts, Presign, SignedForm, SignedRequest, SignerSession,
+    SignerSessions, UrlLife, WriteTerms,
 };
 use shared::port::{Database, Fault, ObjectReader, Parameter};
 use shared::problem::{Code, Problem};
 use uuid::Uuid;
 
-use crate::request::{DeclaredBytes, NewFile, idempotency_key};
+use crate::request::{Bytes, Declared, NewFile, idempotency_key};
 
 const ACTION: &str = "files:create";
+/// How long a pending file may be filled, in seconds.
+const DAY: i64 = 24 * 60 * 60;
 
 /// The function over its ports.
-pub struct Upload<R, D, S, P, C, E> {
+pub struct Upload<R, D, S, P, M, C, E> {
     /// Who may come in.
     pub gate: Gate<R, C>,
     /// Files.
@@ -40,48 +45,65 @@ pub struct Upload<R, D, S, P, C, E> {
     pub sessions: S,
     /// Signs for the object bucket.
     pub presign: P,
+    /// Uploads in parts.
+    pub parts: M,
     /// The time.
     pub clock: C,
     /// Fresh ids.
     pub entropy: E,
 }
 
-impl<R, D, S, P, C, E> Routes for Upload<R, D, S, P, C, E>
+impl<R, D, S, P, M, C, E> Routes for Upload<R, D, S, P, M, C, E>
 where
     R: ObjectReader,
     D: Database,
     S: SignerSessions,
     P: Presign,
+    M: PartStore,
     C: Clock,
     E: Entropy,
 {
     const FUNCTION: &'static str = "upload";
 
     async fn answer(&self, request: &Request, _: &Invocation) -> Result<Response, Problem> {
-        match (request.method.as_str(), request.resource.as_str()) {
-            ("POST", "/files") => {
-                let caller = self.gate.admit(request, &["files:write"]).await?;
-                self.create(&caller, request).await
-            }
-            ("POST", "/files/{id}/url") => {
-                let caller = self.gate.admit_file(request, &["files:write"], FileAction::Write).await?;
-                self.renew(&caller, request).await
-            }
-            ("DELETE", "/files/{id}") => {
-                let caller = self.gate.admit_file(request, &["files:write"], FileAction::Write).await?;
-                self.delete(&caller, request).await
-            }
-            _ => Err(Code::NotFound.into()),
+        let route = match (request.method.as_str(), request.resource.as_str()) {
+            ("POST", "/files") => Route::Create,
+            ("POST", "/files/{id}/url") => Route::Renew,
+            ("POST", "/files/{id}/parts") => Route::Parts,
+            ("POST", "/files/{id}/complete") => Route::Complete,
+            ("DELETE", "/files/{id}") => Route::Delete,
+            _ => return Err(Code::NotFound.into()),
+        };
+        let scopes = &["files:write"];
+        let caller = match route {
+            Route::Create => self.gate.admit(request, scopes).await?,
+            _ => self.gate.admit_file(request, scopes, FileAction::Write).await?,
+        };
+        match route {
+            Route::Create => self.create(&caller, request).await,
+            Route::Renew => self.renew(&caller, request).await,
+            Route::Parts => self.sign_parts(&caller, request).await,
+            Route::Complete => self.complete(&caller, request).await,
+            Route::Delete => self.delete(&caller, request).await,
         }
     }
 }
 
-impl<R, D, S, P, C, E> Upload<R, D, S, P, C, E>
+enum Route {
+    Create,
+    Renew,
+    Parts,
+    Complete,
+    Delete,
+}
+
+impl<R, D, S, P, M, C, E> Upload<R, D, S, P, M, C, E>
 where
     R: ObjectReader,
     D: Database,
     S: SignerSessions,
     P: Presign,
+    M: PartStore,
     C: Clock,
     E: Entropy,
 {
@@ -105,45 +127,32 @@ where
         let file = NewFile::read(request)?;
         let repeat = idempotency_key(request)?;
 
-        let session = self.sessions.session(&caller.tenant).await.map_err(Refusal::signer)?;
-        let now = self.clock.now();
-        let life = UrlLife::within(UrlLife::LONGEST, session.expires_at, now).map_err(|_| Code::SignerUnavailable)?;
+        // Nothing is signed for parts before they are named, so their file needs no session yet.
+        let (now, signer) = match &file.declared.bytes {
+            Bytes::Parts(_) => (self.clock.now(), None),
+            Bytes::Put { .. } | Bytes::Form { .. } => {
+                let (session, now, life) = self.session(caller, UrlLife::LONGEST).await?;
+                (now, Some((session, life)))
+            }
+        };
         let id = FileId::from_uuid(uuid_v7(now, &self.entropy)).map_err(|_| Code::Internal)?;
-        let mut signed = self.sign(caller, &session, id, &file.bytes, now, life).await?;
-
-        let answer = self
-            .database
-            .call(
-                "api.create_file",
-                vec![
-                    Parameter::Text(caller.tenant.as_str().to_owned()),
-                    Parameter::Text(caller.subject.clone()),
-                    Parameter::Uuid(id.uuid()),
-                    Parameter::Text(file.name.as_str().to_owned()),
-                    Parameter::Text(file.bytes.content_type.declared().to_owned()),
-                    Parameter::Int(file.bytes.size.signed()),
-                    Parameter::Bytes(file.bytes.sha256.as_bytes().to_vec()),
-                    Parameter::Text("put".to_owned()),
-                    Parameter::Int(life.ends(now).millis()),
-                    Parameter::OptionalText(repeat.clone()),
-                    Parameter::OptionalBytes(repeat.map(|_| file.fingerprint().as_bytes().to_vec())),
-                    Parameter::Int(now.millis()),
-                ],
-            )
-            .await
-            .map_err(Refusal::fault)?;
-
-        match Outcome::read(answer)? {
-            Outcome::Created => Ok(created(id, "created", &signed, life.ends(now))),
+        let signer = signer.as_ref().map(|(session, life)| (session, *life));
+        let mut signed = self.sign(caller, signer, id, &file.declared, now).await?;
+        let ends = signer.map_or(now, |(_, life)| life.ends(now));
+        let (outcome, created_ms) = self.record(Row { caller, id, file: &file, ends, repeat, now }).await?;
+        // Parts may be asked for until the file expires.
+        let ends = signer.map_or(Timestamp::from_millis(created_ms).plus_seconds(DAY), |_| ends);
+        match outcome {
+            Outcome::Created => Ok(created(id, "created", &signed, ends)),
             Outcome::Replayed { id, status: FileStatus::Pending } => {
-                signed = self.sign(caller, &session, id, &file.bytes, now, life).await?;
-                Ok(created(id, "replayed", &signed, life.ends(now)))
+                signed = self.sign(caller, signer, id, &file.declared, now).await?;
+                Ok(created(id, "replayed", &signed, ends))
             }
             // The object is there already, so there is nothing left to sign for.
             Outcome::Replayed { id, status } => Ok(Created {
                 response: Response::json(
                     200,
-                    &json!({ "id": id.to_string(), "mode": "put", "status": status.as_str() }),
+                    &json!({ "id": id.to_string(), "mode": file.declared.bytes.mode(), "status": status.as_str() }),
                 ),
                 file: id,
                 outcome: "replayed",
@@ -152,38 +161,110 @@ where
         }
     }
 
+    async fn record(&self, row: Row<'_>) -> Result<(Outcome, i64), Refusal> {
+        let Row { caller, id, file, ends, repeat, now } = row;
+        let (size, sha256, longest, each) = match &file.declared.bytes {
+            Bytes::Put { size, sha256 } => (Some(size.signed()), Some(sha256.as_bytes().to_vec()), None, None),
+            Bytes::Form { longest } => (None, None, Some(longest.signed()), None),
+            Bytes::Parts(parts) => (Some(parts.size().signed()), None, None, i64::try_from(parts.each()).ok()),
+        };
+        let parameters = vec![
+            Parameter::Text(caller.tenant.as_str().to_owned()),
+            Parameter::Text(caller.subject.clone()),
+            Parameter::Uuid(id.uuid()),
+            Parameter::Text(file.name.as_str().to_owned()),
+            Parameter::Text(file.declared.content_type.declared().to_owned()),
+            Parameter::Text(file.declared.bytes.mode().to_owned()),
+            Parameter::OptionalInt(size),
+            Parameter::OptionalBytes(sha256),
+            Parameter::OptionalInt(longest),
+            Parameter::OptionalInt(each),
+            Parameter::Int(ends.millis()),
+            Parameter::OptionalText(repeat.clone()),
+            Parameter::OptionalBytes(repeat.map(|_| file.fingerprint().as_bytes().to_vec())),
+            Parameter::Int(now.millis()),
+        ];
+        Outcome::read(self.database.call("api.create_file", parameters).await.map_err(Refusal::fault)?, now)
+    }
+
     async fn sign(
         &self,
         caller: &Caller,
-        session: &SignerSession,
+        signer: Option<(&SignerSession, UrlLife)>,
         id: FileId,
-        bytes: &DeclaredBytes,
+        declared: &Declared,
         now: Timestamp,
-        life: UrlLife,
-    ) -> Result<SignedRequest, Refusal> {
-        let terms = WriteTerms {
-            key: ObjectKey::new(caller.tenant.clone(), id),
-            size: bytes.size,
-            content_type: bytes.content_type,
-            sha256: bytes.sha256,
+    ) -> Result<Signed, Refusal> {
+        let (key, content_type) = (ObjectKey::new(caller.tenant.clone(), id), declared.content_type);
+        let Some((session, life)) = signer else {
+            return match declared.bytes {
+                Bytes::Parts(parts) => Ok(Signed::Parts(parts)),
+                Bytes::Put { .. } | Bytes::Form { .. } => Err(Code::UnsupportedMode.into()),
+            };
         };
-        self.presign.put(session, &terms, now, life).await.map_err(Refusal::fault)
+        let signed = match declared.bytes {
+            Bytes::Parts(parts) => Ok(Signed::Parts(parts)),
+            Bytes::Put { size, sha256 } => {
+                let terms = WriteTerms { key, size, content_type, sha256 };
+                self.presign.put(session, &terms, now, life).await.map(Signed::Put)
+            }
+            Bytes::Form { longest } => {
+                let terms = FormTerms { key, longest, content_type };
+                self.presign.form(session, &terms, now, life).await.map(Signed::Form)
+            }
+        };
+        signed.map_err(Refusal::fault)
     }
 }
 
-fn created(id: FileId, outcome: &'static str, signed: &SignedRequest, expires_at: Timestamp) -> Created {
+/// What is written of a new file.
+struct Row<'a> {
+    caller: &'a Caller,
+    id: FileId,
+    file: &'a NewFile,
+    ends: Timestamp,
+    repeat: Option<String>,
+    now: Timestamp,
+}
+
+/// What fills a file.
+enum Signed {
+    Put(SignedRequest),
+    Form(SignedForm),
+    /// Later, part by part.
+    Parts(Parts),
+}
+
+impl Signed {
+    fn mode(&self) -> &'static str {
+        match self {
+            Signed::Put(_) => "put",
+            Signed::Form(_) => "post",
+            Signed::Parts(_) => "multipart",
+        }
+    }
+}
+
+fn created(id: FileId, outcome: &'static str, signed: &Signed, expires_at: Timestamp) -> Created {
     Created { response: Response::json(201, &plan(id, signed, expires_at)), file: id, outcome }
 }
 
-/// The file and the one request that fills it.
-fn plan(id: FileId, signed: &SignedRequest, expires_at: Timestamp) -> Value {
-    let headers: Map<String, Value> = signed.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-    json!({
-        "id": id.to_string(),
-        "mode": "put",
-        "expires_at": expires_at.seconds(),
-        "upload": { "method": signed.method, "url": signed.url.expose(), "headers": headers },
-    })
+/// The file and what fills it.
+fn plan(id: FileId, signed: &Signed, expires_at: Timestamp) -> Value {
+    let upload = match signed {
+        Signed::Put(put) => {
+            let headers: Map<String, Value> =
+                put.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            json!({ "method": put.method, "url": put.url.expose(), "headers": headers })
+        }
+        Signed::Form(form) => {
+            let fields: Map<String, Value> =
+                form.expose().iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+            json!({ "url": form.url, "fields": fields })
+        }
+        Signed::Parts(parts) => json!({ "part_size": parts.each(), "parts": parts.count() }),
+    };
+    json!({ "id": id.to_string(), "mode": signed.mode(), "expires_at": expires_at.seconds(), "upload": upload })
 }
 
 struct Created {
@@ -199,21 +280,23 @@ enum Outcome {
 }
 
 impl Outcome {
-    fn read(answer: Value) -> Result<Outcome, Refusal> {
+    /// What happened, and when the file that it is about was made.
+    fn read(answer: Value, now: Timestamp) -> Result<(Outcome, i64), Refusal> {
         #[derive(Deserialize)]
         #[serde(tag = "outcome", rename_all = "snake_case")]
         enum Answer {
             Created,
-            Replayed { id: Uuid, status: String },
+            Replayed { id: Uuid, status: String, created_ms: i64 },
             Conflict,
         }
         match serde_json::from_value(answer).map_err(|_| Code::Internal)? {
-            Answer::Created => Ok(Outcome::Created),
-            Answer::Conflict => Ok(Outcome::Conflict),
-            Answer::Replayed { id, status } => Ok(Outcome::Replayed {
-                id: FileId::from_uuid(id).map_err(|_| Code::Internal)?,
-                status: FileStatus::parse(&status).map_err(|_| Code::Internal)?,
-            }),
+            Answer::Created => Ok((Outcome::Created, now.millis())),
+            Answer::Conflict => Ok((Outcome::Conflict, now.millis())),
+            Answer::Replayed { id, status, created_ms } => {
+                let id = FileId::from_uuid(id).map_err(|_| Code::Internal)?;
+                let status = FileStatus::parse(&status).map_err(|_| Code::Internal)?;
+                Ok((Outcome::Replayed { id, status }, created_ms))
+            }
         }
     }
 }

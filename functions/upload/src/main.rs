@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use aws::{AwsSettings, Connector, Service};
 use rds::{Rds, RdsSettings};
-use s3::{Bucket, Presigner};
+use s3::{Bucket, Parts, Presigner};
 use shared::boot::{Api, run};
 use shared::clock::SystemClock;
 use shared::config::Reader;
@@ -30,12 +30,14 @@ fn main() -> ExitCode {
                 bucket: config.object_bucket.clone(),
                 bucket_key: config.bucket_key.clone(),
             };
+            let parts = Parts::new(&aws.service(Service::S3), config.object_bucket.clone(), config.bucket_key.clone());
             Ok(Api(Upload {
                 gate: Gate::new("upload", config.accepts, trust, SystemClock),
                 database: Rds::new(database, &aws),
                 sessions: Sessions::new(&aws.service(Service::Sts), signer, SystemClock),
                 presign: Presigner::new(aws.signing(), &config.signing_host, config.object_bucket, config.bucket_key)
                     .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "Presign").caused_by(malformed))?,
+                parts,
                 clock: SystemClock,
                 entropy: SystemEntropy,
             }))

@@ -11,7 +11,7 @@ use shared::gate::{Caller, Gate};
 use shared::http::{Headers, Request, Response};
 use shared::jwt::Kind;
 use shared::name::Tenant;
-use shared::object::{FileId, MAX_PUT, Sha256Digest};
+use shared::object::{FileId, MAX_FILE, MAX_PUT, Sha256Digest};
 use shared::port::{Fault, ObjectReader, Read};
 use shared::problem::Code;
 use shared::scope::Scopes;
@@ -30,7 +30,7 @@ impl ObjectReader for NoTrust {
 }
 
 struct World {
-    upload: Upload<NoTrust, Files, Signing, Signing, FixedClock, SystemEntropy>,
+    upload: Upload<NoTrust, Files, Signing, Signing, Signing, FixedClock, SystemEntropy>,
     files: Files,
     signing: Signing,
     clock: FixedClock,
@@ -49,6 +49,7 @@ fn world() -> World {
         database: files.clone(),
         sessions: signing.clone(),
         presign: signing.clone(),
+        parts: signing.clone(),
         clock: clock.clone(),
         entropy: SystemEntropy,
     };
@@ -76,6 +77,14 @@ fn body() -> Value {
         "sha256": Sha256Digest::of(b"hello world").to_string(),
         "mode": "put",
     })
+}
+
+fn form_body() -> Value {
+    json!({ "name": "a.png", "content_type": "image/png", "max_size": 5_000, "mode": "post" })
+}
+
+fn large_body() -> Value {
+    json!({ "name": "a.zip", "content_type": "application/zip", "size": 10_000_u64 * (8 << 20), "mode": "multipart" })
 }
 
 fn request(body: impl Into<Vec<u8>>, headers: &[(&str, &str)]) -> Request {
@@ -132,7 +141,10 @@ async fn a_file_is_pending_and_gets_one_exact_put() {
 
     let row = world.files.row(id(&response).uuid()).unwrap();
     assert_eq!((row.tenant.as_str(), row.subject.as_str(), row.status()), ("acme", "alice", "pending"));
-    assert_eq!((row.name.as_str(), row.content_type.as_str(), row.size), ("Überblick _Q3_.pdf", "application/pdf", 11));
+    assert_eq!(
+        (row.name.as_str(), row.content_type.as_str(), row.size),
+        ("Überblick _Q3_.pdf", "application/pdf", Some(11))
+    );
     assert_eq!(row.url_expires_ms, (start().seconds() + 300) * 1000);
 }
 
@@ -147,6 +159,16 @@ async fn a_body_that_breaks_a_rule_is_refused_before_anything_happens() {
     let without = |name: &str| {
         let mut body = body();
         body.as_object_mut().unwrap().remove(name);
+        body
+    };
+    let form = |name: &str, value: Value| {
+        let mut body = form_body();
+        body[name] = value;
+        body
+    };
+    let large = |name: &str, value: Value| {
+        let mut body = large_body();
+        body[name] = value;
         body
     };
     let cases = [
@@ -169,12 +191,26 @@ async fn a_body_that_breaks_a_rule_is_refused_before_anything_happens() {
         (with("sha256", json!("")), Code::MalformedRequest),
         (with("sha256", json!(format!("{digest} "))), Code::MalformedRequest),
         (with("name", json!(7)), Code::MalformedRequest),
-        (with("mode", json!("post")), Code::UnsupportedMode),
-        (with("mode", json!("multipart")), Code::UnsupportedMode),
+        (with("mode", json!("post")), Code::MalformedRequest),
+        (with("mode", json!("multipart")), Code::MalformedRequest),
         (with("mode", json!("PUT")), Code::UnsupportedMode),
         (with("mode", json!(null)), Code::MalformedRequest),
-        (json!({"name":"a","content_type":"image/png","max_size":5,"mode":"post"}), Code::UnsupportedMode),
-        (json!({"name":"a","content_type":"image/png","size":5,"mode":"multipart"}), Code::UnsupportedMode),
+        (form("max_size", json!(0)), Code::MalformedRequest),
+        (form("max_size", json!(-1)), Code::MalformedRequest),
+        (form("max_size", json!(MAX_PUT + 1)), Code::PayloadTooLarge),
+        (form("size", json!(5)), Code::MalformedRequest),
+        (form("sha256", json!(digest)), Code::MalformedRequest),
+        (form("key", json!("t/globex/${filename}")), Code::MalformedRequest),
+        (form("fields", json!({"acl": "public-read"})), Code::MalformedRequest),
+        (form("content_type", json!("image/bmp")), Code::UnsupportedType),
+        (large("size", json!(0)), Code::MalformedRequest),
+        (large("size", json!(MAX_FILE + 1)), Code::PayloadTooLarge),
+        (large("part_size", json!(0)), Code::MalformedRequest),
+        (large("part_size", json!(5 * 1024 * 1024 - 1)), Code::MalformedRequest),
+        (large("part_size", json!(6_u64 << 30)), Code::PayloadTooLarge),
+        (large("upload_id", json!("u")), Code::MalformedRequest),
+        (large("sha256", json!(digest)), Code::MalformedRequest),
+        (large("parts", json!([])), Code::MalformedRequest),
         (without("mode"), Code::MalformedRequest),
         (without("name"), Code::MalformedRequest),
         (without("size"), Code::MalformedRequest),
@@ -192,6 +228,55 @@ async fn a_body_that_breaks_a_rule_is_refused_before_anything_happens() {
             "{body}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_file_of_unknown_size_gets_a_form_for_one_key_and_type() {
+    let world = world();
+    let response = world.post(&form_body(), &[]).await.unwrap();
+    let said = answer(&response);
+    assert_eq!(
+        (response.status(), &said["mode"], &said["upload"]["url"]),
+        (201, &json!("post"), &json!("https://objects.test/"))
+    );
+    assert_eq!(said["expires_at"], start().seconds() + 300);
+    let key = format!("t/acme/{}", id(&response));
+    assert_eq!(said["upload"]["fields"]["key"], key);
+    let (terms, life) = world.signing.forms().remove(0);
+    assert_eq!((terms.key.to_string(), terms.longest.bytes(), life.seconds()), (key, 5_000, 300));
+    assert_eq!(terms.content_type.declared(), "image/png");
+    let row = world.files.row(id(&response).uuid()).unwrap();
+    assert_eq!((row.mode.as_str(), row.size, row.max_size, row.status()), ("post", None, Some(5_000), "pending"));
+    assert_eq!(row.url_expires_ms, (start().seconds() + 300) * 1000);
+}
+
+#[tokio::test]
+async fn a_file_of_ten_thousand_parts_is_planned_in_one_call_that_asks_nobody_for_a_session() {
+    let world = world();
+    let response = world.post(&large_body(), &[("Idempotency-Key", "order-7")]).await.unwrap();
+    let said = answer(&response);
+    assert_eq!((response.status(), &said["mode"]), (201, &json!("multipart")));
+    assert_eq!(said["upload"], json!({ "part_size": 8 << 20, "parts": 10_000 }));
+    assert_eq!(said["expires_at"], start().seconds() + 24 * 60 * 60);
+    assert!(world.signing.tenants().is_empty() && world.signing.calls().is_empty());
+    assert_eq!(world.files.calls(), ["api.create_file"]);
+    let row = world.files.row(id(&response).uuid()).unwrap();
+    assert_eq!((row.mode.as_str(), row.size, row.part_size), ("multipart", Some(10_000 * (8 << 20)), Some(8 << 20)));
+
+    // A plan that is asked for again ends when the first one did.
+    world.clock.advance(3600);
+    let again = world.post(&large_body(), &[("Idempotency-Key", "order-7")]).await.unwrap();
+    assert_eq!(answer(&again), said);
+}
+
+#[tokio::test]
+async fn a_key_is_for_one_mode_as_it_is_for_one_body() {
+    let world = world();
+    let key = [("Idempotency-Key", "order-7")];
+    let first = id(&world.post(&form_body(), &key).await.unwrap());
+    assert_eq!(world.post(&body(), &key).await.err(), Some(Code::IdempotencyConflict));
+    let again = world.post(&form_body(), &key).await.unwrap();
+    assert_eq!((id(&again), answer(&again)["mode"].clone(), world.files.len()), (first, json!("post"), 1));
 }
 
 #[tokio::test]
@@ -258,8 +343,14 @@ async fn a_file_that_is_no_longer_pending_gets_no_url() {
     let world = world();
     let key = [("Idempotency-Key", "order-7")];
     let first = id(&world.post(&body(), &key).await.unwrap());
-    let arrived =
-        Fact::Created { version: "v1".to_owned(), etag: "e".to_owned(), finding: "ok".to_owned(), scan_off: true };
+    let arrived = Fact::Created {
+        version: "v1".to_owned(),
+        etag: "e".to_owned(),
+        size: 11,
+        sha256: None,
+        finding: "ok".to_owned(),
+        scan_off: true,
+    };
     world.files.record(first.uuid(), arrived);
     let again = world.post(&body(), &key).await.unwrap();
     assert_eq!(again.status(), 200);
@@ -343,7 +434,7 @@ async fn the_authorizers_word_alone_opens_nothing() {
 #[tokio::test]
 async fn a_route_that_is_not_built_is_not_found() {
     let world = world();
-    for (method, resource) in [("GET", "/files"), ("POST", "/files/{id}/parts"), ("PUT", "/files/{id}")] {
+    for (method, resource) in [("GET", "/files"), ("GET", "/files/{id}/parts"), ("PUT", "/files/{id}")] {
         let mut asked = request(Vec::new(), &[]);
         (asked.method, asked.resource) = (method.to_owned(), resource.to_owned());
         assert_eq!(world.upload.answer(&asked, &invocation()).await.unwrap_err().code, Code::NotFound);
@@ -387,7 +478,8 @@ fn no_log_line_holds_a_url_a_signature_or_a_secret() {
     assert!(!logged.contains(CANARY) && !logged.contains("https://objects.test"), "{logged}");
 }
 
-const LOGGED: [&str; 3] = [
+const LOGGED: [&str; 4] = [
+    "a_file_of_unknown_size_gets_a_form_for_one_key_and_type",
     "a_file_is_pending_and_gets_one_exact_put",
     "the_same_key_and_body_give_the_same_file_and_a_fresh_url",
     "no_file_is_made_that_could_not_be_signed_for",

@@ -33,7 +33,7 @@ impl ObjectReader for NoTrust {
 }
 
 struct World {
-    upload: Upload<NoTrust, Files, Signing, Signing, FixedClock, SystemEntropy>,
+    upload: Upload<NoTrust, Files, Signing, Signing, Signing, FixedClock, SystemEntropy>,
     files: Files,
     signing: Signing,
     clock: FixedClock,
@@ -55,6 +55,7 @@ fn world() -> World {
         database: files.clone(),
         sessions: signing.clone(),
         presign: signing.clone(),
+        parts: signing.clone(),
         clock: clock.clone(),
         entropy: SystemEntropy,
     };
@@ -102,7 +103,14 @@ impl World {
 }
 
 fn arrived(finding: &str, scan_off: bool) -> Fact {
-    Fact::Created { version: "v1".to_owned(), etag: "e".to_owned(), finding: finding.to_owned(), scan_off }
+    Fact::Created {
+        version: "v1".to_owned(),
+        etag: "e".to_owned(),
+        size: 11,
+        sha256: None,
+        finding: finding.to_owned(),
+        scan_off,
+    }
 }
 
 #[tokio::test]

@@ -199,6 +199,7 @@ const OPEN: &[&str] = &[
     "GET /.well-known/jwks.json",
     "GET /.well-known/oauth-authorization-server",
     "GET /health",
+    "GET /tickets/{ticket}",
     "POST /oauth2/introspect",
     "POST /oauth2/revoke",
     "POST /oauth2/token",

@@ -49,6 +49,8 @@ pub enum AuthType {
     Header,
     /// The query string (presigned).
     Query,
+    /// The fields of a form (a signed policy).
+    Form,
 }
 
 /// A caller whose signature holds.
@@ -179,6 +181,68 @@ pub fn verify_query(
         expires: Some(Duration::from_secs(expires)),
     };
     claim.verify(request, target, payload, scope, account)
+}
+
+/// The signature of a form: over its policy in base64, and over nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct FormClaim<'a> {
+    /// `x-amz-algorithm`
+    pub algorithm: &'a str,
+    /// `x-amz-credential`
+    pub credential: &'a str,
+    /// `x-amz-date`
+    pub date: &'a str,
+    /// `x-amz-security-token`
+    pub token: Option<&'a str>,
+    /// The policy as sent.
+    pub policy: &'a str,
+    /// `x-amz-signature`
+    pub signature: &'a str,
+}
+
+/// Verifies the form's signature. How long it is good for is the policy's to say.
+///
+/// # Errors
+/// The first [`Rejection`] that applies.
+pub fn verify_form(claim: &FormClaim<'_>, scope: Scope<'_>, account: &Account) -> Result<Authenticated, Rejection> {
+    if claim.algorithm != ALGORITHM {
+        return Err(Rejection::Malformed);
+    }
+    let credential = Credential::parse(claim.credential)?;
+    let date = parse_timestamp(claim.date).ok_or(Rejection::Malformed)?;
+    let entry = account.credentials.find(&credential.access_key_id).ok_or(Rejection::UnknownKey)?;
+    let token_holds = match (&entry.token, claim.token) {
+        (None, None) => true,
+        (Some(issued), Some(sent)) => equal(issued.as_bytes(), sent.as_bytes()),
+        _ => false,
+    };
+    if !token_holds {
+        return Err(Rejection::TokenInvalid);
+    }
+    let now = account.clock.now();
+    if entry.expires.is_some_and(|end| now >= end) {
+        return Err(Rejection::TokenExpired);
+    }
+    let day = claim.date.get(..8) == Some(credential.date.as_str());
+    if !day || credential.region != scope.region || credential.service != scope.service {
+        return Err(Rejection::WrongScope);
+    }
+    let key = signing_key(&entry.secret, &credential.date, scope.region, scope.service);
+    if !equal(signature(&key, claim.policy).as_bytes(), claim.signature.as_bytes()) {
+        return Err(Rejection::SignatureMismatch);
+    }
+    if date > now.checked_add(scope.skew).unwrap_or(now) {
+        return Err(Rejection::Skew);
+    }
+    Ok(Authenticated {
+        principal: entry.principal,
+        access_key_id: credential.access_key_id,
+        issued_at: entry.issued_at,
+        signed_headers: Vec::new(),
+        auth_type: AuthType::Form,
+        date,
+        expires: None,
+    })
 }
 
 /// A credential scope: `key/date/region/service/aws4_request`.

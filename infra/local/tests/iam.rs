@@ -701,6 +701,47 @@ const SIGNED_PUT_OTHER_KEY: Pairs = &[
     ("s3:x-amz-server-side-encryption-aws-kms-key-id", KEY),
     ("s3:if-none-match", "*"),
 ];
+const SIGNED_FORM: Pairs = &[
+    ("s3:authType", "POST"),
+    ("s3:signatureAge", "299999"),
+    ("aws:SecureTransport", "true"),
+    ("s3:ObjectCreationOperation", "true"),
+    ("s3:x-amz-server-side-encryption", "aws:kms"),
+    ("s3:x-amz-server-side-encryption-aws-kms-key-id", BUCKET_KEY),
+];
+const SIGNED_PART: Pairs = &[
+    ("s3:authType", "REST-QUERY-STRING"),
+    ("s3:signatureAge", "1"),
+    ("aws:SecureTransport", "true"),
+    ("s3:ObjectCreationOperation", "false"),
+];
+const SIGNED_PART_BY_HEADER: Pairs = &[
+    ("s3:authType", "REST-HEADER"),
+    ("s3:signatureAge", "1"),
+    ("aws:SecureTransport", "true"),
+    ("s3:ObjectCreationOperation", "false"),
+];
+const SIGNED_BEGINNING_OTHER_KEY: Pairs = &[
+    ("s3:authType", "REST-QUERY-STRING"),
+    ("s3:signatureAge", "1"),
+    ("aws:SecureTransport", "true"),
+    ("s3:ObjectCreationOperation", "false"),
+    ("s3:x-amz-server-side-encryption", "aws:kms"),
+    ("s3:x-amz-server-side-encryption-aws-kms-key-id", KEY),
+];
+const SIGNED_COMPLETION: Pairs = &[
+    ("s3:authType", "REST-QUERY-STRING"),
+    ("s3:signatureAge", "1"),
+    ("aws:SecureTransport", "true"),
+    ("s3:ObjectCreationOperation", "true"),
+    ("s3:if-none-match", "*"),
+];
+const SIGNED_COMPLETION_OVERWRITING: Pairs = &[
+    ("s3:authType", "REST-QUERY-STRING"),
+    ("s3:signatureAge", "1"),
+    ("aws:SecureTransport", "true"),
+    ("s3:ObjectCreationOperation", "true"),
+];
 const SIGNED_GET: Pairs =
     &[("s3:authType", "REST-QUERY-STRING"), ("s3:signatureAge", "300000"), ("aws:SecureTransport", "true")];
 const SIGNED_GET_OLD: Pairs =
@@ -746,6 +787,19 @@ const MATRIX: &[(&str, &str, &str, Pairs, bool)] = &[
     ("upload-signer", "s3:PutObject", "arn:aws:s3:::trust/trust/keys.json", SIGNED_PUT, false),
     ("upload-signer", "s3:GetObjectVersion", OBJECT, SIGNED_GET, false),
     ("upload-signer", "s3:PutObjectTagging", OBJECT, SIGNED_PUT, false),
+    ("upload-signer", "s3:PutObject", OBJECT, SIGNED_FORM, true),
+    ("upload-signer", "s3:PutObject", "arn:aws:s3:::objects/other/1", SIGNED_FORM, false),
+    ("upload-signer", "s3:PutObject", OBJECT, SIGNED_PART, true),
+    ("upload-signer", "s3:PutObject", OBJECT, SIGNED_PART_BY_HEADER, false),
+    ("upload-signer", "s3:PutObject", OBJECT, SIGNED_BEGINNING_OTHER_KEY, false),
+    ("upload-signer", "s3:PutObject", OBJECT, SIGNED_COMPLETION, true),
+    ("upload-signer", "s3:PutObject", OBJECT, SIGNED_COMPLETION_OVERWRITING, false),
+    ("upload-signer", "s3:ListMultipartUploadParts", OBJECT, SIGNED_PART, true),
+    ("upload-signer", "s3:ListMultipartUploadParts", OBJECT, SIGNED_PART_BY_HEADER, false),
+    ("upload-signer", "s3:AbortMultipartUpload", OBJECT, SIGNED_PART, true),
+    ("upload-signer", "s3:AbortMultipartUpload", "arn:aws:s3:::objects/other/1", SIGNED_PART, false),
+    ("upload-signer", "kms:Decrypt", BUCKET_KEY, VIA_S3, true),
+    ("upload-signer", "kms:Decrypt", BUCKET_KEY, &[], false),
     ("upload-signer", "kms:GenerateDataKey", BUCKET_KEY, VIA_S3, true),
     ("upload-signer", "kms:GenerateDataKey", BUCKET_KEY, VIA_S3_WITH_BUCKET_KEY, true),
     ("upload-signer", "kms:GenerateDataKey", BUCKET_KEY, VIA_S3_OF_ANOTHER_BUCKET, false),
@@ -786,6 +840,9 @@ const MATRIX: &[(&str, &str, &str, Pairs, bool)] = &[
     ("object-events", "s3:PutObject", OBJECT, &[], false),
     ("object-events", "s3:DeleteObject", OBJECT, &[], false),
     ("object-events", "s3:DeleteObjectVersion", OBJECT, &[], true),
+    ("object-events", "s3:AbortMultipartUpload", OBJECT, &[], true),
+    ("object-events", "s3:ListMultipartUploadParts", OBJECT, &[], false),
+    ("upload", "s3:AbortMultipartUpload", OBJECT, &[], false),
     ("object-events", "s3:DeleteObjectVersion", "arn:aws:s3:::trust/trust/keys.json", &[], false),
     ("upload", "s3:DeleteObjectVersion", OBJECT, &[], false),
     ("object-events", "s3:GetObjectVersion", "arn:aws:s3:::trust/trust/keys.json", &[], false),

@@ -1,7 +1,6 @@
 //! The S3 stand-in against clients that are not ours: the AWS SDK signs, plain HTTP tampers.
 //!
-//! Attack checks 1 to 15 are here under their numbers. 16 to 22 concern POST policies, which the stand-in does not speak
-//! yet: it refuses every form with 501.
+//! The attack checks are here under their numbers: 1 to 15 with URLs, 16 to 22 with forms.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,9 +15,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Region, StalledStreamProtectionConfig};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ServerSideEncryption};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
+};
 use aws_smithy_async::time::TimeSource;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -32,7 +34,7 @@ use local::policy::Iam;
 use local::s3::{ObjectCreated, S3};
 use local::sigv4;
 use local::template::{RoleSpec, Template};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const ACCOUNT: &str = "111122223333";
@@ -548,16 +550,247 @@ async fn attack_check_15_an_unsigned_copy_source_is_refused_even_on_a_plain_put_
     assert_eq!(stage.stored("t/acme/1").await, None);
 }
 
+/// A form as the upload function hands it out, to tamper with before or after it is signed.
+#[derive(Clone)]
+struct Form {
+    bucket: String,
+    expires: SystemTime,
+    dated: SystemTime,
+    conditions: Vec<Value>,
+    fields: Vec<(String, String)>,
+    file: Vec<u8>,
+}
+
+impl Form {
+    fn of(stage: &Stage, keys: &Keys, key: &str) -> Form {
+        let now = stage.account.clock.now();
+        let dated = timestamp(now);
+        let mut fields = vec![
+            ("key", key.to_owned()),
+            ("Content-Type", "text/plain".to_owned()),
+            ("success_action_status", "204".to_owned()),
+            ("x-amz-server-side-encryption", "aws:kms".to_owned()),
+            ("x-amz-server-side-encryption-aws-kms-key-id", KEY_ARN.to_owned()),
+            ("x-amz-checksum-algorithm", "SHA256".to_owned()),
+            ("x-amz-algorithm", "AWS4-HMAC-SHA256".to_owned()),
+            ("x-amz-credential", format!("{}/{}/{REGION}/s3/aws4_request", keys.access_key_id, &dated[..8])),
+            ("x-amz-date", dated),
+        ];
+        fields.extend(keys.session_token.clone().map(|token| ("x-amz-security-token", token)));
+        let mut conditions = vec![json!({"bucket": BUCKET}), json!(["content-length-range", 1, BODY.len()])];
+        conditions.extend(fields.iter().map(|(name, value)| json!(["eq", format!("${name}"), value])));
+        Form {
+            bucket: BUCKET.to_owned(),
+            expires: now + FIVE_MINUTES,
+            dated: now,
+            conditions,
+            fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            file: BODY.to_vec(),
+        }
+    }
+
+    /// Another value for a field, without the policy's leave.
+    fn field(mut self, name: &str, value: &str) -> Form {
+        self.fields.retain(|(other, _)| other != name);
+        self.fields.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn without(mut self, name: &str) -> Form {
+        self.fields.retain(|(other, _)| other != name);
+        self
+    }
+
+    fn condition(mut self, condition: Value) -> Form {
+        self.conditions.push(condition);
+        self
+    }
+
+    fn file(mut self, file: &[u8]) -> Form {
+        self.file = file.to_vec();
+        self
+    }
+
+    /// Signs what is there.
+    fn sign(self, keys: &Keys) -> Form {
+        let expires = time::OffsetDateTime::from(self.expires);
+        let expiration = expires.format(&time::format_description::well_known::Rfc3339).unwrap();
+        let policy = STANDARD.encode(json!({"expiration": expiration, "conditions": self.conditions}).to_string());
+        let key = sigv4::signing_key(&keys.secret_access_key, &timestamp(self.dated)[..8], REGION, "s3");
+        let signature = sigv4::signature(&key, &policy);
+        self.field("policy", &policy).field("x-amz-signature", &signature)
+    }
+
+    async fn send(&self, stage: &Stage) -> Answer {
+        let mut body = Vec::new();
+        for (name, value) in &self.fields {
+            body.extend(
+                format!("--b1\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").into_bytes(),
+            );
+        }
+        let head =
+            "Content-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\nContent-Type: text/html\r\n\r\n";
+        body.extend(format!("--b1\r\n{head}").into_bytes());
+        body.extend(&self.file);
+        body.extend(b"\r\n--b1\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\nbehind the file\r\n--b1--\r\n");
+        self.raw(stage, body).await
+    }
+
+    async fn raw(&self, stage: &Stage, body: Vec<u8>) -> Answer {
+        let content_type = ("content-type".to_owned(), "multipart/form-data; boundary=b1".to_owned());
+        let url = format!("{}/{}", stage.base(), self.bucket);
+        Signed { method: "POST".to_owned(), url, headers: vec![content_type], body }.send().await
+    }
+}
+
 #[tokio::test]
-async fn attack_checks_16_to_22_forms_are_refused_until_post_policies_exist() {
+async fn attack_checks_16_to_22_a_form_is_good_for_what_its_policy_says() {
+    let mut stage = stage().await;
+    let keys = stage.session("portcullis-test-upload-signer");
+    let form = Form::of(&stage, &keys, "t/acme/1").sign(&keys);
+
+    let large = form.clone().file(b"hello world!").send(&stage).await;
+    large.is(400, "EntityTooLarge");
+    assert_eq!((large.element("ProposedSize"), large.element("MaxSizeAllowed")), ("12".to_owned(), "11".to_owned()));
+    form.clone().file(b"").send(&stage).await.is(400, "EntityTooSmall");
+    form.clone().field("Content-Type", "text/html").send(&stage).await.is(403, "AccessDenied");
+    form.clone().field("key", "t/acme/2").send(&stage).await.is(403, "AccessDenied");
+    form.clone().field("key", "t/globex/1").send(&stage).await.is(403, "AccessDenied");
+    let extra = form.clone().field("x-amz-meta-z", "1").send(&stage).await;
+    extra.is(403, "AccessDenied");
+    assert_eq!(extra.element("Message"), "Invalid according to Policy: Extra input fields: x-amz-meta-z");
+    let mut late = Form::of(&stage, &keys, "t/acme/1");
+    late.expires = stage.account.clock.now() - Duration::from_secs(1);
+    late.sign(&keys).send(&stage).await.is(403, "AccessDenied");
+    for key in ["t/acme/1", "t/acme/2", "t/globex/1"] {
+        assert_eq!(stage.stored(key).await, None, "{key}");
+    }
+
+    form.send(&stage).await.is(204, "");
+    assert_eq!(stage.stored("t/acme/1").await.unwrap(), BODY);
+    let created = stage.events.try_recv().unwrap();
+    assert_eq!((created.key.as_str(), created.reason.as_str(), created.size), ("t/acme/1", "POST Object", 11));
+    let head = stage.client(&stage.operator()).head_object().bucket(BUCKET).key("t/acme/1");
+    let head = head.checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
+    assert_eq!((head.content_type(), head.ssekms_key_id()), (Some("text/plain"), Some(KEY_ARN)));
+    assert_eq!(head.checksum_sha256(), None, "a form without a digest leaves none to trust");
+    // A form knows no If-None-Match: a second one is a second version, which is for the event's reader to see.
+    form.send(&stage).await.is(204, "");
+}
+
+#[tokio::test]
+async fn no_field_of_a_form_can_be_changed_dropped_or_added() {
     let stage = stage().await;
-    let form = Signed {
-        method: "POST".to_owned(),
-        url: format!("{}/{BUCKET}", stage.base()),
-        headers: vec![("content-type".to_owned(), "multipart/form-data; boundary=b".to_owned())],
-        body: b"--b\r\ncontent-disposition: form-data; name=\"key\"\r\n\r\nt/acme/1\r\n--b--\r\n".to_vec(),
+    let keys = stage.session("portcullis-test-upload-signer");
+    let good = || Form::of(&stage, &keys, "t/acme/1").sign(&keys);
+    let other = stage.session("portcullis-test-upload-signer");
+    let cases: Vec<(&str, Form, u16, &str)> = vec![
+        ("another signature", good().field("x-amz-signature", &"0".repeat(64)), 403, "SignatureDoesNotMatch"),
+        ("no signature", good().without("x-amz-signature"), 400, "InvalidArgument"),
+        ("no policy", good().without("policy"), 400, "InvalidArgument"),
+        ("no credential", good().without("x-amz-credential"), 400, "InvalidArgument"),
+        (
+            "nobody's form",
+            good().without("policy").without("x-amz-signature").without("x-amz-credential"),
+            403,
+            "AccessDenied",
+        ),
+        ("no session token", good().without("x-amz-security-token"), 403, "InvalidAccessKeyId"),
+        (
+            "another's session token",
+            good().field("x-amz-security-token", other.session_token.as_deref().unwrap()),
+            400,
+            "InvalidToken",
+        ),
+        ("no encryption", good().without("x-amz-server-side-encryption"), 403, "AccessDenied"),
+        (
+            "another key",
+            good().field("x-amz-server-side-encryption-aws-kms-key-id", OTHER_KEY_ARN),
+            403,
+            "AccessDenied",
+        ),
+        ("public", good().field("acl", "public-read"), 403, "AccessDenied"),
+        ("tags", good().field("tagging", "<Tagging/>"), 403, "AccessDenied"),
+        ("a copy", good().field("x-amz-copy-source", "/objects/t/globex/1"), 403, "AccessDenied"),
+        ("a redirect", good().field("success_action_redirect", "https://evil.example"), 403, "AccessDenied"),
+        ("another answer", good().field("success_action_status", "201"), 403, "AccessDenied"),
+        ("a name in the key", good().field("key", "t/acme/${filename}"), 403, "AccessDenied"),
+        ("a policy of its own", good().field("policy", &STANDARD.encode("{}")), 403, "SignatureDoesNotMatch"),
+    ];
+    for (what, form, status, code) in cases {
+        let answer = form.send(&stage).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{what}");
+    }
+    let mut another = good();
+    another.bucket = "trust".to_owned();
+    another.send(&stage).await.is(403, "AccessDenied");
+    another.bucket = format!("{BUCKET}/t/acme/1");
+    another.send(&stage).await.is(405, "MethodNotAllowed");
+    let twice = |form: Form| {
+        let mut form = form;
+        form.fields.push(("KEY".to_owned(), "t/acme/2".to_owned()));
+        form
     };
-    form.send().await.is(501, "NotImplemented");
+    twice(good()).send(&stage).await.is(400, "InvalidArgument");
+    assert_eq!(stage.stored("t/acme/1").await, None);
+}
+
+#[tokio::test]
+async fn a_good_signature_does_not_make_a_form_more_than_its_signer_may() {
+    let stage = stage().await;
+    let keys = stage.session("portcullis-test-upload-signer");
+    // A policy that allows too much is still held to the role: our key, five minutes, this prefix.
+    for (what, form) in [
+        ("another prefix", Form::of(&stage, &keys, "else/1")),
+        ("managed encryption", {
+            let mut form = Form::of(&stage, &keys, "t/acme/1");
+            form.conditions.retain(|condition| !condition.to_string().contains("server-side-encryption"));
+            form.without("x-amz-server-side-encryption").without("x-amz-server-side-encryption-aws-kms-key-id")
+        }),
+        ("an old signature", {
+            let mut form = Form::of(&stage, &keys, "t/acme/1");
+            let dated = stage.account.clock.now() - Duration::from_secs(301);
+            form.conditions.retain(|condition| !condition.to_string().contains("x-amz-date"));
+            form = form.condition(json!(["starts-with", "$x-amz-date", ""]));
+            form.dated = dated;
+            form.field("x-amz-date", &timestamp(dated))
+        }),
+    ] {
+        let answer = form.sign(&keys).send(&stage).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (403, "AccessDenied"), "{what}");
+    }
+    let reader = stage.session("portcullis-test-download-signer");
+    Form::of(&stage, &reader, "t/acme/1").sign(&reader).send(&stage).await.is(403, "AccessDenied");
+    let function = stage.session("portcullis-test-upload");
+    Form::of(&stage, &function, "t/acme/1").sign(&function).send(&stage).await.is(403, "AccessDenied");
+    assert_eq!(stage.stored("t/acme/1").await, None);
+}
+
+#[tokio::test]
+async fn a_form_that_is_not_understood_is_refused_whole() {
+    let stage = stage().await;
+    let keys = stage.session("portcullis-test-upload-signer");
+    let form = Form::of(&stage, &keys, "t/acme/1");
+    for body in [
+        "",
+        "--b1--\r\n",
+        "--b1\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\nt/acme/1\r\n--b1--\r\n",
+        "--b1\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nnever ends",
+        "--b1\r\nContent-Type: text/plain\r\n\r\nx\r\n--b1--\r\n",
+        "--other\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nx\r\n--other--\r\n",
+    ] {
+        let answer = form.raw(&stage, body.as_bytes().to_vec()).await;
+        assert_eq!(answer.status.as_u16(), 400, "{body:?}");
+    }
+    let long = form.clone().field("x-ignore-me", &"x".repeat(21_000)).sign(&keys);
+    long.send(&stage).await.is(400, "MaxPostPreDataLengthExceeded");
+    for condition in
+        [json!(["in", "$key", "x"]), json!(["eq", "key", "t/acme/1"]), json!("all"), json!({"a": "b", "c": "d"})]
+    {
+        let odd = form.clone().condition(condition.clone()).sign(&keys);
+        assert_eq!(odd.send(&stage).await.code(), "InvalidPolicyDocument", "{condition}");
+    }
+    assert_eq!(stage.stored("t/acme/1").await, None);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -882,12 +1115,154 @@ async fn what_the_stand_in_does_not_do_is_refused_and_not_ignored() {
         ("GET", "/objects/t/acme/1?acl"),
         ("PUT", "/objects/t/acme/1?tagging"),
         ("POST", "/objects/t/acme/1?uploads"),
-        ("PUT", "/objects/t/acme/1?partNumber=1&uploadId=U"),
+        ("GET", "/objects?uploads"),
         ("POST", "/objects?delete"),
     ] {
         Plain::of(&keys, now).sign(&stage, method, target, &[], b"").send().await.is(501, "NotImplemented");
     }
     assert_eq!(stage.stored("t/acme/1").await, None);
+}
+
+/// An upload in parts of whoever it is.
+struct InParts<'a> {
+    client: Client,
+    key: &'a str,
+    id: String,
+}
+
+const PART: usize = 5 * 1024 * 1024;
+
+impl<'a> InParts<'a> {
+    async fn begin(client: Client, key: &'a str) -> InParts<'a> {
+        let begun = client.create_multipart_upload().bucket(BUCKET).key(key).content_type("text/plain");
+        let begun = begun.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(KEY_ARN);
+        let begun = begun.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await.unwrap();
+        let id = begun.upload_id.unwrap();
+        InParts { client, key, id }
+    }
+
+    /// As a client is given it.
+    async fn presign(&self, stage: &Stage, number: i32, body: &[u8]) -> Signed {
+        let request = self.client.upload_part().bucket(BUCKET).key(self.key).upload_id(&self.id).part_number(number);
+        let request = request.content_length(body.len() as i64).checksum_sha256(sha256_base64(body));
+        let signed = request.presigned(stage.presigning(FIVE_MINUTES)).await.unwrap();
+        Signed::from(&signed).body(body)
+    }
+
+    async fn complete(&self, parts: &[(i32, &Answer)], once: bool) -> Result<String, String> {
+        let mut list = CompletedMultipartUpload::builder();
+        for (number, answer) in parts {
+            let part = CompletedPart::builder().part_number(*number).e_tag(answer.header("etag"));
+            list = list.parts(part.checksum_sha256(answer.header("x-amz-checksum-sha256")).build());
+        }
+        let done = self.client.complete_multipart_upload().bucket(BUCKET).key(self.key).upload_id(&self.id);
+        let done = if once { done.if_none_match("*") } else { done };
+        match done.multipart_upload(list.build()).send().await {
+            Ok(done) => Ok(done.checksum_sha256.unwrap()),
+            Err(error) => Err(error.code().unwrap_or_default().to_owned()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn parts_that_were_signed_become_one_object_once() {
+    let mut stage = stage().await;
+    let upload = InParts::begin(stage.client(&stage.operator()), "t/acme/1").await;
+    let (first, last) = (vec![b'a'; PART], b"the end".to_vec());
+
+    // Each URL is good for one part of one upload, and for these bytes.
+    let signed = upload.presign(&stage, 1, &first).await;
+    signed.clone().body(&last).send().await.is(403, "SignatureDoesNotMatch");
+    signed.clone().body(&vec![b'b'; PART]).send().await.is(400, "BadDigest");
+    signed.clone().replace("partNumber=1", "partNumber=2").send().await.is(403, "SignatureDoesNotMatch");
+    signed.clone().replace("t/acme/1", "t/acme/2").send().await.is(403, "SignatureDoesNotMatch");
+    signed.clone().without("x-amz-checksum-sha256").send().await.is(403, "SignatureDoesNotMatch");
+    signed.clone().header("x-amz-acl", "public-read").send().await.is(403, "AccessDenied");
+    let one = signed.send().await;
+    one.is(200, "");
+    let two = upload.presign(&stage, 2, &last).await.send().await;
+    let again = upload.presign(&stage, 2, &last).await.send().await;
+    assert_ne!(two.header("etag"), again.header("etag"), "a part that is sent again replaces the first one");
+    let page = stage.client(&stage.operator());
+    let page =
+        page.list_parts().bucket(BUCKET).key("t/acme/1").upload_id(&upload.id).max_parts(1).send().await.unwrap();
+    assert_eq!((page.parts().len(), page.is_truncated(), page.next_part_number_marker()), (1, Some(true), Some("1")));
+    assert_eq!(page.parts()[0].checksum_sha256(), Some(sha256_base64(&first).as_str()));
+
+    assert_eq!(upload.complete(&[(1, &one), (2, &two)], true).await, Err("InvalidPart".to_owned()));
+    assert_eq!(upload.complete(&[(2, &again), (1, &one)], true).await, Err("InvalidPartOrder".to_owned()));
+    assert_eq!(upload.complete(&[], true).await, Err("MalformedXML".to_owned()));
+    assert_eq!(stage.stored("t/acme/1").await, None);
+    assert!(stage.events.try_recv().is_err());
+    let digests = [first.as_slice(), &last].map(|part| STANDARD.decode(sha256_base64(part)).unwrap()).concat();
+    let composite = format!("{}-2", sha256_base64(&digests));
+    assert_eq!(upload.complete(&[(1, &one), (2, &again)], true).await, Ok(composite.clone()));
+    assert_eq!(stage.stored("t/acme/1").await.unwrap(), [first, last].concat());
+    let created = stage.events.try_recv().unwrap();
+    assert_eq!((created.reason.as_str(), created.size), ("CompleteMultipartUpload", PART as u64 + 7));
+    let head = stage.client(&stage.operator()).head_object().bucket(BUCKET).key("t/acme/1");
+    let head = head.checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
+    assert_eq!((head.checksum_sha256(), head.ssekms_key_id()), (Some(composite.as_str()), Some(KEY_ARN)));
+    assert_eq!(upload.complete(&[(1, &one), (2, &again)], true).await, Err("NoSuchUpload".to_owned()));
+
+    // A second upload of the key finds it shut.
+    let second = InParts::begin(stage.client(&stage.operator()), "t/acme/1").await;
+    let part = second.presign(&stage, 1, b"other").await.send().await;
+    assert_eq!(second.complete(&[(1, &part)], true).await, Err("PreconditionFailed".to_owned()));
+}
+
+#[tokio::test]
+async fn an_upload_in_parts_is_refused_what_aws_refuses() {
+    let stage = stage().await;
+    let operator = stage.client(&stage.operator());
+    let upload = InParts::begin(operator.clone(), "t/acme/1").await;
+    let small = upload.presign(&stage, 1, b"small").await.send().await;
+    let last = upload.presign(&stage, 2, b"last").await.send().await;
+    assert_eq!(upload.complete(&[(1, &small), (2, &last)], true).await, Err("EntityTooSmall".to_owned()));
+    let (keys, now) = (stage.operator(), stage.account.clock.now());
+    let target = |number: &str, id: &str| format!("/objects/t/acme/1?partNumber={number}&uploadId={id}");
+    let put = |target: String| Plain::of(&keys, now).sign(&stage, "PUT", &target, &[], b"x");
+    put(target("1", &upload.id)).send().await.is(400, "InvalidRequest");
+    put(target("1", "other")).send().await.is(404, "NoSuchUpload");
+    put(target("0", &upload.id)).send().await.is(400, "InvalidArgument");
+    put(target("10001", &upload.id)).send().await.is(400, "InvalidArgument");
+    for begun in [
+        operator.create_multipart_upload().bucket(BUCKET).key("t/acme/2"),
+        operator.create_multipart_upload().bucket(BUCKET).key("t/acme/2").checksum_algorithm(ChecksumAlgorithm::Crc32),
+    ] {
+        assert_eq!(begun.send().await.unwrap_err().code(), Some("NotImplemented"));
+    }
+    let elsewhere = operator.abort_multipart_upload().bucket(BUCKET).key("t/acme/2").upload_id(&upload.id);
+    assert_eq!(elsewhere.send().await.unwrap_err().code(), Some("NoSuchUpload"));
+    let abort = || operator.abort_multipart_upload().bucket(BUCKET).key("t/acme/1").upload_id(&upload.id).send();
+    abort().await.unwrap();
+    assert_eq!(abort().await.unwrap_err().code(), Some("NoSuchUpload"));
+    upload.presign(&stage, 1, b"late").await.send().await.is(404, "NoSuchUpload");
+}
+
+#[tokio::test]
+async fn the_upload_signer_sends_parts_only_by_urls() {
+    let stage = stage().await;
+    let keys = stage.session("portcullis-test-upload-signer");
+    let signer = stage.client(&keys);
+    let begun =
+        signer.create_multipart_upload().bucket(BUCKET).key("t/acme/1").checksum_algorithm(ChecksumAlgorithm::Sha256);
+    let begun = begun.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(KEY_ARN);
+    assert_eq!(begun.send().await.unwrap_err().code(), Some("AccessDenied"));
+    let mut upload = InParts::begin(stage.client(&stage.operator()), "t/acme/1").await;
+    upload.client = signer.clone();
+    let part = upload.presign(&stage, 1, b"hello").await.send().await;
+    part.is(200, "");
+    assert_eq!(upload.complete(&[(1, &part)], true).await, Err("AccessDenied".to_owned()));
+    let listed = signer.list_parts().bucket(BUCKET).key("t/acme/1").upload_id(&upload.id).send().await;
+    assert_eq!(listed.unwrap_err().code(), Some("AccessDenied"));
+    for other in ["upload", "download-signer", "object-events"] {
+        let keys = stage.session(&format!("portcullis-test-{other}"));
+        upload.client = stage.client(&keys);
+        upload.presign(&stage, 1, b"hello").await.send().await.is(403, "AccessDenied");
+    }
+    let events = stage.client(&stage.session("portcullis-test-object-events"));
+    events.abort_multipart_upload().bucket(BUCKET).key("t/acme/1").upload_id(&upload.id).send().await.unwrap();
 }
 
 #[tokio::test]

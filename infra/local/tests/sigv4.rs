@@ -196,12 +196,12 @@ fn the_verifier_accepts_the_suites_signed_requests_and_refuses_unsigned_session_
             let payload = Payload::Bytes(&raw.body);
             let verdict = match auth_type {
                 AuthType::Header => sigv4::verify_header(&request, payload, scope, &account),
-                AuthType::Query => sigv4::verify_query(&request, payload, scope, &account),
+                AuthType::Query | AuthType::Form => sigv4::verify_query(&request, payload, scope, &account),
             };
             if case.flag("omit_session_token") == Some(true) {
                 let expected = match auth_type {
                     AuthType::Header => Rejection::UnsignedHeader(vec!["x-amz-security-token".to_owned()]),
-                    AuthType::Query => Rejection::SignatureMismatch,
+                    AuthType::Query | AuthType::Form => Rejection::SignatureMismatch,
                 };
                 assert_eq!(verdict.unwrap_err(), expected, "{} {file}", case.name);
                 refused += 1;

@@ -150,6 +150,7 @@ fn events_and_the_schedule_start_only_what_they_should() {
             ("portcullis-test-file-sweep", vec!["portcullis-test-object-events:live".to_owned()], true),
             ("portcullis-test-issuer-keys-schedule", vec!["portcullis-test-issuer-keys:live".to_owned()], true),
             ("portcullis-test-object-created", vec!["portcullis-test-object-events:live".to_owned()], false),
+            ("portcullis-test-scan-verdict", vec!["portcullis-test-object-events:live".to_owned()], false),
             ("portcullis-test-trust-inbox", vec!["portcullis-test-trust:live".to_owned()], false),
             ("portcullis-test-trust-schedule", vec!["portcullis-test-trust:live".to_owned()], true),
         ]

@@ -18,6 +18,18 @@ impl Sha256Digest {
         Sha256Digest(digest)
     }
 
+    /// Hashes bytes that come one piece after the other.
+    pub fn of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Sha256Digest {
+        let mut hasher = Sha256Hasher::default();
+        pieces.into_iter().for_each(|piece| hasher.update(piece));
+        hasher.finish()
+    }
+
+    /// The digest that S3 gives an object of parts: that of the digests of its parts, one behind the other.
+    pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a Sha256Digest>) -> Sha256Digest {
+        Self::of_pieces(parts.into_iter().map(|part| part.0.as_slice()))
+    }
+
     /// Takes the digest itself.
     pub fn from_bytes(bytes: [u8; 32]) -> Sha256Digest {
         Sha256Digest(bytes)
@@ -38,6 +50,36 @@ impl Sha256Digest {
     /// The digest itself.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// A digest in the making.
+#[derive(Clone)]
+pub struct Sha256Hasher(aws_lc_rs::digest::Context);
+
+impl Default for Sha256Hasher {
+    fn default() -> Self {
+        Sha256Hasher(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256))
+    }
+}
+
+impl Sha256Hasher {
+    /// Takes more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that was taken.
+    pub fn finish(self) -> Sha256Digest {
+        let mut digest = [0; 32];
+        digest.copy_from_slice(self.0.finish().as_ref());
+        Sha256Digest(digest)
+    }
+}
+
+impl fmt::Debug for Sha256Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sha256Hasher")
     }
 }
 
@@ -65,6 +107,19 @@ mod tests {
     fn a_digest_prints_as_s3_wants_it() {
         assert_eq!(Sha256Digest::of(b"hello world").to_string(), HELLO_WORLD);
         assert_eq!(Sha256Digest::parse(HELLO_WORLD).unwrap(), Sha256Digest::of(b"hello world"));
+    }
+
+    #[test]
+    fn pieces_hash_as_their_whole() {
+        let pieces: [&[u8]; 4] = [b"hello", b" ", b"", b"world"];
+        assert_eq!(Sha256Digest::of_pieces(pieces), Sha256Digest::of(b"hello world"));
+        assert_eq!(Sha256Digest::of_pieces([]), Sha256Digest::of(b""));
+    }
+
+    #[test]
+    fn an_object_of_parts_has_the_digest_of_their_digests() {
+        let parts = [Sha256Digest::of(b"hello "), Sha256Digest::of(b"world")];
+        assert_eq!(Sha256Digest::of_parts(&parts).to_string(), "Zhie15keHg/OBlOZxcoF/BXCgYZaeimRvdZnwUZqkaQ=");
     }
 
     #[test]

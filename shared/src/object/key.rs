@@ -103,6 +103,30 @@ impl VersionId {
     }
 }
 
+/// S3's name for an upload in parts: 1 to 1,024 visible ASCII characters. Whoever knows it can do nothing without a session,
+/// but it is nobody's to name, so it prints nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UploadId(String);
+
+impl UploadId {
+    /// Reads an upload id.
+    pub fn parse(text: &str) -> Result<UploadId, Malformed> {
+        let fits = (1..=1024).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if fits { Ok(UploadId(text.to_owned())) } else { Err(Malformed("upload id")) }
+    }
+
+    /// The id as S3 takes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UploadId")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -149,6 +173,15 @@ mod tests {
             assert!(VersionId::parse(text).is_err(), "{text}");
         }
         assert!(VersionId::parse("3HL4kqtJlcpXroDTDmjVBH40Nrjfkd").is_ok());
+    }
+
+    #[test]
+    fn an_upload_id_is_visible_ascii_and_prints_nothing() {
+        for text in ["", "a b", "ü", "a\n", &"v".repeat(1025)] {
+            assert!(UploadId::parse(text).is_err(), "{text}");
+        }
+        let id = UploadId::parse("canary-2f~").unwrap();
+        assert_eq!((id.as_str(), format!("{id:?}").as_str()), ("canary-2f~", "UploadId"));
     }
 
     proptest! {

@@ -14,13 +14,13 @@ mod size;
 mod status;
 
 pub use content_type::ContentType;
-pub use digest::Sha256Digest;
-pub use key::{FileId, ObjectKey, VersionId};
+pub use digest::{Sha256Digest, Sha256Hasher};
+pub use key::{FileId, ObjectKey, UploadId, VersionId};
 pub use life::{TooShort, UrlLife};
 pub use name::FileName;
 pub use port::{
-    Head, ObjectHead, ObjectStore, Presign, ReadTerms, SignedRequest, SignedUrl, SignerSession, SignerSessions,
-    WriteTerms,
+    Completion, FormTerms, Head, HeldPart, ObjectHead, ObjectStore, Part, PartStore, PartTerms, Presign, ReadTerms,
+    SignedForm, SignedRequest, SignedUrl, SignerSession, SignerSessions, WriteTerms,
 };
-pub use size::{MAX_PUT, Size, SizeFault};
+pub use size::{MAX_FILE, MAX_PUT, Parts, Size, SizeFault};
 pub use status::FileStatus;

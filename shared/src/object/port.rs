@@ -1,7 +1,7 @@
 use std::fmt;
 use std::future::Future;
 
-use super::{ContentType, ObjectKey, Sha256Digest, Size, UrlLife, VersionId};
+use super::{ContentType, ObjectKey, Sha256Digest, Size, UploadId, UrlLife, VersionId};
 use crate::clock::Timestamp;
 use crate::name::Tenant;
 use crate::port::Fault;
@@ -54,6 +54,100 @@ pub struct ReadTerms {
     pub disposition: String,
 }
 
+/// Everything that a signed form fixes. A form cannot say that there must be no object yet: within its life its holder may
+/// write again, and a second version ends the file.
+#[derive(Clone, Debug)]
+pub struct FormTerms {
+    /// The object to be written.
+    pub key: ObjectKey,
+    /// Its largest size; the smallest is one byte.
+    pub longest: Size,
+    /// Its exact type.
+    pub content_type: ContentType,
+}
+
+/// One part of a large object: its number from 1, its size and the digest of its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Its place.
+    pub number: u32,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The digest of its bytes.
+    pub sha256: Sha256Digest,
+}
+
+/// Everything that a signed PUT of a part fixes.
+#[derive(Clone, Debug)]
+pub struct PartTerms {
+    /// The object that the part will be one of.
+    pub key: ObjectKey,
+    /// The upload that it belongs to.
+    pub upload: UploadId,
+    /// The part.
+    pub part: Part,
+}
+
+/// A part as S3 holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldPart {
+    /// Its place.
+    pub number: u32,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Base64 SHA-256 that S3 verified while it took the bytes.
+    pub sha256: Option<String>,
+    /// Its entity tag, as it came.
+    pub etag: String,
+}
+
+/// How making one object of its parts ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Completion {
+    /// They are one object now.
+    Done,
+    /// There is an object under the key already; nothing was changed.
+    There,
+    /// S3 knows no such upload: it was ended, or completed before.
+    Gone,
+}
+
+/// Objects in parts, with a signer session's rights: what a client cannot be given a URL for.
+pub trait PartStore: Send + Sync + 'static {
+    /// Begins an upload, encrypted under the bucket's key, each part with its SHA-256.
+    fn begin(
+        &self,
+        session: &SignerSession,
+        key: &ObjectKey,
+        content_type: ContentType,
+    ) -> impl Future<Output = Result<UploadId, Fault>> + Send;
+
+    /// The parts that have arrived, in order; `None` where there is no such upload.
+    fn parts(
+        &self,
+        session: &SignerSession,
+        key: &ObjectKey,
+        upload: &UploadId,
+    ) -> impl Future<Output = Result<Option<Vec<HeldPart>>, Fault>> + Send;
+
+    /// Makes one object of exactly these parts, if there is none yet.
+    fn complete(
+        &self,
+        session: &SignerSession,
+        key: &ObjectKey,
+        upload: &UploadId,
+        parts: &[HeldPart],
+    ) -> impl Future<Output = Result<Completion, Fault>> + Send;
+
+    /// Ends an upload and its parts. One that is not there counts as ended.
+    fn abort(
+        &self,
+        session: &SignerSession,
+        key: &ObjectKey,
+        upload: &UploadId,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
 /// A URL that is a credential: it prints itself nowhere, [`SignedUrl::expose`] is the only way to the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SignedUrl(String);
@@ -88,7 +182,35 @@ pub struct SignedRequest {
     pub headers: Vec<(String, String)>,
 }
 
-/// Signs URLs offline, with a session's credentials.
+/// A form that a client may send to the bucket as `multipart/form-data` (S3 `POST Object`): these fields, then the file.
+/// Policy and signature among them are a credential, so it prints no value.
+#[derive(Clone)]
+pub struct SignedForm {
+    /// Where to; says nothing but the bucket.
+    pub url: String,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl SignedForm {
+    /// Takes fields that are signed together.
+    pub fn new(url: String, fields: Vec<(&'static str, String)>) -> SignedForm {
+        SignedForm { url, fields }
+    }
+
+    /// The fields, for the answer to their owner and for nothing else.
+    pub fn expose(&self) -> &[(&'static str, String)] {
+        &self.fields
+    }
+}
+
+impl fmt::Debug for SignedForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.fields.iter().map(|(name, _)| *name).collect();
+        f.debug_struct("SignedForm").field("url", &self.url).field("fields", &names).finish()
+    }
+}
+
+/// Signs URLs and forms offline, with a session's credentials.
 pub trait Presign: Send + Sync + 'static {
     /// A PUT of exactly this object, encrypted under the bucket's key, if there is none yet.
     fn put(
@@ -98,6 +220,24 @@ pub trait Presign: Send + Sync + 'static {
         now: Timestamp,
         life: UrlLife,
     ) -> impl Future<Output = Result<SignedRequest, Fault>> + Send;
+
+    /// A PUT of exactly this part.
+    fn part(
+        &self,
+        session: &SignerSession,
+        terms: &PartTerms,
+        now: Timestamp,
+        life: UrlLife,
+    ) -> impl Future<Output = Result<SignedRequest, Fault>> + Send;
+
+    /// A form that writes this object, encrypted under the bucket's key.
+    fn form(
+        &self,
+        session: &SignerSession,
+        terms: &FormTerms,
+        now: Timestamp,
+        life: UrlLife,
+    ) -> impl Future<Output = Result<SignedForm, Fault>> + Send;
 
     /// A GET of exactly this version.
     fn get(
@@ -142,6 +282,16 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// Asks for size, type, checksum and encryption of one version.
     fn head(&self, key: &ObjectKey, version: &VersionId) -> impl Future<Output = Result<Head, Fault>> + Send;
 
+    /// Reads one version through, and keeps nothing of it but its digest. `None` where there is no such object or version.
+    fn hash(
+        &self,
+        key: &ObjectKey,
+        version: &VersionId,
+    ) -> impl Future<Output = Result<Option<Sha256Digest>, Fault>> + Send;
+
+    /// Ends an upload in parts that no object came of. One that is not there counts as ended.
+    fn abort(&self, key: &ObjectKey, upload: &UploadId) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Ends one version for good. A version that is not there counts as ended.
     fn delete(&self, key: &ObjectKey, version: &VersionId) -> impl Future<Output = Result<(), Fault>> + Send;
 }
@@ -161,6 +311,15 @@ mod tests {
         };
         assert!(!format!("{request:?} {request:#?}").contains(CANARY));
         assert!(request.url.expose().contains(CANARY));
+    }
+
+    #[test]
+    fn a_signed_form_prints_the_names_of_its_fields_and_no_value() {
+        let fields = vec![("policy", CANARY.to_owned()), ("x-amz-signature", CANARY.to_owned())];
+        let form = SignedForm::new("https://b/".to_owned(), fields);
+        let printed = format!("{form:?} {form:#?}");
+        assert!(!printed.contains(CANARY) && printed.contains("x-amz-signature"), "{printed}");
+        assert_eq!(form.expose().len(), 2);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use local::policy::{Context, TrailEntry};
 use local::stack::{ACCOUNT, ENV, REGION};
 use serde_json::{Value, json};
 use shared::digest::sha256;
-use support::{Running, root};
+use support::{Running, root, send_form};
 
 const FILE: &str = "tests/system/calls.txt";
 const HEAD: &str = "\
@@ -126,6 +126,27 @@ async fn everything(running: &Running) {
     let url = renewed["upload"]["url"].as_str().unwrap();
     let put = running.api.send("PUT", url, &headers, content.as_slice().into()).await.unwrap();
     assert_eq!(put.status, 200, "{}", put.outcome());
+    let body = json!({"name": "b.txt", "content_type": "text/plain", "max_size": 9, "mode": "post"});
+    let form = send_form(&running.api, &call("POST", "/files", Some(&body)).await.json()["upload"], content).await;
+    assert_eq!(form.status, 204, "{}", form.outcome());
+    let body = json!({"name": "c.txt", "content_type": "text/plain", "size": content.len(), "mode": "multipart"});
+    let parts = json!({"parts": [{"part": 1, "size": content.len(), "sha256": STANDARD.encode(sha256(content))}]});
+    for end in ["complete", "delete", "sweep"] {
+        let file = format!("/files/{}", call("POST", "/files", Some(&body)).await.json()["id"].as_str().unwrap());
+        let signed = call("POST", &format!("{file}/parts"), Some(&parts)).await.json();
+        let one = &signed["parts"][0];
+        let headers = [("x-amz-checksum-sha256", one["headers"]["x-amz-checksum-sha256"].as_str().unwrap())];
+        let put = running.api.send("PUT", one["url"].as_str().unwrap(), &headers, content.as_slice().into()).await;
+        assert_eq!(put.unwrap().status, 200);
+        match end {
+            "complete" => drop(call("POST", &format!("{file}/complete"), None).await),
+            "delete" => drop(call("DELETE", &file, None).await),
+            _ => {
+                let old = "UPDATE public.files SET created_ms = created_ms - 86400000 WHERE upload_id IS NOT NULL";
+                running.owner().await.batch_execute(old).await.unwrap();
+            }
+        }
+    }
     for _ in 0..100 {
         stack.events.idle().await;
         if call("GET", &path, None).await.json()["status"] == "clean" {
@@ -213,7 +234,6 @@ const COMMON: &[&str] = &[
     "kms:keyorigin",
     "kms:multiregion",
     "lambda:sourcefunctionarn",
-    "s3:objectcreationoperation",
     "s3:resourceaccount",
     "s3:signatureversion",
     "s3:versionid",
@@ -233,6 +253,7 @@ const WRITTEN: &[&str] = &[
     "kms:MessageType",
     "kms:SigningAlgorithm",
     "kms:ViaService",
+    "s3:ObjectCreationOperation",
     "s3:authType",
     "s3:signatureAge",
     "ssm:Overwrite",
@@ -298,7 +319,9 @@ impl Places<'_> {
             let plain = key == "aws:securetransport" && !context_is_signed(context);
             // Whether a trust object is read again or asked about depends on how long the last time is ago.
             let asked = key == "s3:if-none-match" && action == "s3:GetObject";
-            if said || plain || asked || key.starts_with("aws:resourcetag/") {
+            // Of writes that are no files' it says that they are whole.
+            let whole = key == "s3:objectcreationoperation" && !resource.starts_with("objects/");
+            if said || plain || asked || whole || key.starts_with("aws:resourcetag/") {
                 continue;
             }
             let name = key.strip_prefix("kms:encryptioncontext:").and_then(|lower| {

@@ -12,7 +12,7 @@ use local::faults::Faults;
 use local::journey::Answer;
 use serde_json::{Value, json};
 use shared::digest::sha256;
-use support::Running;
+use support::{Running, send_form};
 
 const CONTENT: &[u8] = b"hello";
 const SWEEP: &str = "portcullis-local-file-sweep";
@@ -120,6 +120,153 @@ async fn a_deleted_files_bytes_go_when_no_url_can_be_alive_and_nothing_brings_it
     world.sweep().await;
     assert!(!world.bytes(&id).await && world.purged(&id).await);
     assert_eq!(world.call("GET", &format!("/files/{kept}/content")).await.status, 302);
+    let undelivered = world.running.stack.lambda.undelivered();
+    assert!(undelivered.is_empty(), "{undelivered:?}");
+    world.running.stack.stop().await;
+}
+
+impl World {
+    async fn form(&self) -> (String, Value) {
+        let body = json!({"name": "a.txt", "content_type": "text/plain", "max_size": 10, "mode": "post"});
+        let plan = self.running.api.call("POST", "/files", Some(&self.token), Some(&body)).await.unwrap().json();
+        (plan["id"].as_str().unwrap().to_owned(), plan["upload"].clone())
+    }
+
+    async fn post(&self, upload: &Value, content: &[u8]) -> Answer {
+        send_form(&self.running.api, upload, content).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_brings_a_file_of_a_size_that_nobody_knew_and_once() {
+    let world = World::start().await;
+    let ((id, upload), (twice, other)) = (world.form().await, world.form().await);
+    let before = world.call("GET", &format!("/files/{id}")).await.json();
+    assert_eq!((&before["size"], &before["sha256"]), (&Value::Null, &Value::Null));
+    assert_eq!(world.post(&upload, b"more than ten").await.outcome(), "400 EntityTooLarge");
+    assert_eq!(world.post(&upload, b"").await.outcome(), "400 EntityTooSmall");
+    assert_eq!(world.post(&upload, CONTENT).await.status, 204);
+    assert_eq!(world.settled(&id).await, "clean");
+    let after = world.call("GET", &format!("/files/{id}")).await.json();
+    assert_eq!((&after["size"], &after["sha256"]), (&json!(5), &json!(STANDARD.encode(sha256(CONTENT)))));
+    let location = world.call("GET", &format!("/files/{id}/content")).await.header("location").to_owned();
+    let read = world.running.api.send("GET", &location, &[], bytes::Bytes::new()).await.unwrap();
+    assert_eq!(read.body, CONTENT);
+
+    // Its holder may send it again while it lives; then the file ends, whatever was in the second one.
+    assert_eq!((world.post(&other, CONTENT).await.status, world.post(&other, b"other").await.status), (204, 204));
+    for _ in 0..100 {
+        world.running.stack.events.idle().await;
+        if world.settled(&twice).await == "rejected" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.call("GET", &format!("/files/{twice}/content")).await.outcome(), "410 file_unavailable");
+    let undelivered = world.running.stack.lambda.undelivered();
+    assert!(undelivered.is_empty(), "{undelivered:?}");
+    world.running.stack.stop().await;
+}
+
+impl World {
+    async fn ask(&self, path: &str, body: &Value) -> Answer {
+        self.running.api.call("POST", path, Some(&self.token), Some(body)).await.unwrap()
+    }
+
+    async fn send_part(&self, one: &Value, content: &[u8]) -> u16 {
+        let digest = one["headers"]["x-amz-checksum-sha256"].as_str().unwrap();
+        let headers = [("x-amz-checksum-sha256", digest)];
+        let url = one["url"].as_str().unwrap();
+        self.running.api.send("PUT", url, &headers, content.to_vec().into()).await.unwrap().status
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_goes_in_parts_and_a_stopped_one_goes_on() {
+    const EACH: usize = 5 << 20;
+    let world = World::start().await;
+    let (first, last) = (vec![b'a'; EACH], b"the end".to_vec());
+    let body = json!({"name": "a.txt", "content_type": "text/plain", "size": EACH + 7, "part_size": EACH, "mode": "multipart"});
+    let plan = world.ask("/files", &body).await.json();
+    assert_eq!(plan["upload"], json!({"part_size": EACH, "parts": 2}));
+    let file = format!("/files/{}", plan["id"].as_str().unwrap());
+    let part = |number: u64, content: &[u8]| json!({"part": number, "size": content.len(), "sha256": STANDARD.encode(sha256(content))});
+    let all = json!({"parts": [part(1, &first), part(2, &last)], "resume": true});
+    let signed = world.ask(&format!("{file}/parts"), &all).await;
+    assert_eq!(signed.status, 200, "{}", world.running.stack.lambda.log("portcullis-local-upload"));
+    let signed = signed.json();
+    assert_eq!(world.send_part(&signed["parts"][0], &first).await, 200);
+    assert_eq!(world.ask(&format!("{file}/complete"), &json!({})).await.outcome(), "409 parts_missing");
+    assert_eq!(world.send_part(&signed["parts"][0], &vec![b'b'; EACH]).await, 400, "other bytes");
+    assert_eq!(world.send_part(&signed["parts"][1], b"the end!").await, 403, "another length");
+
+    // The client dies here. Another one hashes the file again and sends what is not there.
+    let signed = world.ask(&format!("{file}/parts"), &all).await.json();
+    assert_eq!((&signed["uploaded"], &signed["parts"][0]["part"]), (&json!([1]), &json!(2)));
+    assert_eq!(world.send_part(&signed["parts"][0], &last).await, 200);
+    let done = world.ask(&format!("{file}/complete"), &json!({})).await;
+    assert_eq!(done.status, 200, "{}", done.outcome());
+    assert_eq!(world.settled(plan["id"].as_str().unwrap()).await, "clean");
+    assert_eq!(world.ask(&format!("{file}/complete"), &json!({})).await.status, 200);
+    assert_eq!(world.ask(&format!("{file}/parts"), &all).await.outcome(), "409 file_already_uploaded");
+    let said = world.call("GET", &file).await.json();
+    let digests = [first.as_slice(), &last].map(sha256).concat();
+    assert_eq!(
+        (&said["size"], &said["sha256"]),
+        (&json!(EACH + 7), &json!(format!("{}-2", STANDARD.encode(sha256(&digests)))))
+    );
+    let location = world.call("GET", &format!("{file}/content")).await.header("location").to_owned();
+    let read = world.running.api.send("GET", &location, &[("range", "bytes=5242879-5242883")], bytes::Bytes::new());
+    let read = read.await.unwrap();
+    assert_eq!((read.status, read.body.as_ref()), (206, b"athe ".as_slice()));
+
+    // One that is given up: its parts go with it, and its URLs with them.
+    let plan = world.ask("/files", &body).await.json();
+    let file = format!("/files/{}", plan["id"].as_str().unwrap());
+    let signed = world.ask(&format!("{file}/parts"), &all).await.json();
+    assert_eq!(world.send_part(&signed["parts"][0], &first).await, 200);
+    assert_eq!(world.call("DELETE", &file).await.status, 204);
+    assert_eq!(world.send_part(&signed["parts"][1], &last).await, 404, "S3 knows the upload no longer");
+    assert_eq!(world.ask(&format!("{file}/parts"), &all).await.outcome(), "410 file_unavailable");
+    let undelivered = world.running.stack.lambda.undelivered();
+    assert!(undelivered.is_empty(), "{undelivered:?}");
+    world.running.stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_scanning_on_nobody_reads_a_file_before_its_verdict() {
+    let running = Running::start_with(&[("Scan", "guardduty")]).await;
+    let token = running.token("acme-backend").await;
+    let world = World { running, token };
+    let bucket = world.running.stack.places.object_bucket.to_owned();
+    let verdict = |id: &str, version: &str, result: &str| {
+        json!({"version": "0", "id": "e", "source": "aws.guardduty", "account": local::stack::ACCOUNT, "region": "us-east-1",
+            "time": "2026-01-01T00:00:00Z", "detail-type": "GuardDuty Malware Protection Object Scan Result",
+            "resources": [format!("arn:aws:guardduty:us-east-1:{}:malware-protection-plan/p", local::stack::ACCOUNT)],
+            "detail": {"schemaVersion": "1.0", "scanStatus": "COMPLETED", "resourceType": "S3_OBJECT",
+                "s3ObjectDetails": {"bucketName": bucket, "objectKey": format!("t/acme/{id}"), "eTag": "e",
+                    "versionId": version, "s3Throttled": false},
+                "scanResultDetails": {"scanResultStatus": result, "threats": null}}})
+    };
+    for (result, status, content) in [
+        ("NO_THREATS_FOUND", "clean", "302"),
+        ("THREATS_FOUND", "infected", "410 file_unavailable"),
+        ("UNSUPPORTED", "unscannable", "409 file_unscannable"),
+    ] {
+        let (id, upload) = world.create().await;
+        let version = world.put(&upload).await.header("x-amz-version-id").to_owned();
+        assert_eq!(world.settled(&id).await, "scanning");
+        assert_eq!(world.call("GET", &format!("/files/{id}/content")).await.outcome(), "409 file_not_ready");
+        let events = &world.running.stack.events;
+        events.publish(verdict(&id, "another-version", "NO_THREATS_FOUND")).await;
+        events.idle().await;
+        assert_eq!(world.call("GET", &format!("/files/{id}/content")).await.outcome(), "409 file_not_ready");
+        events.publish(verdict(&id, &version, result)).await;
+        events.idle().await;
+        let found = world.call("GET", &format!("/files/{id}")).await.json()["status"].as_str().unwrap().to_owned();
+        assert_eq!(found, status);
+        assert_eq!(world.call("GET", &format!("/files/{id}/content")).await.outcome(), content);
+    }
     let undelivered = world.running.stack.lambda.undelivered();
     assert!(undelivered.is_empty(), "{undelivered:?}");
     world.running.stack.stop().await;

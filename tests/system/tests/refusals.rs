@@ -76,7 +76,7 @@ const CLIENT: [&str; 8] = [
 ];
 
 /// Ways that the document cannot tell of.
-const OWN: [(&str, &[&str]); 10] = [
+const OWN: [(&str, &[&str]); 14] = [
     (
         "POST /files",
         &[
@@ -85,11 +85,17 @@ const OWN: [(&str, &[&str]); 10] = [
             "a file over the limit",
             "a digest of 31 bytes",
             "another mode",
+            "a form over the limit",
+            "a form with a digest",
             "an idempotency key for two bodies",
             "two idempotency keys",
         ],
     ),
     ("POST /files/{id}/url", &["a file that is there", "a deleted file"]),
+    ("POST /files/{id}/parts", &["a file of another mode", "a part of another size", "a part twice", "501 parts"]),
+    ("POST /files/{id}/complete", &["a file of another mode", "parts that are not there"]),
+    ("POST /files/{id}/tickets", &["a life of no seconds", "a file that is not there", "a deleted file"]),
+    ("GET /tickets/{ticket}", &["a used ticket", "an unknown ticket", "no ticket", "a second credential"]),
     ("GET /files/{id}/content", &["a file that is not there", "a deleted file"]),
     ("POST /fields/encrypt", &["a column without a scope", "1,001 items", "no items", "a plaintext over 64 KiB"]),
     (
@@ -296,6 +302,10 @@ struct World {
     files_only: String,
     revoked: String,
     pending: String,
+    large: String,
+    whole: String,
+    ticket: String,
+    used_ticket: String,
     clean: String,
     deleted: String,
     doomed: String,
@@ -308,6 +318,31 @@ struct World {
 fn new_file() -> Value {
     let digest = STANDARD.encode(sha256(CONTENT));
     json!({"name": "a.txt", "content_type": "text/plain", "size": CONTENT.len(), "sha256": digest, "mode": "put"})
+}
+
+fn part() -> Value {
+    json!({"part": 1, "size": CONTENT.len(), "sha256": STANDARD.encode(sha256(CONTENT))})
+}
+
+/// A file of one part, which is there or is not.
+async fn in_parts(running: &Running, token: &str, sent: bool) -> String {
+    let body = json!({"name": "a.txt", "content_type": "text/plain", "size": CONTENT.len(), "mode": "multipart"});
+    let plan = running.api.call("POST", "/files", Some(token), Some(&body)).await.unwrap().json();
+    let id = plan["id"].as_str().unwrap().to_owned();
+    if sent {
+        let body = json!({"parts": [part()]});
+        let signed = running.api.call("POST", &format!("/files/{id}/parts"), Some(token), Some(&body)).await.unwrap();
+        let one = &signed.json()["parts"][0];
+        let digest = one["headers"]["x-amz-checksum-sha256"].as_str().unwrap();
+        let headers = [("x-amz-checksum-sha256", digest)];
+        let put = running.api.send("PUT", one["url"].as_str().unwrap(), &headers, CONTENT.into()).await.unwrap();
+        assert_eq!(put.status, 200, "{}", put.outcome());
+    }
+    id
+}
+
+fn form(max_size: u64) -> Value {
+    json!({"name": "a.txt", "content_type": "text/plain", "max_size": max_size, "mode": "post"})
 }
 
 fn field(name: &str, value: &str) -> Value {
@@ -343,6 +378,7 @@ impl World {
             headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
         let put = running.api.send("PUT", upload["url"].as_str().unwrap(), &headers, CONTENT.into()).await.unwrap();
         assert_eq!(put.status, 200);
+        let (large, whole) = (in_parts(&running, &token, false).await, in_parts(&running, &token, true).await);
         running.api.call("DELETE", &format!("/files/{deleted}"), Some(&token), None).await.unwrap();
         let moved = format!("UPDATE public.files SET subject = 'acme-other' WHERE id = '{of_colleague}'");
         running.owner().await.batch_execute(&moved).await.unwrap();
@@ -367,6 +403,14 @@ impl World {
         running.stack.events.idle().await;
         let ready = running.api.call("GET", &format!("/files/{clean}"), Some(&token), None).await.unwrap().json();
         assert_eq!(ready["status"], "clean");
+        let tickets = format!("/files/{clean}/tickets");
+        let ticket = async || {
+            let made = running.api.call("POST", &tickets, Some(&token), None).await.unwrap().json();
+            made["ticket"].as_str().unwrap().to_owned()
+        };
+        let (ticket, used_ticket) = (ticket().await, ticket().await);
+        let used = running.api.call("GET", &format!("/tickets/{used_ticket}"), None, None).await.unwrap();
+        assert_eq!(used.status, 302);
         World {
             running,
             token,
@@ -374,6 +418,10 @@ impl World {
             files_only,
             revoked,
             pending,
+            large,
+            whole,
+            ticket,
+            used_ticket,
             clean,
             deleted,
             doomed,
@@ -396,12 +444,16 @@ impl World {
         }
         let id = match route.name.as_str() {
             "POST /files/{id}/url" => &self.pending,
+            "POST /files/{id}/parts" => &self.large,
+            "POST /files/{id}/complete" => &self.whole,
             "DELETE /files/{id}" => &self.doomed,
             _ => &self.clean,
         };
-        call.path = call.path.replace("{id}", id);
+        call.path = call.path.replace("{id}", id).replace("{ticket}", &self.ticket);
         call.body = match route.name.as_str() {
             "POST /files" => new_file().to_string().into(),
+            "POST /files/{id}/tickets" => json!({"expires_in": 60}).to_string().into(),
+            "POST /files/{id}/parts" => json!({"parts": [part()]}).to_string().into(),
             "POST /fields/encrypt" => field("plaintext", &URL_SAFE_NO_PAD.encode("ada@example.com")).to_string().into(),
             "POST /fields/decrypt" => field("record", &self.record).to_string().into(),
             "POST /fields/inspect" => field("record", &self.record).to_string().into(),
@@ -506,7 +558,7 @@ impl World {
                 let other = access.user_assertion("0c8a5a38-7b6a-4f0e-9d1e-5a2f1f8f3b11", "ben@example.com").unwrap();
                 call.set("cf-access-jwt-assertion", other);
             }
-            "missing scope" if route.name.contains("/files") && route.method == "GET" => call.bear(&self.narrow),
+            "missing scope" if route.function.as_deref() == Some("download") => call.bear(&self.narrow),
             "missing scope" => call.bear(&self.files_only),
             "another tenant's" if route.has_id => self.instead(&mut call, route, &self.of_globex),
             "another subject's" => self.instead(&mut call, route, &self.of_colleague),
@@ -553,6 +605,11 @@ impl World {
             "a file over the limit" => call.member("size", json!(shared::object::MAX_PUT + 1)),
             "a digest of 31 bytes" => call.member("sha256", json!(STANDARD.encode([0; 31]))),
             "another mode" => call.member("mode", json!(CANARY)),
+            "a form over the limit" => call.body = form(shared::object::MAX_PUT + 1).to_string().into(),
+            "a form with a digest" => {
+                call.body = form(5).to_string().into();
+                call.member("sha256", json!(STANDARD.encode([0; 32])));
+            }
             // `World::before` made a file with this key.
             "an idempotency key for two bodies" => {
                 call.set("idempotency-key", "refusals");
@@ -562,6 +619,20 @@ impl World {
                 call.set("idempotency-key", "a");
                 call.headers.push(("idempotency-key", "b".to_owned()));
             }
+            "a file of another mode" => self.instead(call, route, &self.pending),
+            "parts that are not there" => self.instead(call, route, &self.large),
+            "a part of another size" => {
+                let mut other = part();
+                other["size"] = json!(CONTENT.len() + 1);
+                call.member("parts", json!([other]));
+            }
+            "a life of no seconds" => call.member("expires_in", json!(0)),
+            "a used ticket" => call.path = format!("/tickets/{}", self.used_ticket),
+            "an unknown ticket" => call.path = format!("/tickets/{}", URL_SAFE_NO_PAD.encode([7; 32])),
+            "no ticket" => call.path = format!("/tickets/{CANARY}"),
+            "a second credential" => call.bear(&self.token),
+            "a part twice" => call.member("parts", json!([part(), part()])),
+            "501 parts" => call.member("parts", json!(vec![part(); 501])),
             "a file that is there" => self.instead(call, route, &self.clean),
             "a file that is not there" => self.instead(call, route, &self.pending),
             "a deleted file" => self.instead(call, route, &self.deleted),

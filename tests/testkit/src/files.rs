@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use shared::encoding::hex;
+use shared::object::Sha256Digest;
 use shared::port::{Database, Fault, FaultKind, Parameter};
 use uuid::Uuid;
 
@@ -19,8 +20,22 @@ pub struct Files(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     rows: BTreeMap<Uuid, Row>,
+    tickets: BTreeMap<Vec<u8>, Ticket>,
+    revoked: BTreeSet<(String, String)>,
     calls: Vec<&'static str>,
     down: bool,
+}
+
+/// A ticket as it is held.
+#[derive(Clone, Debug)]
+struct Ticket {
+    tenant: String,
+    file: Uuid,
+    subject: String,
+    client_id: String,
+    jti: String,
+    expires_ms: i64,
+    used: bool,
 }
 
 /// A file as it is held.
@@ -34,10 +49,22 @@ pub struct Row {
     pub name: String,
     /// Declared type.
     pub content_type: String,
-    /// Declared size.
-    pub size: i64,
-    /// Declared digest.
-    pub sha256: Vec<u8>,
+    /// How its bytes come.
+    pub mode: String,
+    /// Declared size, where the mode declares one.
+    pub size: Option<i64>,
+    /// Declared digest, where the mode declares one.
+    pub sha256: Option<Vec<u8>>,
+    /// Declared largest size of a form.
+    pub max_size: Option<i64>,
+    /// Size of every part but the last.
+    pub part_size: Option<i64>,
+    /// What was signed for each part: size and digest.
+    pub parts: BTreeMap<i64, (i64, String)>,
+    /// S3's upload that the parts belong to.
+    pub upload_id: Option<String>,
+    /// S3 said that the parts are one object.
+    pub completed: bool,
     /// When the last URL dies.
     pub url_expires_ms: i64,
     /// When it was made.
@@ -63,6 +90,10 @@ pub enum Fact {
         version: String,
         /// Its entity tag.
         etag: String,
+        /// Its size.
+        size: i64,
+        /// Its digest.
+        sha256: Option<String>,
         /// `ok`, or the first difference.
         finding: String,
         /// Whether scanning was switched off.
@@ -83,7 +114,7 @@ pub fn state_of<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> (&'static str,
     let mut created = BTreeMap::new();
     let mut failed = false;
     for fact in &facts {
-        if let Fact::Created { version, etag, finding, scan_off } = fact {
+        if let Fact::Created { version, etag, finding, scan_off, .. } = fact {
             created.insert((version.as_str(), etag.as_str()), *scan_off);
             failed |= finding != "ok";
         }
@@ -105,10 +136,14 @@ pub fn state_of<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> (&'static str,
     let Some(((version, _), scan_off)) = only else {
         return ("pending", None);
     };
-    if failed || more.is_some() {
+    if more.is_some() {
         return ("rejected", None);
     }
     let said = verdicts(Some(version));
+    if failed {
+        let worst = said.iter().find(|value| **value != "NO_THREATS_FOUND").or_else(|| said.iter().next());
+        return ("rejected", worst.map(|value| (*value).to_owned()));
+    }
     match said.iter().find(|value| **value != "NO_THREATS_FOUND").or_else(|| said.iter().next()) {
         Some(&"NO_THREATS_FOUND") => ("clean", Some("NO_THREATS_FOUND".to_owned())),
         Some(other) => ("unscannable", Some((*other).to_owned())),
@@ -130,6 +165,62 @@ impl Row {
     /// What the scanner said; that nobody asked it is said of clean files alone.
     fn verdict(&self) -> Option<String> {
         state_of(&self.facts).1.filter(|verdict| verdict != "unscanned" || self.status() == "clean")
+    }
+
+    /// Size and digest of the one version that is as declared.
+    pub fn actual(&self) -> (Option<i64>, Option<String>) {
+        let mut created = self.facts.iter().filter_map(|fact| match fact {
+            Fact::Created { size, sha256, finding, .. } => Some((*size, sha256.clone(), finding == "ok")),
+            Fact::Verdict { .. } => None,
+        });
+        match (created.next(), created.next()) {
+            (Some((size, sha256, true)), None) => (Some(size), sha256),
+            _ => (None, None),
+        }
+    }
+
+    fn part_count(&self) -> Option<i64> {
+        let (size, each) = (self.size?, self.part_size?);
+        Some((size + each - 1) / each)
+    }
+
+    /// The size that a part of this number has.
+    fn part_of(&self, number: i64) -> Option<i64> {
+        let (count, size, each) = (self.part_count()?, self.size?, self.part_size?);
+        match number {
+            number if number == count => Some(size - (count - 1) * each),
+            number if (1..count).contains(&number) => Some(each),
+            _ => None,
+        }
+    }
+
+    fn parts_sha256(&self) -> Option<String> {
+        let count = usize::try_from(self.part_count()?).ok()?;
+        if self.parts.len() != count {
+            return None;
+        }
+        let digests: Vec<Sha256Digest> =
+            self.parts.values().filter_map(|(_, digest)| Sha256Digest::from_hex(digest).ok()).collect();
+        Some(hex(Sha256Digest::of_parts(&digests).as_bytes()))
+    }
+
+    /// Why parts are not taken any more, if so.
+    fn closed(&self, now: i64) -> Option<Value> {
+        let status = match self.status() {
+            "pending" if self.completed => "scanning",
+            "pending" if self.created_ms <= now - DAY_MS => "expired",
+            "pending" => return None,
+            other => other,
+        };
+        Some(json!({ "outcome": "closed", "status": status }))
+    }
+
+    fn declared(&self) -> Value {
+        json!({
+            "mode": self.mode, "content_type": self.content_type, "size": self.size,
+            "sha256": self.sha256.as_deref().map(hex), "max_size": self.max_size, "part_size": self.part_size,
+            "created_ms": self.created_ms,
+        })
     }
 
     /// Known versions that are not gone yet.
@@ -193,8 +284,14 @@ impl Files {
             subject: subject.to_owned(),
             name: "report.txt".to_owned(),
             content_type: "text/plain".to_owned(),
-            size: 11,
-            sha256: shared::object::Sha256Digest::of(b"hello world").as_bytes().to_vec(),
+            mode: "put".to_owned(),
+            size: Some(11),
+            sha256: Some(Sha256Digest::of(b"hello world").as_bytes().to_vec()),
+            max_size: None,
+            part_size: None,
+            parts: BTreeMap::new(),
+            upload_id: None,
+            completed: false,
             url_expires_ms: 0,
             created_ms: 0,
             deleted: false,
@@ -220,6 +317,11 @@ impl Files {
         self.change(id, |row| {
             row.learn(fact);
         });
+    }
+
+    /// Shuts out a `sub`, `client_id`, `tenant` or `jti`, as an operator would, now.
+    pub fn revoke(&self, kind: &str, value: &str) {
+        self.state().revoked.insert((kind.to_owned(), value.to_owned()));
     }
 
     /// The functions called so far.
@@ -249,6 +351,15 @@ impl Database for Files {
             "api.file_for_download" => state.for_download(parameters),
             "api.file_for_event" => state.for_event(parameters),
             "api.record_created" => state.record_created(parameters),
+            "api.ticket_put" => state.ticket_put(parameters),
+            "api.ticket_find" => state.ticket_find(parameters),
+            "api.ticket_use" => state.ticket_use(parameters),
+            "api.record_verdict" => state.record_verdict(parameters),
+            "api.sign_parts" => state.sign_parts(parameters),
+            "api.begin_parts" => state.begin_parts(parameters),
+            "api.parts_to_complete" => state.parts_to_complete(parameters),
+            "api.parts_completed" => state.parts_completed(parameters),
+            "api.parts_ended" => state.parts_ended(parameters),
             "api.renew_upload" => state.renew(parameters),
             "api.delete_file" => state.delete(parameters),
             "api.files_to_sweep" => state.sweep(parameters),
@@ -261,26 +372,35 @@ impl Database for Files {
 
 impl State {
     fn create(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
-        use Parameter::{Bytes, Int, OptionalBytes, OptionalText, Text, Uuid};
+        use Parameter::{Int, OptionalBytes, OptionalInt, OptionalText, Text, Uuid};
         let [
             Text(tenant),
             Text(subject),
             Uuid(id),
             Text(name),
             Text(content_type),
-            Int(size),
-            Bytes(sha256),
             Text(mode),
+            OptionalInt(size),
+            OptionalBytes(sha256),
+            OptionalInt(max_size),
+            OptionalInt(part_size),
             Int(url_expires_ms),
             OptionalText(key),
             OptionalBytes(hash),
             Int(now),
-        ]: [Parameter; 12] = parameters.try_into().ok()?
+        ]: [Parameter; 14] = parameters.try_into().ok()?
         else {
             return None;
         };
-        let lengths = (1..=200).contains(&name.len()) && sha256.len() == 32 && size > 0 && mode == "put";
-        if !lengths || key.is_some() != hash.is_some() || self.rows.contains_key(&id) {
+        let declared = match mode.as_str() {
+            "put" => size.is_some() && sha256.is_some() && max_size.is_none() && part_size.is_none(),
+            "post" => size.is_none() && sha256.is_none() && max_size.is_some() && part_size.is_none(),
+            "multipart" => size.is_some() && sha256.is_none() && max_size.is_none() && part_size.is_some(),
+            _ => false,
+        };
+        let positive = [size, max_size, part_size].iter().all(|given| given.is_none_or(|bytes| bytes > 0));
+        let lengths = (1..=200).contains(&name.len()) && sha256.as_ref().is_none_or(|digest| digest.len() == 32);
+        if !declared || !positive || !lengths || key.is_some() != hash.is_some() || self.rows.contains_key(&id) {
             return None;
         }
         let repeat = key.zip(hash);
@@ -296,7 +416,9 @@ impl State {
                 if row.status() == "pending" {
                     row.url_expires_ms = row.url_expires_ms.max(url_expires_ms);
                 }
-                return Some(json!({ "outcome": "replayed", "id": id, "status": row.status() }));
+                return Some(json!({
+                    "outcome": "replayed", "id": id, "status": row.status(), "created_ms": row.created_ms
+                }));
             }
         }
         let facts = BTreeSet::new();
@@ -305,8 +427,14 @@ impl State {
             subject,
             name,
             content_type,
+            mode,
             size,
             sha256,
+            max_size,
+            part_size,
+            parts: BTreeMap::new(),
+            upload_id: None,
+            completed: false,
             url_expires_ms,
             created_ms: now,
             deleted: false,
@@ -318,7 +446,7 @@ impl State {
             facts,
         };
         self.rows.insert(id, row);
-        Some(json!({ "outcome": "created", "id": id, "status": "pending" }))
+        Some(json!({ "outcome": "created", "id": id, "status": "pending", "created_ms": now }))
     }
 
     fn for_download(&self, parameters: Vec<Parameter>) -> Option<Value> {
@@ -331,8 +459,9 @@ impl State {
         Some(match row {
             None => json!({ "outcome": "unknown" }),
             Some(row) => json!({ "outcome": "found", "file": {
-                "id": id, "name": row.name, "content_type": row.content_type, "size": row.size, "sha256": hex(&row.sha256),
-                "status": row.status(), "version_id": row.version(), "verdict": row.verdict(),
+                "id": id, "name": row.name, "content_type": row.content_type, "mode": row.mode, "part_size": row.part_size,
+                "size": row.size.or(row.actual().0), "sha256": row.sha256.as_deref().map(hex),
+                "actual_sha256": row.actual().1, "status": row.status(), "version_id": row.version(), "verdict": row.verdict(),
                 "created_ms": row.created_ms,
             }}),
         })
@@ -345,33 +474,227 @@ impl State {
         };
         Some(match self.rows.get(&id).filter(|row| row.tenant == tenant) {
             None => json!({ "outcome": "unknown" }),
-            Some(row) => json!({ "outcome": "found", "file": {
-                "content_type": row.content_type, "size": row.size, "sha256": hex(&row.sha256), "status": row.status(),
-            }}),
+            Some(row) => {
+                let mut file = row.declared();
+                file["status"] = json!(row.status());
+                file["parts"] = json!(row.part_count());
+                file["parts_sha256"] = json!(row.parts_sha256());
+                json!({ "outcome": "found", "file": file })
+            }
         })
     }
 
     fn record_created(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
-        use Parameter::{Bool, Int, Text, Uuid};
+        use Parameter::{Bool, Int, OptionalText, Text, Uuid};
         let [
             Text(tenant),
             Uuid(id),
             Text(_bucket),
             Text(version),
             Text(etag),
-            Int(_size),
+            Int(size),
+            OptionalText(sha256),
             Text(finding),
             Bool(scan_off),
             Int(_now),
-        ]: [Parameter; 9] = parameters.try_into().ok()?
+        ]: [Parameter; 10] = parameters.try_into().ok()?
         else {
             return None;
         };
         let Some(row) = self.rows.get_mut(&id).filter(|row| row.tenant == tenant) else {
             return Some(json!({ "outcome": "unknown" }));
         };
-        let new = row.learn(Fact::Created { version, etag, finding, scan_off });
+        let new = row.learn(Fact::Created { version, etag, size, sha256, finding, scan_off });
         Some(json!({ "outcome": if new { "recorded" } else { "known" }, "status": row.status() }))
+    }
+
+    fn ticket_put(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Bool, Bytes, Int, Text, Uuid};
+        let [
+            Text(tenant),
+            Text(subject),
+            Uuid(id),
+            Bool(of_tenant),
+            Bytes(hash),
+            Text(client_id),
+            Text(jti),
+            Int(expires_ms),
+            Int(now),
+        ]: [Parameter; 9] = parameters.try_into().ok()?
+        else {
+            return None;
+        };
+        let row = self.rows.get(&id).filter(|row| row.tenant == tenant && (of_tenant || row.subject == subject));
+        let Some(row) = row else { return Some(json!({ "outcome": "unknown" })) };
+        if row.status() != "clean" {
+            return Some(json!({ "outcome": "closed", "status": row.status() }));
+        }
+        if hash.len() != 32 || expires_ms <= now || expires_ms > now + 300_000 || self.tickets.contains_key(&hash) {
+            return None;
+        }
+        let open =
+            self.tickets.values().filter(|ticket| ticket.file == id && !ticket.used && ticket.expires_ms > now).count();
+        if open >= 100 {
+            return Some(json!({ "outcome": "many" }));
+        }
+        self.tickets.insert(hash, Ticket { tenant, file: id, subject, client_id, jti, expires_ms, used: false });
+        Some(json!({ "outcome": "made" }))
+    }
+
+    fn ticket_find(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Bool, Bytes, Int, Text};
+        let [Bytes(hash), Int(now)]: [Parameter; 2] = parameters.try_into().ok()? else {
+            return None;
+        };
+        let found = self.tickets.get(&hash).filter(|ticket| !ticket.used && ticket.expires_ms > now).cloned();
+        let found = found.filter(|ticket| {
+            let whose = [
+                ("sub", &ticket.subject),
+                ("client_id", &ticket.client_id),
+                ("tenant", &ticket.tenant),
+                ("jti", &ticket.jti),
+            ];
+            !whose.iter().any(|(kind, value)| self.revoked.contains(&((*kind).to_owned(), (*value).clone())))
+        });
+        let Some(ticket) = found else { return Some(json!({ "outcome": "unknown" })) };
+        let parameters =
+            vec![Text(ticket.tenant.clone()), Text(ticket.subject.clone()), Parameter::Uuid(ticket.file), Bool(true)];
+        let mut answer = self.for_download(parameters)?;
+        answer["tenant"] = json!(ticket.tenant);
+        answer["subject"] = json!(ticket.subject);
+        answer["id"] = json!(ticket.file);
+        Some(answer)
+    }
+
+    fn ticket_use(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Bytes, Int, Text};
+        let [Text(tenant), Bytes(hash), Text(version), Int(now)]: [Parameter; 4] = parameters.try_into().ok()? else {
+            return None;
+        };
+        let rows = &self.rows;
+        let ticket = self.tickets.get_mut(&hash).filter(|ticket| {
+            let file = rows.get(&ticket.file).filter(|row| row.status() == "clean");
+            let same = file.and_then(Row::version) == Some(version.as_str());
+            ticket.tenant == tenant && !ticket.used && ticket.expires_ms > now && same
+        });
+        let used = ticket.map(|ticket| ticket.used = true).is_some();
+        Some(json!({ "outcome": if used { "used" } else { "unknown" } }))
+    }
+
+    fn record_verdict(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Int, Text, Uuid};
+        let [Text(tenant), Uuid(id), Text(_bucket), Text(version), Text(_etag), Text(value), Int(_now)]: [Parameter;
+            7] = parameters.try_into().ok()?
+        else {
+            return None;
+        };
+        let Some(row) = self.rows.get_mut(&id).filter(|row| row.tenant == tenant) else {
+            return Some(json!({ "outcome": "unknown" }));
+        };
+        let new = row.learn(Fact::Verdict { version, value });
+        Some(json!({ "outcome": if new { "recorded" } else { "known" }, "status": row.status() }))
+    }
+
+    fn owned(&mut self, tenant: &str, subject: &str, id: Uuid) -> Option<&mut Row> {
+        self.rows.get_mut(&id).filter(|row| row.tenant == tenant && row.subject == subject)
+    }
+
+    fn sign_parts(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Int, Json, Text, Uuid};
+        let [Text(tenant), Text(subject), Uuid(id), Json(parts), Int(url_expires_ms), Int(now)]: [Parameter; 6] =
+            parameters.try_into().ok()?
+        else {
+            return None;
+        };
+        let Some(row) = self.owned(&tenant, &subject, id) else {
+            return Some(json!({ "outcome": "unknown" }));
+        };
+        if row.mode != "multipart" {
+            return Some(json!({ "outcome": "mode" }));
+        }
+        if let Some(closed) = row.closed(now) {
+            return Some(closed);
+        }
+        let mut named = Vec::new();
+        for part in parts.as_array()? {
+            let (number, size) = (part.get("part")?.as_i64()?, part.get("size")?.as_i64()?);
+            if row.part_of(number) != Some(size) {
+                return Some(json!({ "outcome": "wrong" }));
+            }
+            named.push((number, (size, part.get("sha256")?.as_str()?.to_owned())));
+        }
+        row.parts.extend(named);
+        row.url_expires_ms = row.url_expires_ms.max(url_expires_ms);
+        Some(json!({ "outcome": "signed", "content_type": row.content_type, "upload_id": row.upload_id }))
+    }
+
+    fn begin_parts(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Text, Uuid};
+        let [Text(tenant), Text(subject), Uuid(id), Text(upload_id)]: [Parameter; 4] = parameters.try_into().ok()?
+        else {
+            return None;
+        };
+        let Some(row) = self.owned(&tenant, &subject, id).filter(|row| row.mode == "multipart") else {
+            return Some(json!({ "outcome": "unknown" }));
+        };
+        // Whoever is allowed to begin was within the day a moment ago.
+        if let Some(closed) = row.closed(i64::MIN + DAY_MS) {
+            return Some(closed);
+        }
+        let kept = row.upload_id.get_or_insert(upload_id);
+        Some(json!({ "outcome": "begun", "upload_id": kept }))
+    }
+
+    fn parts_to_complete(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Int, Text, Uuid};
+        let [Text(tenant), Text(subject), Uuid(id), Int(now)]: [Parameter; 4] = parameters.try_into().ok()? else {
+            return None;
+        };
+        let Some(row) = self.owned(&tenant, &subject, id) else {
+            return Some(json!({ "outcome": "unknown" }));
+        };
+        if row.mode != "multipart" {
+            return Some(json!({ "outcome": "mode" }));
+        }
+        if row.completed && !row.has_ended() {
+            return Some(json!({ "outcome": "completed", "status": row.status() }));
+        }
+        if let Some(closed) = row.closed(now) {
+            return Some(closed);
+        }
+        let parts: Vec<Value> = row
+            .parts
+            .iter()
+            .map(|(number, (size, digest))| json!({ "part": number, "size": size, "sha256": digest }))
+            .collect();
+        Some(json!({
+            "outcome": "open", "upload_id": row.upload_id, "count": row.part_count(), "size": row.size, "parts": parts
+        }))
+    }
+
+    fn parts_completed(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Int, Text, Uuid};
+        let [Text(tenant), Text(subject), Uuid(id), Int(_now)]: [Parameter; 4] = parameters.try_into().ok()? else {
+            return None;
+        };
+        Some(match self.owned(&tenant, &subject, id).filter(|row| row.mode == "multipart") {
+            None => json!({ "outcome": "unknown" }),
+            Some(row) => {
+                (row.completed, row.upload_id) = (true, None);
+                json!({ "outcome": "completed", "status": row.status() })
+            }
+        })
+    }
+
+    fn parts_ended(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Text, Uuid};
+        let [Text(tenant), Text(subject), Uuid(id), Text(upload_id)]: [Parameter; 4] = parameters.try_into().ok()?
+        else {
+            return None;
+        };
+        let row = self.owned(&tenant, &subject, id).filter(|row| row.upload_id.as_ref() == Some(&upload_id));
+        let ended = row.map(|row| row.upload_id = None);
+        Some(json!({ "outcome": if ended.is_some() { "forgotten" } else { "known" } }))
     }
 
     fn renew(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
@@ -392,9 +715,7 @@ impl State {
             return Some(json!({ "outcome": "closed", "status": "expired" }));
         }
         row.url_expires_ms = row.url_expires_ms.max(url_expires_ms);
-        Some(json!({ "outcome": "renewed", "file": {
-            "content_type": row.content_type, "size": row.size, "sha256": hex(&row.sha256),
-        }}))
+        Some(json!({ "outcome": "renewed", "file": row.declared() }))
     }
 
     fn delete(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
@@ -405,10 +726,10 @@ impl State {
         let row = self.rows.get_mut(&id).filter(|row| row.tenant == tenant && row.subject == subject);
         Some(match row {
             None => json!({ "outcome": "unknown" }),
-            Some(row) if row.deleted => json!({ "outcome": "known" }),
+            Some(row) if row.deleted => json!({ "outcome": "known", "upload_id": row.upload_id }),
             Some(row) => {
                 row.deleted = true;
-                json!({ "outcome": "deleted" })
+                json!({ "outcome": "deleted", "upload_id": row.upload_id })
             }
         })
     }
@@ -434,28 +755,31 @@ impl State {
             let row = self.rows.get_mut(&id)?;
             row.sweep_ms = Some(now);
             row.expired |= row.status() == "pending";
-            files.push(
-                json!({ "tenant": row.tenant, "id": id, "status": row.status(), "versions": row.versions_left() }),
-            );
+            files.push(json!({ "tenant": row.tenant, "id": id, "status": row.status(), "upload_id": row.upload_id,
+                    "versions": row.versions_left() }));
         }
         Some(json!({ "files": files }))
     }
 
     fn purged(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
-        use Parameter::{Int, Text, Texts, Uuid};
-        let [Text(tenant), Uuid(id), Text(_bucket), Texts(versions), Int(now)]: [Parameter; 5] =
-            parameters.try_into().ok()?
+        use Parameter::{Int, OptionalText, Text, Texts, Uuid};
+        let [Text(tenant), Uuid(id), Text(_bucket), Texts(versions), OptionalText(upload_id), Int(now)]: [Parameter;
+            6] = parameters.try_into().ok()?
         else {
             return None;
         };
         let Some(row) = self.rows.get_mut(&id).filter(|row| row.tenant == tenant && row.has_ended()) else {
             return Some(json!({ "outcome": "unknown" }));
         };
+        if upload_id.is_some() && row.upload_id == upload_id {
+            row.upload_id = None;
+        }
         let known = row.versions_left();
         row.gone.extend(versions.into_iter().filter(|version| known.contains(version)));
-        if !row.versions_left().is_empty() {
+        if row.upload_id.is_some() || !row.versions_left().is_empty() {
             return Some(json!({ "outcome": "kept" }));
         }
+        row.parts.clear();
         row.purged_ms = row.purged_ms.or(Some(now));
         Some(json!({ "outcome": "purged" }))
     }

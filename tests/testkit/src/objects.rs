@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shared::clock::{Clock, Timestamp};
 use shared::name::Tenant;
 use shared::object::{
-    Head, ObjectHead, ObjectKey, ObjectStore, Presign, ReadTerms, Sha256Digest, SignedRequest, SignedUrl,
-    SignerSession, SignerSessions, UrlLife, VersionId, WriteTerms,
+    Completion, ContentType, FormTerms, Head, HeldPart, ObjectHead, ObjectKey, ObjectStore, PartStore, PartTerms,
+    Presign, ReadTerms, Sha256Digest, SignedForm, SignedRequest, SignedUrl, SignerSession, SignerSessions, UploadId,
+    UrlLife, VersionId, WriteTerms,
 };
 use shared::port::{Fault, FaultKind};
 use shared::secret::SecretString;
@@ -27,6 +28,8 @@ pub struct Objects(Arc<Mutex<Held>>);
 #[derive(Default)]
 struct Held {
     versions: BTreeMap<(String, String), ObjectHead>,
+    bodies: BTreeMap<(String, String), Sha256Digest>,
+    aborted: Vec<(String, String)>,
     asked: usize,
     down: bool,
     stuck: BTreeSet<String>,
@@ -44,7 +47,9 @@ impl Objects {
             encryption: Some("aws:kms".to_owned()),
             encryption_key: Some(BUCKET_KEY.to_owned()),
         };
-        self.held().versions.insert((key.to_owned(), version.to_owned()), head);
+        let mut held = self.held();
+        held.versions.insert((key.to_owned(), version.to_owned()), head);
+        held.bodies.insert((key.to_owned(), version.to_owned()), Sha256Digest::of(body));
     }
 
     /// Changes what the bucket says about a version.
@@ -59,7 +64,12 @@ impl Objects {
         self.held().versions.keys().filter(|(of, _)| of == key).map(|(_, version)| version.clone()).collect()
     }
 
-    /// A version that refuses to be deleted, or does no longer.
+    /// Which uploads in parts were ended, by key.
+    pub fn aborted(&self) -> Vec<(String, String)> {
+        self.held().aborted.clone()
+    }
+
+    /// A version or an upload that refuses to be deleted, or does no longer.
     pub fn set_stuck(&self, version: &str, stuck: bool) {
         let mut held = self.held();
         if stuck {
@@ -95,6 +105,26 @@ impl ObjectStore for Objects {
         Ok(found.map_or(Head::Missing, Head::Found))
     }
 
+    async fn hash(&self, key: &ObjectKey, version: &VersionId) -> Result<Option<Sha256Digest>, Fault> {
+        let mut held = self.held();
+        held.asked += 1;
+        if held.down {
+            return Err(Fault::new(FaultKind::Unavailable, "s3", "GetObject"));
+        }
+        let version = (key.to_string(), version.as_str().to_owned());
+        Ok(held.bodies.get(&version).filter(|_| held.versions.contains_key(&version)).copied())
+    }
+
+    async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), Fault> {
+        let mut held = self.held();
+        held.asked += 1;
+        if held.down || held.stuck.contains(upload.as_str()) {
+            return Err(Fault::new(FaultKind::Unavailable, "s3", "AbortMultipartUpload"));
+        }
+        held.aborted.push((key.to_string(), upload.as_str().to_owned()));
+        Ok(())
+    }
+
     async fn delete(&self, key: &ObjectKey, version: &VersionId) -> Result<(), Fault> {
         let mut held = self.held();
         held.asked += 1;
@@ -121,6 +151,13 @@ struct Seen {
     left: i64,
     down: bool,
     writes: Vec<(WriteTerms, UrlLife)>,
+    forms: Vec<(FormTerms, UrlLife)>,
+    parts: Vec<(PartTerms, UrlLife)>,
+    uploads: BTreeMap<(String, String), BTreeMap<u32, HeldPart>>,
+    begun: usize,
+    completed: BTreeSet<String>,
+    calls: Vec<&'static str>,
+    failing: Option<&'static str>,
     reads: Vec<(ReadTerms, UrlLife)>,
     tenants: Vec<Tenant>,
 }
@@ -128,7 +165,20 @@ struct Seen {
 impl Signing {
     /// Sessions of 900 s by `clock`.
     pub fn new(clock: FixedClock) -> Signing {
-        let seen = Seen { left: 900, down: false, writes: Vec::new(), reads: Vec::new(), tenants: Vec::new() };
+        let seen = Seen {
+            left: 900,
+            down: false,
+            writes: Vec::new(),
+            forms: Vec::new(),
+            parts: Vec::new(),
+            uploads: BTreeMap::new(),
+            begun: 0,
+            completed: BTreeSet::new(),
+            calls: Vec::new(),
+            failing: None,
+            reads: Vec::new(),
+            tenants: Vec::new(),
+        };
         Signing { clock, seen: Arc::new(Mutex::new(seen)) }
     }
 
@@ -145,6 +195,63 @@ impl Signing {
     /// What was signed for writing.
     pub fn writes(&self) -> Vec<(WriteTerms, UrlLife)> {
         self.seen().writes.clone()
+    }
+
+    /// Which forms were signed.
+    pub fn forms(&self) -> Vec<(FormTerms, UrlLife)> {
+        self.seen().forms.clone()
+    }
+
+    /// Which parts were signed.
+    pub fn parts(&self) -> Vec<(PartTerms, UrlLife)> {
+        self.seen().parts.clone()
+    }
+
+    /// What was asked of uploads in parts.
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.seen().calls.clone()
+    }
+
+    /// Makes one kind of these calls fail as unavailable, or work again.
+    pub fn set_failing(&self, call: Option<&'static str>) {
+        self.seen().failing = call;
+    }
+
+    /// The uploads that are neither ended nor an object.
+    pub fn open_uploads(&self) -> Vec<String> {
+        self.seen().uploads.keys().map(|(_, upload)| upload.clone()).collect()
+    }
+
+    /// Sends a part as a client would who keeps to what was signed.
+    pub fn send(&self, terms: &PartTerms) {
+        let part = HeldPart {
+            number: terms.part.number,
+            size: terms.part.size,
+            sha256: Some(terms.part.sha256.to_string()),
+            etag: format!("etag-{}", terms.part.number),
+        };
+        let upload = (terms.key.to_string(), terms.upload.as_str().to_owned());
+        if let Some(parts) = self.seen().uploads.get_mut(&upload) {
+            parts.insert(part.number, part);
+        }
+    }
+
+    /// Changes what S3 holds of an upload.
+    pub fn change(&self, key: &str, upload: &str, change: impl FnOnce(&mut BTreeMap<u32, HeldPart>)) {
+        if let Some(parts) = self.seen().uploads.get_mut(&(key.to_owned(), upload.to_owned())) {
+            change(parts);
+        }
+    }
+
+    /// Ends an upload without telling anybody, as a lifecycle does.
+    pub fn lose(&self, key: &str, upload: &str) {
+        self.seen().uploads.remove(&(key.to_owned(), upload.to_owned()));
+    }
+
+    fn call(&self, name: &'static str) -> Result<MutexGuard<'_, Seen>, Fault> {
+        let mut seen = self.seen();
+        seen.calls.push(name);
+        if seen.failing == Some(name) { Err(Fault::new(FaultKind::Unavailable, "s3", name)) } else { Ok(seen) }
     }
 
     /// What was signed for reading.
@@ -199,6 +306,36 @@ impl Presign for Signing {
         })
     }
 
+    async fn part(
+        &self,
+        _: &SignerSession,
+        terms: &PartTerms,
+        _: Timestamp,
+        life: UrlLife,
+    ) -> Result<SignedRequest, Fault> {
+        self.seen().parts.push((terms.clone(), life));
+        let url =
+            format!("https://objects.test/{}?partNumber={}&X-Amz-Signature={CANARY}", terms.key, terms.part.number);
+        let headers = vec![("x-amz-checksum-sha256".to_owned(), terms.part.sha256.to_string())];
+        Ok(SignedRequest { method: "PUT", url: SignedUrl::new(url), headers })
+    }
+
+    async fn form(
+        &self,
+        _: &SignerSession,
+        terms: &FormTerms,
+        _: Timestamp,
+        life: UrlLife,
+    ) -> Result<SignedForm, Fault> {
+        self.seen().forms.push((terms.clone(), life));
+        let fields = vec![
+            ("key", terms.key.to_string()),
+            ("Content-Type", terms.content_type.declared().to_owned()),
+            ("x-amz-signature", CANARY.to_owned()),
+        ];
+        Ok(SignedForm::new("https://objects.test/".to_owned(), fields))
+    }
+
     async fn get(
         &self,
         _: &SignerSession,
@@ -211,5 +348,50 @@ impl Presign for Signing {
         let url =
             SignedUrl::new(format!("https://objects.test/{}?versionId={version}&X-Amz-Signature={CANARY}", terms.key));
         Ok(SignedRequest { method: "GET", url, headers: Vec::new() })
+    }
+}
+
+impl PartStore for Signing {
+    async fn begin(&self, _: &SignerSession, key: &ObjectKey, _: ContentType) -> Result<UploadId, Fault> {
+        let mut seen = self.call("begin")?;
+        seen.begun += 1;
+        let upload = format!("upload-{}", seen.begun);
+        seen.uploads.insert((key.to_string(), upload.clone()), BTreeMap::new());
+        UploadId::parse(&upload).map_err(|_| Fault::new(FaultKind::Invalid, "s3", "begin"))
+    }
+
+    async fn parts(
+        &self,
+        _: &SignerSession,
+        key: &ObjectKey,
+        upload: &UploadId,
+    ) -> Result<Option<Vec<HeldPart>>, Fault> {
+        let seen = self.call("parts")?;
+        let held = seen.uploads.get(&(key.to_string(), upload.as_str().to_owned()));
+        Ok(held.map(|parts| parts.values().cloned().collect()))
+    }
+
+    async fn complete(
+        &self,
+        _: &SignerSession,
+        key: &ObjectKey,
+        upload: &UploadId,
+        _: &[HeldPart],
+    ) -> Result<Completion, Fault> {
+        let mut seen = self.call("complete")?;
+        if seen.completed.contains(&key.to_string()) {
+            return Ok(Completion::There);
+        }
+        if seen.uploads.remove(&(key.to_string(), upload.as_str().to_owned())).is_none() {
+            return Ok(Completion::Gone);
+        }
+        seen.completed.insert(key.to_string());
+        Ok(Completion::Done)
+    }
+
+    async fn abort(&self, _: &SignerSession, key: &ObjectKey, upload: &UploadId) -> Result<(), Fault> {
+        let mut seen = self.call("abort")?;
+        seen.uploads.remove(&(key.to_string(), upload.as_str().to_owned()));
+        Ok(())
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Caller {
     pub(crate) request_id: String,
     pub(crate) source_ip: String,
     pub(crate) now: SystemTime,
+    /// Whether it came as a form.
+    pub(crate) by_form: bool,
 }
 
 /// The IAM check before each operation.
@@ -39,7 +41,9 @@ impl S3Access for Access {
         let action = match (operation, versioned) {
             ("GetObject" | "HeadObject", false) => "s3:GetObject",
             ("GetObject" | "HeadObject", true) => "s3:GetObjectVersion",
-            ("PutObject", _) => "s3:PutObject",
+            ("PutObject" | "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload", _) => "s3:PutObject",
+            ("ListParts", _) => "s3:ListMultipartUploadParts",
+            ("AbortMultipartUpload", _) => "s3:AbortMultipartUpload",
             ("DeleteObject", false) => "s3:DeleteObject",
             ("DeleteObject", true) => "s3:DeleteObjectVersion",
             ("ListObjectsV2" | "ListObjects" | "HeadBucket", _) => "s3:ListBucket",
@@ -63,7 +67,7 @@ impl S3Access for Access {
         }
         let mut keys = request_keys(&caller, &self.account);
         keys.extend(header_keys(headers));
-        keys.extend(query_keys(action, &query));
+        keys.extend(query_keys(operation, action, &query));
         authorize(&self.account, &caller, action, &resource, keys)
     }
 }
@@ -129,14 +133,18 @@ fn authorize(account: &Account, caller: &Caller, action: &str, resource: &str, k
 }
 
 fn request_keys(caller: &Caller, account: &Account) -> Keys {
-    let presigned = caller.authenticated.auth_type == AuthType::Query;
+    let auth_type = match caller.authenticated.auth_type {
+        AuthType::Header => "REST-HEADER",
+        AuthType::Query => "REST-QUERY-STRING",
+        AuthType::Form => "POST",
+    };
     let mut keys = vec![
         ("aws:SourceIp".to_owned(), caller.source_ip.clone()),
-        ("s3:authType".to_owned(), if presigned { "REST-QUERY-STRING" } else { "REST-HEADER" }.to_owned()),
+        ("s3:authType".to_owned(), auth_type.to_owned()),
         ("s3:signatureversion".to_owned(), sigv4::ALGORITHM.to_owned()),
         ("s3:ResourceAccount".to_owned(), account.id.clone()),
     ];
-    if presigned {
+    if caller.authenticated.auth_type != AuthType::Header {
         let age = caller.now.duration_since(caller.authenticated.date).unwrap_or_default();
         keys.push(("s3:signatureAge".to_owned(), age.as_millis().to_string()));
     }
@@ -157,11 +165,13 @@ fn header_keys(headers: &HeaderMap) -> Keys {
     .collect()
 }
 
-fn query_keys(action: &str, query: &[(String, String)]) -> Keys {
-    let mut keys: Keys = match action {
-        "s3:PutObject" => vec![("s3:ObjectCreationOperation".to_owned(), "true".to_owned())],
-        _ => Vec::new(),
-    };
+fn query_keys(operation: &str, action: &str, query: &[(String, String)]) -> Keys {
+    let mut keys: Keys = Vec::new();
+    if action == "s3:PutObject" {
+        // Beginning an upload and sending a part of it make no object.
+        let creates = matches!(operation, "PutObject" | "CompleteMultipartUpload");
+        keys.push(("s3:ObjectCreationOperation".to_owned(), creates.to_string()));
+    }
     let known: &[(&str, &str)] = match action {
         "s3:ListBucket" => &[("prefix", "s3:prefix"), ("delimiter", "s3:delimiter"), ("max-keys", "s3:max-keys")],
         _ => &[("versionId", "s3:VersionId")],

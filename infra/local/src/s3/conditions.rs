@@ -19,7 +19,18 @@ pub(crate) struct ReadConditions<'a> {
 /// # Errors
 /// `NotImplemented` for everything else, as AWS has it.
 pub(crate) fn write_condition(input: &PutObjectInput) -> S3Result<WriteCondition> {
-    match (&input.if_match, &input.if_none_match) {
+    condition(input.if_match.as_ref(), input.if_none_match.as_ref())
+}
+
+/// The same for any write.
+///
+/// # Errors
+/// `NotImplemented` for everything else.
+pub(crate) fn condition(
+    if_match: Option<&ETagCondition>,
+    if_none_match: Option<&ETagCondition>,
+) -> S3Result<WriteCondition> {
+    match (if_match, if_none_match) {
         (None, None) => Ok(WriteCondition::Always),
         (None, Some(ETagCondition::Any)) => Ok(WriteCondition::Absent),
         (Some(ETagCondition::ETag(etag)), None) => Ok(WriteCondition::Matches(etag.value().to_owned())),

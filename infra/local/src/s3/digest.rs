@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Md5};
-use s3s::dto::{Checksum, ChecksumType, PutObjectInput};
+use s3s::dto::{Checksum, ChecksumType, PutObjectInput, UploadPartInput};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
 /// The checksum algorithms of S3: name in messages, header, length of the value in bytes.
@@ -26,13 +26,39 @@ pub(crate) struct Digests {
     pub(crate) checksum: Checksum,
 }
 
+/// What a client says of a body's digests.
+pub(crate) struct Declared {
+    content_md5: Option<String>,
+    checksum: Checksum,
+}
+
+macro_rules! declared {
+    ($($input:ty)+) => {
+        $(impl From<&$input> for Declared {
+            fn from(input: &$input) -> Declared {
+                let checksum = Checksum {
+                    checksum_crc32: input.checksum_crc32.clone(),
+                    checksum_crc32c: input.checksum_crc32c.clone(),
+                    checksum_crc64nvme: input.checksum_crc64nvme.clone(),
+                    checksum_sha1: input.checksum_sha1.clone(),
+                    checksum_sha256: input.checksum_sha256.clone(),
+                    checksum_type: None,
+                };
+                Declared { content_md5: input.content_md5.clone(), checksum }
+            }
+        })+
+    };
+}
+
+declared!(PutObjectInput UploadPartInput);
+
 /// Compares the body with every digest declared in the input and in the trailers of a chunked upload.
 ///
 /// # Errors
 /// `InvalidDigest` and `InvalidRequest` for values that are no digest or contradict each other, `BadDigest` for a value
 /// that is not the body's.
 pub(crate) fn verify(
-    input: &PutObjectInput,
+    input: &Declared,
     headers: &HeaderMap,
     trailers: Option<&HeaderMap>,
     body: &[u8],
@@ -95,16 +121,16 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 type Algorithm = (&'static str, &'static str, usize);
 
-fn declared_checksums(input: &PutObjectInput, trailers: Option<&HeaderMap>) -> S3Result<Vec<(Algorithm, String)>> {
+fn declared_checksums(input: &Declared, trailers: Option<&HeaderMap>) -> S3Result<Vec<(Algorithm, String)>> {
     let mut found = Vec::new();
     for algorithm in ALGORITHMS {
         let (name, header, _) = algorithm;
         let in_header = match name {
-            "CRC32" => &input.checksum_crc32,
-            "CRC32C" => &input.checksum_crc32c,
-            "CRC64NVME" => &input.checksum_crc64nvme,
-            "SHA1" => &input.checksum_sha1,
-            _ => &input.checksum_sha256,
+            "CRC32" => &input.checksum.checksum_crc32,
+            "CRC32C" => &input.checksum.checksum_crc32c,
+            "CRC64NVME" => &input.checksum.checksum_crc64nvme,
+            "SHA1" => &input.checksum.checksum_sha1,
+            _ => &input.checksum.checksum_sha256,
         };
         found.extend(in_header.clone().map(|value| (algorithm, value)));
         if let Some(value) = trailers.and_then(|trailers| trailers.get(header)) {

@@ -1,7 +1,7 @@
 //! Server-side encryption: what a write may ask for, and how it is echoed. The bytes themselves stay as they are; what
 //! matters here is who may use which key.
 
-use s3s::dto::{PutObjectInput, ServerSideEncryption};
+use s3s::dto::ServerSideEncryption;
 use s3s::{S3ErrorCode, S3Result};
 
 use super::access;
@@ -13,10 +13,12 @@ use crate::account::Account;
 ///
 /// # Errors
 /// `InvalidArgument` for contradictions, `KMS.NotFoundException` for a key of another account or region.
-pub(crate) fn requested(input: &PutObjectInput, account: &Account) -> S3Result<Encryption> {
+pub(crate) fn requested(
+    (algorithm, key_id, bucket_key): (Option<&ServerSideEncryption>, Option<&str>, Option<bool>),
+    account: &Account,
+) -> S3Result<Encryption> {
     let invalid = |message: &'static str| error(S3ErrorCode::InvalidArgument, message);
-    let key_id = input.ssekms_key_id.as_deref();
-    match input.server_side_encryption.as_ref().map(ServerSideEncryption::as_str) {
+    match algorithm.map(ServerSideEncryption::as_str) {
         None | Some(ServerSideEncryption::AES256) if key_id.is_none() => Ok(Encryption::Managed),
         Some(ServerSideEncryption::AWS_KMS) => {
             // Without a key AWS takes the account's `aws/s3`, which no part of Portcullis uses.
@@ -28,10 +30,7 @@ pub(crate) fn requested(input: &PutObjectInput, account: &Account) -> S3Result<E
                     error(S3ErrorCode::Custom("KMS.NotFoundException".into()), format!("Invalid keyId '{key_id}'"));
                 return Err(with_status(refused, http::StatusCode::BAD_REQUEST));
             }
-            Ok(Encryption::Kms {
-                key_arn: format!("{prefix}{id}"),
-                bucket_key: input.bucket_key_enabled.unwrap_or_default(),
-            })
+            Ok(Encryption::Kms { key_arn: format!("{prefix}{id}"), bucket_key: bucket_key.unwrap_or_default() })
         }
         Some(ServerSideEncryption::AWS_KMS_DSSE) => Err(not_implemented()),
         Some(ServerSideEncryption::AES256) | None => Err(invalid(

@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, Uri};
 
 use super::digest;
+use super::form::{self, Taken};
 use super::refusal::Refusal;
 use crate::account::Account;
 use crate::http::Request;
@@ -23,11 +24,19 @@ const SECURITY_TOKEN: &str = "X-Amz-Security-Token";
 /// S3 tolerates a quarter of an hour between the clocks.
 const SKEW: Duration = Duration::from_secs(15 * 60);
 
+/// A request that may pass.
+pub(crate) struct Admitted {
+    pub(crate) authenticated: Authenticated,
+    pub(crate) request: Request,
+    /// How it is answered, where it came as a form.
+    pub(crate) form: Option<Taken>,
+}
+
 /// Lets a request pass to s3s, changed as the module says.
 ///
 /// # Errors
 /// The refusal to answer with.
-pub(crate) fn admit(mut request: Request, account: &Account) -> Result<(Authenticated, Request), Refusal> {
+pub(crate) fn admit(mut request: Request, account: &Account) -> Result<Admitted, Refusal> {
     let query = sigv4::query_pairs(request.uri.query().unwrap_or_default());
     let authorization = request.headers.contains_key(http::header::AUTHORIZATION);
     let presigned = query.iter().any(|(name, _)| QUERY_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name)));
@@ -37,15 +46,15 @@ pub(crate) fn admit(mut request: Request, account: &Account) -> Result<(Authenti
         let message = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified";
         return Err(Refusal::bad_request("InvalidArgument", message).with("ArgumentName", "Authorization"));
     }
+    let scope = Scope { service: "s3", region: &account.region, s3_path: true, skew: SKEW };
     if !presigned && !authorization {
-        return Err(if is_form(&request) {
-            Refusal::not_implemented()
-        } else {
-            Refusal::forbidden("AccessDenied", "Access Denied")
-        });
+        if !form::is_form(&request) {
+            return Err(Refusal::forbidden("AccessDenied", "Access Denied"));
+        }
+        let (authenticated, request, taken) = form::admit(request, scope, account)?;
+        return Ok(Admitted { authenticated, request, form: Some(taken) });
     }
 
-    let scope = Scope { service: "s3", region: &account.region, s3_path: true, skew: SKEW };
     let authenticated = if presigned {
         require_query_fields(&query)?;
         sigv4::verify_query(&request, Payload::Declared, scope, account)
@@ -66,7 +75,7 @@ pub(crate) fn admit(mut request: Request, account: &Account) -> Result<(Authenti
     if presigned {
         unwrap_query(&mut request, &query)?;
     }
-    Ok((authenticated, request))
+    Ok(Admitted { authenticated, request, form: None })
 }
 
 fn refuse_version_2(request: &Request, query: &[(String, String)]) -> Result<(), Refusal> {
@@ -182,11 +191,6 @@ fn unwrap_query(request: &mut Request, query: &[(String, String)]) -> Result<(),
 
 fn is_credential(name: &str) -> bool {
     name == SECURITY_TOKEN || QUERY_FIELDS.contains(&name)
-}
-
-fn is_form(request: &Request) -> bool {
-    let content_type = request.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    request.method == Method::POST && content_type.is_some_and(|value| value.starts_with("multipart/form-data"))
 }
 
 /// How S3 words a rejection of the verifier.

@@ -2,16 +2,18 @@
 //!
 //! A request passes the [`guard`] (who signed what), s3s (parsing, chunked bodies, answers), [`access`] (IAM) and
 //! [`operations`] (preconditions, digests) before it reaches the [`store`]. Buckets are fixed at the start and behave
-//! as versioned ones; there are no ACLs, no tags, no multipart uploads and no POST policies: what is not here is
-//! refused with 501 and never ignored.
+//! as versioned ones; there are no ACLs and no tags: what is not here is refused with 501 and never ignored.
 
 mod access;
 mod conditions;
 mod digest;
 mod encryption;
+mod form;
 mod guard;
 mod listing;
+mod multipart;
 mod operations;
+mod policy_form;
 mod refusal;
 mod store;
 
@@ -31,6 +33,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::access::{Access, Caller};
+use self::guard::Admitted;
 use self::operations::Operations;
 use self::refusal::Refusal;
 use self::store::{Found, Store};
@@ -56,7 +59,7 @@ pub struct ObjectCreated {
     pub version_id: String,
     /// Orders the events of one key: compare as text.
     pub sequencer: String,
-    /// The API call, `PutObject`.
+    /// The API call: `PutObject`, `POST Object` or `CompleteMultipartUpload`.
     pub reason: String,
     /// The id of the request that wrote it.
     pub request_id: String,
@@ -89,7 +92,8 @@ impl S3 {
         events: UnboundedSender<ObjectCreated>,
     ) -> Arc<S3> {
         let store = Arc::new(Store::new(root, buckets, account.clock.now()));
-        let operations = Operations { account: Arc::clone(&account), store: Arc::clone(&store), events };
+        let uploads = multipart::Uploads::default();
+        let operations = Operations { account: Arc::clone(&account), store: Arc::clone(&store), uploads, events };
         let mut builder = S3ServiceBuilder::new(operations);
         let mut config = S3Config::default();
         // The guard has judged the time already, on the account's clock; s3s knows only the machine's.
@@ -158,7 +162,7 @@ impl S3 {
     }
 
     async fn dispatch(&self, request: Request, request_id: &str) -> Response {
-        let (authenticated, request) = match guard::admit(request, &self.account) {
+        let Admitted { authenticated, request, form } = match guard::admit(request, &self.account) {
             Ok(admitted) => admitted,
             Err(refusal) => return refusal.respond(),
         };
@@ -167,6 +171,7 @@ impl S3 {
             request_id: request_id.to_owned(),
             source_ip: request.peer.ip().to_string(),
             now: self.account.clock.now(),
+            by_form: form.is_some(),
         };
         let mut passed = http::Request::new(Body::from(request.body));
         *passed.method_mut() = request.method;
@@ -180,10 +185,14 @@ impl S3 {
             }
             Err(_) => None,
         };
-        answered.unwrap_or_else(|| {
+        let answered = answered.unwrap_or_else(|| {
             let message = "We encountered an internal error. Please try again.";
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message).respond()
-        })
+        });
+        match &form {
+            Some(taken) => form::answer(taken, answered),
+            None => answered,
+        }
     }
 
     fn count(&self, request: &Request) {

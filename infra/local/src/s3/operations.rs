@@ -8,10 +8,12 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use s3s::dto::{
-    Bucket, Checksum, DeleteObjectInput, DeleteObjectOutput, ETag, GetObjectInput, GetObjectOutput, HeadBucketInput,
-    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput, ListObjectsInput,
-    ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Owner, PutObjectInput, PutObjectOutput, StreamingBlob,
-    Timestamp,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, Bucket, Checksum, ChecksumType,
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CreateMultipartUploadInput,
+    CreateMultipartUploadOutput, DeleteObjectInput, DeleteObjectOutput, ETag, GetObjectInput, GetObjectOutput,
+    HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput,
+    ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput,
+    Owner, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp, UploadPartInput, UploadPartOutput,
 };
 use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use tokio::sync::mpsc::UnboundedSender;
@@ -19,15 +21,17 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::access::{self, Caller};
 use super::conditions::{self, ReadConditions};
 use super::listing::{self, Listing};
+use super::multipart::{HeldPart, Uploads};
 use super::refusal::{VERSION_ID, error, not_implemented, with_element, with_header, with_status};
 use super::store::{Attributes, Committed, Encryption, Found, Object, Store, Version};
-use super::{ObjectCreated, digest, encryption};
+use super::{ObjectCreated, digest, encryption, multipart};
 use crate::account::Account;
 
 /// The implementation behind s3s.
 pub(crate) struct Operations {
     pub(crate) account: Arc<Account>,
     pub(crate) store: Arc<Store>,
+    pub(crate) uploads: Uploads,
     pub(crate) events: UnboundedSender<ObjectCreated>,
 }
 
@@ -40,7 +44,8 @@ impl s3s::S3 for Operations {
         let mut input = request.input;
         refuse_unknown_features(&input)?;
         let condition = conditions::write_condition(&input)?;
-        let encryption = encryption::requested(&input, &self.account)?;
+        let asked = (input.server_side_encryption.as_ref(), input.ssekms_key_id.as_deref(), input.bucket_key_enabled);
+        let encryption = encryption::requested(asked, &self.account)?;
         if input.key.len() > LONGEST_KEY {
             return Err(error(S3ErrorCode::KeyTooLongError, "Your key is too long"));
         }
@@ -62,7 +67,7 @@ impl s3s::S3 for Operations {
             return Err(error(S3ErrorCode::Custom("MalformedTrailerError".into()), message))
                 .map_err(|error| with_status(error, http::StatusCode::BAD_REQUEST));
         }
-        let digests = digest::verify(&input, &request.headers, trailers.as_ref(), &body)?;
+        let digests = digest::verify(&(&input).into(), &request.headers, trailers.as_ref(), &body)?;
 
         let spooled = self.store.spool(body).await.map_err(S3Error::internal_error)?;
         let (version_id, size) = (spooled.version_id.clone(), spooled.size);
@@ -98,7 +103,7 @@ impl s3s::S3 for Operations {
                     etag: etag.clone(),
                     version_id: version_id.clone(),
                     sequencer,
-                    reason: "PutObject".to_owned(),
+                    reason: if caller.by_form { "POST Object" } else { "PutObject" }.to_owned(),
                     request_id: caller.request_id.clone(),
                     source_ip: caller.source_ip.clone(),
                 });
@@ -271,6 +276,162 @@ impl s3s::S3 for Operations {
         Ok(S3Response::with_status(output, http::StatusCode::NO_CONTENT))
     }
 
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        let caller = access::caller(&request.extensions)?;
+        let input = request.input;
+        refuse_unknown_features_of_parts(&input)?;
+        multipart::refuse_other_digests(&input)?;
+        let asked = (input.server_side_encryption.as_ref(), input.ssekms_key_id.as_deref(), input.bucket_key_enabled);
+        let encryption = encryption::requested(asked, &self.account)?;
+        if input.key.len() > LONGEST_KEY {
+            return Err(error(S3ErrorCode::KeyTooLongError, "Your key is too long"));
+        }
+        self.use_key(&caller, (&input.bucket, &input.key), &encryption, &["kms:GenerateDataKey"])?;
+        let attributes = Attributes {
+            content_type: input.content_type,
+            content_encoding: input.content_encoding,
+            content_language: input.content_language,
+            content_disposition: input.content_disposition,
+            cache_control: input.cache_control,
+            expires: input.expires,
+            metadata: input.metadata,
+            encryption: encryption.clone(),
+            checksum: Checksum::default(),
+        };
+        let upload_id = self.uploads.begin(&input.bucket, &input.key, attributes);
+        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = encryption::echo(&encryption);
+        Ok(S3Response::new(CreateMultipartUploadOutput {
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            upload_id: Some(upload_id),
+            checksum_algorithm: input.checksum_algorithm,
+            checksum_type: input.checksum_type,
+            server_side_encryption,
+            ssekms_key_id,
+            bucket_key_enabled,
+            ..Default::default()
+        }))
+    }
+
+    async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        let caller = access::caller(&request.extensions)?;
+        let mut input = request.input;
+        if input.sse_customer_key.is_some() || request.headers.contains_key("x-amz-trailer") {
+            return Err(not_implemented());
+        }
+        let number = multipart::part_number(input.part_number)?;
+        let (bucket, key, id) = (input.bucket.clone(), input.key.clone(), input.upload_id.clone());
+        let encryption = self.uploads.with(&bucket, &key, &id, |upload| upload.attributes.encryption.clone())?;
+        self.use_key(&caller, (&bucket, &key), &encryption, &["kms:GenerateDataKey", "kms:Decrypt"])?;
+        let body = match input.body.take() {
+            Some(body) => collect(body).await?,
+            None => Bytes::new(),
+        };
+        let digests = digest::verify(&(&input).into(), &request.headers, None, &body)?;
+        let sha256 = digests.checksum.checksum_sha256.ok_or_else(multipart::wrong_digest)?;
+        let spooled = self.store.spool(body).await.map_err(S3Error::internal_error)?;
+        let etag = match &encryption {
+            Encryption::Managed => digests.md5,
+            Encryption::Kms { .. } => {
+                let digest = hash(&SHA256, format!("{}{}", spooled.version_id, digests.md5).as_bytes());
+                digest::hex(digest.as_ref()).chars().take(32).collect()
+            }
+        };
+        let held = HeldPart { spooled, etag: etag.clone(), sha256: sha256.clone() };
+        self.uploads.with(&bucket, &key, &id, |upload| upload.add(number, held))?;
+        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = encryption::echo(&encryption);
+        Ok(S3Response::new(UploadPartOutput {
+            e_tag: Some(ETag::Strong(etag)),
+            checksum_sha256: Some(sha256),
+            server_side_encryption,
+            ssekms_key_id,
+            bucket_key_enabled,
+            ..Default::default()
+        }))
+    }
+
+    async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
+        let caller = access::caller(&request.extensions)?;
+        let input = request.input;
+        let (bucket, key, id) = (input.bucket.clone(), input.key.clone(), input.upload_id.clone());
+        let encryption = self.uploads.with(&bucket, &key, &id, |upload| upload.attributes.encryption.clone())?;
+        self.use_key(&caller, (&bucket, &key), &encryption, &["kms:Decrypt"])?;
+        self.uploads.with(&bucket, &key, &id, |upload| upload.list(input))?.map(S3Response::new)
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        let caller = access::caller(&request.extensions)?;
+        let input = request.input;
+        let whole = input.checksum_type.as_ref().is_some_and(|given| given.as_str() != ChecksumType::COMPOSITE);
+        let digest = input.checksum_crc32.is_some()
+            || input.checksum_crc32c.is_some()
+            || input.checksum_crc64nvme.is_some()
+            || input.checksum_sha1.is_some()
+            || input.checksum_sha256.is_some();
+        if whole || digest || input.sse_customer_key.is_some() {
+            return Err(not_implemented());
+        }
+        let condition = conditions::condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
+        let (bucket, key, id) = (input.bucket.clone(), input.key.clone(), input.upload_id.clone());
+        let encryption = self.uploads.with(&bucket, &key, &id, |upload| upload.attributes.encryption.clone())?;
+        self.use_key(&caller, (&bucket, &key), &encryption, &["kms:Decrypt"])?;
+        let assembled = self.uploads.with(&bucket, &key, &id, |upload| upload.assemble(&input))??;
+        let spooled = self.store.spool_all(&assembled.parts).await.map_err(S3Error::internal_error)?;
+        let (version_id, size, etag) = (spooled.version_id.clone(), spooled.size, assembled.etag.clone());
+        let checksum = assembled.attributes.checksum.clone();
+        let description = (assembled.etag, assembled.attributes);
+        match self.store.commit(&bucket, &key, spooled, description, &condition, caller.now) {
+            Committed::Stored { sequencer } => {
+                let _ = self.uploads.end(&bucket, &key, &id);
+                let _ = self.events.send(ObjectCreated {
+                    bucket: bucket.clone(),
+                    key: key.clone(),
+                    size,
+                    etag: etag.clone(),
+                    version_id: version_id.clone(),
+                    sequencer,
+                    reason: "CompleteMultipartUpload".to_owned(),
+                    request_id: caller.request_id.clone(),
+                    source_ip: caller.source_ip.clone(),
+                });
+            }
+            Committed::PreconditionFailed(header) => return Err(conditions::precondition_failed(header)),
+            Committed::NoSuchKey => return Err(no_such_key(&key)),
+        }
+        let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = encryption::echo(&encryption);
+        Ok(S3Response::new(CompleteMultipartUploadOutput {
+            bucket: Some(bucket),
+            key: Some(key),
+            e_tag: Some(ETag::Strong(etag)),
+            version_id: Some(version_id),
+            checksum_sha256: checksum.checksum_sha256,
+            checksum_type: checksum.checksum_type,
+            server_side_encryption,
+            ssekms_key_id,
+            bucket_key_enabled,
+            ..Default::default()
+        }))
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        access::caller(&request.extensions)?;
+        let input = request.input;
+        if input.if_match_initiated_time.is_some() {
+            return Err(not_implemented());
+        }
+        self.uploads.end(&input.bucket, &input.key, &input.upload_id)?;
+        Ok(S3Response::with_status(AbortMultipartUploadOutput::default(), http::StatusCode::NO_CONTENT))
+    }
+
     async fn list_objects_v2(
         &self,
         request: S3Request<ListObjectsV2Input>,
@@ -399,11 +560,41 @@ impl Operations {
         Ok((version, object))
     }
 
+    fn use_key(
+        &self,
+        caller: &Caller,
+        (bucket, key): (&str, &str),
+        encryption: &Encryption,
+        actions: &[&str],
+    ) -> S3Result<()> {
+        let Encryption::Kms { key_arn, bucket_key } = encryption else { return Ok(()) };
+        let context = encryption::context(bucket, key, *bucket_key);
+        actions.iter().try_for_each(|action| access::use_key(&self.account, caller, action, key_arn, &context))
+    }
+
     fn decrypt(&self, caller: &Caller, read: &Read<'_>, object: &Object) -> S3Result<()> {
         let Encryption::Kms { key_arn, bucket_key } = &object.attributes.encryption else { return Ok(()) };
         let context = encryption::context(read.bucket, read.key, *bucket_key);
         access::use_key(&self.account, caller, "kms:Decrypt", key_arn, &context)
     }
+}
+
+fn refuse_unknown_features_of_parts(input: &CreateMultipartUploadInput) -> S3Result<()> {
+    let unknown = input.acl.is_some()
+        || input.grant_full_control.is_some()
+        || input.grant_read.is_some()
+        || input.grant_read_acp.is_some()
+        || input.grant_write_acp.is_some()
+        || input.tagging.is_some()
+        || input.object_lock_mode.is_some()
+        || input.object_lock_legal_hold_status.is_some()
+        || input.object_lock_retain_until_date.is_some()
+        || input.sse_customer_algorithm.is_some()
+        || input.sse_customer_key.is_some()
+        || input.ssekms_encryption_context.is_some()
+        || input.website_redirect_location.is_some()
+        || input.storage_class.as_ref().is_some_and(|class| class.as_str() != "STANDARD");
+    if unknown { Err(not_implemented()) } else { Ok(()) }
 }
 
 fn refuse_unknown_features(input: &PutObjectInput) -> S3Result<()> {

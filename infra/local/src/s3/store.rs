@@ -112,6 +112,16 @@ pub(crate) struct Spooled {
     file: Option<PathBuf>,
 }
 
+impl Spooled {
+    /// The bytes.
+    pub(crate) fn read(&self) -> std::io::Result<Bytes> {
+        match &self.file {
+            Some(file) => std::fs::read(file).map(Bytes::from),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
 impl Drop for Spooled {
     fn drop(&mut self) {
         if let Some(file) = self.file.take() {
@@ -152,12 +162,22 @@ impl Store {
 
     /// Writes a body where nobody sees it, under the id its version will have.
     pub(crate) async fn spool(&self, body: Bytes) -> std::io::Result<Spooled> {
+        self.spool_all(&[body]).await
+    }
+
+    /// The same with a body in pieces.
+    pub(crate) async fn spool_all(&self, pieces: &[Bytes]) -> std::io::Result<Spooled> {
+        use tokio::io::AsyncWriteExt as _;
         tokio::fs::create_dir_all(&self.root).await?;
         let version_id = version_id();
         let file = self.root.join(&version_id);
-        let size = body.len() as u64;
+        let size = pieces.iter().map(|piece| piece.len() as u64).sum();
         let spooled = Spooled { version_id, size, file: Some(file.clone()) };
-        tokio::fs::write(&file, &body).await?;
+        let mut writer = tokio::fs::File::create(&file).await?;
+        for piece in pieces {
+            writer.write_all(piece).await?;
+        }
+        writer.flush().await?;
         Ok(spooled)
     }
 

@@ -5,10 +5,10 @@ use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumMode;
 use aws_types::SdkConfig;
-use shared::object::{Head, ObjectHead, ObjectKey, ObjectStore, VersionId};
+use shared::object::{Head, ObjectHead, ObjectKey, ObjectStore, Sha256Digest, Sha256Hasher, UploadId, VersionId};
 use shared::port::{Fault, FaultKind, ObjectReader, ObjectWriter, Precondition, Read, Written};
 
-use crate::fault::{fault, status};
+use crate::fault::{code, fault, status};
 
 /// The largest object that is read whole, in bytes.
 const LARGEST: i64 = 32 * 1024 * 1024;
@@ -95,6 +95,36 @@ impl ObjectStore for Bucket {
             encryption: found.server_side_encryption().map(|algorithm| algorithm.as_str().to_owned()),
             encryption_key: found.ssekms_key_id().map(str::to_owned),
         }))
+    }
+
+    async fn hash(&self, key: &ObjectKey, version: &VersionId) -> Result<Option<Sha256Digest>, Fault> {
+        let request = self.client.get_object().bucket(&self.name).key(key.to_string());
+        let mut found = match request.version_id(version.as_str()).send().await {
+            Ok(found) => found,
+            Err(failure) if status(&failure) == Some(404) => return Ok(None),
+            Err(failure) => return Err(fault("GetObject", &failure)),
+        };
+        let broken = |cause: String| Fault::new(FaultKind::Unavailable, "s3", "GetObject").caused_by(cause);
+        let announced = found.content_length().and_then(|length| u64::try_from(length).ok());
+        let (mut hasher, mut taken) = (Sha256Hasher::default(), 0_u64);
+        while let Some(piece) = found.body.next().await {
+            let piece = piece.map_err(|error| broken(error.to_string()))?;
+            taken = taken.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+            hasher.update(&piece);
+        }
+        if announced != Some(taken) {
+            return Err(broken("the body ended early".to_owned()));
+        }
+        Ok(Some(hasher.finish()))
+    }
+
+    async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), Fault> {
+        let request = self.client.abort_multipart_upload().bucket(&self.name).key(key.to_string());
+        match request.upload_id(upload.as_str()).send().await {
+            Ok(_) => Ok(()),
+            Err(failure) if code(&failure) == Some("NoSuchUpload") => Ok(()),
+            Err(failure) => Err(fault("AbortMultipartUpload", &failure)),
+        }
     }
 
     async fn delete(&self, key: &ObjectKey, version: &VersionId) -> Result<(), Fault> {
@@ -264,6 +294,27 @@ mod tests {
         assert_eq!(missing, Head::Missing);
         let denied = bucket(Some((403, vec![], ""))).0.head(&key, &VersionId::parse("v1").unwrap()).await.unwrap_err();
         assert_eq!(denied.kind, FaultKind::Denied);
+    }
+
+    #[tokio::test]
+    async fn a_version_is_hashed_whole_or_not_at_all() {
+        let key = ObjectKey::parse(KEY).unwrap();
+        let version = VersionId::parse("v1").unwrap();
+        let (store, wire) = bucket(Some((200, vec![("content-length", "11")], "hello world")));
+        assert_eq!(store.hash(&key, &version).await.unwrap(), Some(Sha256Digest::of(b"hello world")));
+        let asked = wire.asked.lock().unwrap().remove(0);
+        assert!(asked.0 == "GET" && asked.1.contains("versionId=v1"), "{asked:?}");
+
+        let gone = "<Error><Code>NoSuchVersion</Code></Error>";
+        assert_eq!(bucket(Some((404, vec![], gone))).0.hash(&key, &version).await.unwrap(), None);
+        for (answer, want) in [
+            (Some((200, vec![("content-length", "12")], "hello world")), FaultKind::Unavailable),
+            (Some((403, vec![], DENIED)), FaultKind::Denied),
+            (None, FaultKind::Unavailable),
+        ] {
+            let failed = bucket(answer.clone()).0.hash(&key, &version).await.unwrap_err();
+            assert_eq!(failed.kind, want, "{answer:?}");
+        }
     }
 
     #[tokio::test]

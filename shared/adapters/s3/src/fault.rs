@@ -31,6 +31,10 @@ where
     Fault::new(kind, "s3", operation).caused_by(cause)
 }
 
+pub(crate) fn code<E: ProvideErrorMetadata>(failure: &Failure<E>) -> Option<&str> {
+    failure.as_service_error().and_then(ProvideErrorMetadata::code)
+}
+
 pub(crate) fn status<E>(failure: &Failure<E>) -> Option<u16> {
     failure.raw_response().map(|answer| answer.status().as_u16())
 }

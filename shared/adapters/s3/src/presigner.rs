@@ -8,10 +8,13 @@ use aws_sdk_s3::types::ServerSideEncryption;
 use aws_types::SdkConfig;
 use shared::clock::Timestamp;
 use shared::name::Malformed;
-use shared::object::{Presign, ReadTerms, SignedRequest, SignedUrl, SignerSession, UrlLife, WriteTerms};
+use shared::object::{
+    FormTerms, PartTerms, Presign, ReadTerms, SignedForm, SignedRequest, SignedUrl, SignerSession, UrlLife, WriteTerms,
+};
 use shared::port::{Fault, FaultKind};
 
 use crate::fault::fault;
+use crate::form::{self, Place};
 
 /// What a browser sets by itself and lets no script set.
 const SET_BY_CLIENT: [&str; 2] = ["host", "content-length"];
@@ -21,6 +24,9 @@ const SET_BY_CLIENT: [&str; 2] = ["host", "content-length"];
 #[derive(Clone, Debug)]
 pub struct Presigner {
     client: Lazy<Client>,
+    region: String,
+    /// Where forms go: the bucket itself.
+    form_url: String,
     bucket: String,
     bucket_key: String,
 }
@@ -43,12 +49,14 @@ impl Presigner {
             return Err(Malformed("signing host"));
         }
         let service = host.strip_prefix(&bucket).and_then(|rest| rest.strip_prefix('.'));
-        let (region, by_path) = (Region::new(region.as_ref().to_owned()), service.is_none());
+        let (region, by_path) = (region.as_ref().to_owned(), service.is_none());
+        let form_url = if by_path { format!("{scheme}://{host}/{bucket}") } else { format!("{scheme}://{host}/") };
         let endpoint = format!("{scheme}://{}", service.unwrap_or(host));
+        let signing_region = Region::new(region.clone());
         let client = Lazy::new(move || {
             let settings = aws_sdk_s3::Config::builder()
                 .behavior_version(BehaviorVersion::latest())
-                .region(region)
+                .region(signing_region)
                 // The default cache would keep every session ever used.
                 .identity_cache(IdentityCache::no_cache())
                 .endpoint_url(endpoint)
@@ -56,7 +64,7 @@ impl Presigner {
                 .build();
             Client::from_conf(settings)
         });
-        Ok(Presigner { client, bucket, bucket_key: bucket_key.into() })
+        Ok(Presigner { client, region, form_url, bucket, bucket_key: bucket_key.into() })
     }
 }
 
@@ -83,6 +91,40 @@ impl Presign for Presigner {
         finished("PUT", &signed.map_err(|failure| fault("PutObject", &failure))?)
     }
 
+    async fn part(
+        &self,
+        session: &SignerSession,
+        terms: &PartTerms,
+        now: Timestamp,
+        life: UrlLife,
+    ) -> Result<SignedRequest, Fault> {
+        let invalid = || Fault::new(FaultKind::Invalid, "s3", "UploadPart");
+        let request = self
+            .client
+            .upload_part()
+            .bucket(&self.bucket)
+            .key(terms.key.to_string())
+            .upload_id(terms.upload.as_str())
+            .part_number(i32::try_from(terms.part.number).map_err(|_| invalid())?)
+            .content_length(i64::try_from(terms.part.size).map_err(|_| invalid())?)
+            .checksum_sha256(terms.part.sha256.to_string());
+        let signed = request.customize().config_override(signed_by(session)).presigned(window(now, life)?).await;
+        finished("PUT", &signed.map_err(|failure| fault("UploadPart", &failure))?)
+    }
+
+    async fn form(
+        &self,
+        session: &SignerSession,
+        terms: &FormTerms,
+        now: Timestamp,
+        life: UrlLife,
+    ) -> Result<SignedForm, Fault> {
+        let place =
+            Place { url: &self.form_url, region: &self.region, bucket: &self.bucket, bucket_key: &self.bucket_key };
+        form::sign(&place, session, terms, now, life)
+            .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "PostObject").caused_by(malformed))
+    }
+
     async fn get(
         &self,
         session: &SignerSession,
@@ -106,7 +148,7 @@ impl Presign for Presigner {
     }
 }
 
-fn signed_by(session: &SignerSession) -> aws_sdk_s3::config::Builder {
+pub(crate) fn signed_by(session: &SignerSession) -> aws_sdk_s3::config::Builder {
     let token = Some(session.session_token.expose().to_owned()).filter(|token| !token.is_empty());
     let credentials =
         Credentials::new(&session.access_key_id, session.secret_access_key.expose(), token, None, "signer-session");
@@ -143,7 +185,7 @@ fn finished(method: &'static str, signed: &PresignedRequest) -> Result<SignedReq
 mod tests {
     use std::collections::BTreeMap;
 
-    use shared::object::{ContentType, FileName, ObjectKey, Sha256Digest, Size, VersionId};
+    use shared::object::{ContentType, FileName, ObjectKey, Part, Sha256Digest, Size, UploadId, VersionId};
     use shared::secret::SecretString;
 
     use super::*;
@@ -240,6 +282,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_part_url_has_its_known_answers() {
+        let terms = PartTerms {
+            key: ObjectKey::parse(KEY).unwrap(),
+            upload: UploadId::parse("U").unwrap(),
+            part: Part { number: 3, size: 5_242_880, sha256: Sha256Digest::of(b"hello world") },
+        };
+        for (token, want) in [
+            ("", "ca601664881b9665ce0babe79a12388cea811db4f6fc84ee1cd2fa60d578636c"),
+            (TOKEN, "f78926342d7f4e6a149cf686cc2aa1832f3612a0f64357e6bf3ed21f50112cb3"),
+        ] {
+            let signed = deployed().part(&session(token), &terms, start(), life()).await.unwrap();
+            let found = parameters(&signed);
+            assert_eq!(found["X-Amz-Signature"], want);
+            assert_eq!((found["uploadId"], found["partNumber"]), ("U", "3"));
+            assert_eq!(found["X-Amz-SignedHeaders"].replace("%3B", ";"), "content-length;host;x-amz-checksum-sha256");
+            let digest = "uU0nuZNNPgilLlLX2n2r+sSE7+N6U4DukIj3rOLvzek=".to_owned();
+            assert_eq!(signed.headers, [("x-amz-checksum-sha256".to_owned(), digest)]);
+        }
+    }
+
+    #[tokio::test]
     async fn a_get_url_has_its_known_answers() {
         for (token, want) in [
             ("", "1d6f8972402da9807090e275d8c068e11eb5b77f5c14624034583706138ff7b3"),
@@ -267,6 +330,23 @@ mod tests {
             let signed = presigner(host).get(&session(TOKEN), &read(), start(), life()).await.unwrap();
             let want = format!("{}/examplebucket/{KEY}?", host.trim_end_matches('/'));
             assert!(signed.url.expose().starts_with(&want), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_goes_to_the_bucket_as_urls_do() {
+        let terms = FormTerms {
+            key: ObjectKey::parse(KEY).unwrap(),
+            longest: Size::of_put(11).unwrap(),
+            content_type: ContentType::parse("text/plain").unwrap(),
+        };
+        for (host, want) in [
+            ("http://127.0.0.1:4566/", "http://127.0.0.1:4566/examplebucket"),
+            ("https://examplebucket.s3.us-east-1.amazonaws.com", "https://examplebucket.s3.us-east-1.amazonaws.com/"),
+        ] {
+            let form = presigner(host).form(&session(TOKEN), &terms, start(), life()).await.unwrap();
+            assert_eq!(form.url, want);
+            assert!(!format!("{form:?}").contains(TOKEN));
         }
     }
 

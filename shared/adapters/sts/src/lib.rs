@@ -158,7 +158,10 @@ impl<C: Clock> SignerSessions for Sessions<C> {
 fn session_policy(signer: &SignerRole, region: &str, tenant: &Tenant) -> String {
     let partition = signer.role.split(':').nth(1).unwrap_or("aws");
     let (objects, keys) = match signer.permission {
-        Permission::Upload => (json!(["s3:PutObject"]), json!(["kms:GenerateDataKey", "kms:Decrypt"])),
+        Permission::Upload => (
+            json!(["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]),
+            json!(["kms:GenerateDataKey", "kms:Decrypt"]),
+        ),
         Permission::Download => (json!(["s3:GetObject", "s3:GetObjectVersion"]), json!(["kms:Decrypt"])),
     };
     json!({

@@ -172,7 +172,11 @@ async fn a_session_is_asked_for_900_seconds_and_the_tenants_prefix() {
 #[test]
 fn a_session_policy_names_one_prefix_one_key_and_only_what_the_mode_needs() {
     let cases = [
-        (Permission::Upload, json!(["s3:PutObject"]), json!(["kms:GenerateDataKey", "kms:Decrypt"])),
+        (
+            Permission::Upload,
+            json!(["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]),
+            json!(["kms:GenerateDataKey", "kms:Decrypt"]),
+        ),
         (Permission::Download, json!(["s3:GetObject", "s3:GetObjectVersion"]), json!(["kms:Decrypt"])),
     ];
     for (permission, objects, keys) in cases {
