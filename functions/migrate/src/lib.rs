@@ -46,7 +46,7 @@ migrations! {
     "0013_policies",
     "0014_file_modes",
     "0015_tickets",
-    "0017_compact_revocations",
+    "0016_compact_revocations",
 }
 
 /// A migration as the database remembers it.
