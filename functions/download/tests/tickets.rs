@@ -80,6 +80,7 @@ fn caller(tenant: &str, subject: &str, scope: &str) -> Caller {
         scopes: Scopes::parse(scope).unwrap(),
         kind: Kind::Machine,
         expires_at: start().plus_seconds(900),
+        details: shared::details::Details::default(),
     }
 }
 

@@ -77,6 +77,7 @@ fn caller(tenant: &str, subject: &str) -> Caller {
         scopes: Scopes::parse("files:write").unwrap(),
         kind: Kind::Machine,
         expires_at: start().plus_seconds(300),
+        details: shared::details::Details::default(),
     }
 }
 
