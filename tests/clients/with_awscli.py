@@ -96,13 +96,16 @@ with tempfile.TemporaryDirectory() as scratch:
         if "fileb://body.json" in line:
             line = line.replace("fileb://body.json", shlex.quote(section.partition("```json\n")[2].partition("```")[0]))
         words = shlex.split(line.replace("portcullis-ENV-", f"portcullis-{env}-").replace("--cli-binary-format raw-in-base64-out ", ""))
-        operation = json.loads(words[words.index("--payload") + 1])["operation"]
+        payload = words.index("--payload") + 1
+        operation = json.loads(words[payload])["operation"]
+        if operation == "policy.promote":  # with the hash of the bundle it would shut most routes of this stack
+            words[payload] = json.dumps(json.loads(words[payload]) | {"hash": "0" * 64})
         _, said, complaint = aws(*words[1:-1], str(out))
         told = json.loads(out.read_text()) if not complaint else {"error": {"code": complaint}}
-        # The key of that line is nobody's on this stack, so that nothing is dropped.
+        # The key of one line is nobody's on this stack, so that nothing is dropped.
         done = told.get("outcome") or told["error"]["code"]
-        wanted = "signing_key_unknown" if operation == "signing.drop" else done
-        report.row(f"the page's line for {operation}", (wanted, True), (done, "FunctionError" not in said and (operation == "signing.drop" or "outcome" in told)))
+        without = {"signing.drop": "signing_key_unknown", "policy.promote": "policy_unknown"}
+        report.row(f"the page's line for {operation}", (without.get(operation, done), True), (done, "FunctionError" not in said and (operation in without or "outcome" in told)))
     # And `make admin`, which signs by itself.
     script = Path(__file__).parent.parent.parent / "scripts/admin"
     for act, wanted, code in [

@@ -6,6 +6,7 @@ use download::{Download, Scan};
 use serde_json::json;
 use shared::boot::{Invocation, Routes as _};
 use shared::clock::Timestamp;
+use shared::entropy::SystemEntropy;
 use shared::gate::Gate;
 use shared::http::{AuthorizerContext, Request};
 use shared::trust::Accepts;
@@ -19,7 +20,7 @@ const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 struct World {
     issuer: Issuer,
     files: Files,
-    download: Download<TrustBucket, Files, Signing, Signing, FixedClock>,
+    download: Download<TrustBucket, Files, Signing, Signing, FixedClock, SystemEntropy>,
 }
 
 /// A file of `acme-backend`, and a function that knows the issuer's key.
@@ -30,11 +31,13 @@ fn world() -> World {
     files.seed(ID, "acme", "acme-backend");
     let accepts = Accepts { issuer: ISSUER.into(), audience: AUDIENCE.into() };
     let download = Download {
+        base: ISSUER.to_owned(),
         gate: Gate::new("download", accepts, bucket, clock.clone()),
         database: files.clone(),
         sessions: signing.clone(),
         presign: signing,
         clock,
+        entropy: SystemEntropy,
         scan: Scan::Off,
     };
     World { issuer, files, download }

@@ -449,8 +449,7 @@ fn closed(name: &str) -> Value {
 
 #[tokio::test]
 async fn the_shipped_policies_are_published_until_an_operator_promotes_others() {
-    let world = World::new();
-    world.run().await;
+    let world = World::settled().await;
     let body = || world.bucket.json(POLICIES)["body"].clone();
     let shipped = Bundle::shipped().unwrap();
     assert_eq!(

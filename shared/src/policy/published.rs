@@ -38,7 +38,7 @@ impl<P: Policies> Loaded<P> {
 /// mistake to make and the hardest to see.
 fn run_examples<P: Policies>(bundle: &Bundle, policies: &P) -> Result<(), Unfit> {
     let shows = |expected| bundle.examples.iter().any(|example| example.expect == expected);
-    if !bundle.is_empty() && !(shows(Expected::Allow) && shows(Expected::Deny)) {
+    if !(bundle.is_empty() || shows(Expected::Allow) && shows(Expected::Deny)) {
         return Err(Unfit::new(Why::Example, "the examples must show what is allowed and what is denied"));
     }
     for example in &bundle.examples {
