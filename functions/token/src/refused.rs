@@ -12,8 +12,8 @@ pub(crate) struct Refused {
     /// What the caller is told.
     pub(crate) error: Error,
     reason: &'static str,
-    client: Option<String>,
-    workload: Option<(String, String)>,
+    client: Option<Box<str>>,
+    workload: Option<Box<(String, String)>>,
     fault: Option<Box<Fault>>,
     /// For the `DPoP-Nonce` header.
     pub(crate) nonce: Option<String>,
@@ -24,13 +24,13 @@ pub(crate) struct Refused {
 impl Refused {
     /// Says whose request it was.
     pub(crate) fn of(mut self, client: &Client) -> Self {
-        self.client = Some(client.client_id.as_str().to_owned());
+        self.client = Some(client.client_id.as_str().into());
         self
     }
 
     /// Says which workload asked.
     pub(crate) fn by(mut self, workload: &Workload) -> Self {
-        self.workload = Some((workload.issuer().to_string(), workload.describe()));
+        self.workload = Some(Box::new((workload.issuer().to_string(), workload.describe())));
         self
     }
 
@@ -47,7 +47,7 @@ impl Refused {
         if let Some(client) = &self.client {
             line = line.text("client_id", client);
         }
-        if let Some((issuer, workload)) = &self.workload {
+        if let Some((issuer, workload)) = self.workload.as_deref() {
             line = line.text("issuer", issuer).text("workload", workload);
         }
         match &self.fault {

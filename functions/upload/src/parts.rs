@@ -78,8 +78,8 @@ where
             }
         }
         let mut body = json!({ "id": id.to_string(), "expires_at": life.ends(now).seconds(), "parts": signed });
-        if asked.resume {
-            body["uploaded"] = json!(there);
+        if let (true, Some(members)) = (asked.resume, body.as_object_mut()) {
+            members.insert("uploaded".to_owned(), json!(there));
         }
         Ok((Response::json(200, &body), "signed"))
     }

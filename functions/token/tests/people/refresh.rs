@@ -260,7 +260,8 @@ async fn a_fault_of_the_surroundings_uses_nothing_up() {
 
 #[tokio::test]
 async fn operators_end_sessions_by_what_they_are_of() {
-    let cases: [(&str, fn(&str) -> String); 4] = [
+    type Named = fn(&str) -> String;
+    let cases: [(&str, Named); 4] = [
         ("sub", |_| format!("access|{ADA}")),
         ("sid", str::to_owned),
         ("client_id", |_| "acme-web".to_owned()),

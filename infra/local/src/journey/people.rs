@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::Answer;
 use super::{Api, Journey};
@@ -130,7 +130,7 @@ impl Api {
             headers.extend(own.map(|own| ("cf-access-jwt-assertion", own)));
             let answer =
                 self.send("POST", &format!("{}/oauth2/token", self.base()), &headers, form.clone().into()).await?;
-            if nonce.get("nonce").is_some() || answer.json()["error"] != Value::from("use_dpop_nonce") {
+            if nonce.get("nonce").is_some() || answer.json()["error"] != "use_dpop_nonce" {
                 return Ok(answer);
             }
             nonce = json!({ "nonce": answer.header("dpop-nonce") });

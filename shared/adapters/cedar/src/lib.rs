@@ -109,8 +109,8 @@ fn parse(name: &str, policy: &Policy, validator: &Validator) -> Result<cedar_pol
         .map_err(|error| Unfit::new(Why::Syntax, told(&error)).at(name))?;
     let result = validator.validate(&set, ValidationMode::Strict);
     // A warning is a policy that cannot apply, or a name that looks like another: neither is what its author means.
-    let fault = result.validation_errors().map(|error| told(error));
-    let warning = result.validation_warnings().map(|warning| told(warning));
+    let fault = result.validation_errors().map(told);
+    let warning = result.validation_warnings().map(told);
     match fault.chain(warning).next() {
         None => Ok(parsed),
         Some(detail) => Err(Unfit::new(Why::Invalid, detail).at(name)),

@@ -1,5 +1,5 @@
 //! Bundles: their examples, their tenants, and the index that must leave nothing out.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
 
 mod support;
 
