@@ -61,6 +61,7 @@ pub(crate) struct Item {
     normalisation: Option<String>,
     bits: Option<u64>,
     partitions: Option<u64>,
+    to: Option<Destination>,
     /// The plaintext, the record or the value, base64url.
     pub(crate) content: SecretString,
     kind: Kind,
@@ -78,7 +79,7 @@ impl Kind {
     const fn of(operation: Operation) -> Self {
         match operation {
             Operation::Encrypt => Self::Plaintext,
-            Operation::Decrypt | Operation::Inspect => Self::Record,
+            Operation::Decrypt | Operation::Inspect | Operation::Rewrap => Self::Record,
             Operation::Index => Self::Value,
         }
     }
@@ -100,6 +101,7 @@ pub(crate) struct Definition {
 }
 
 /// The place of a field, judged.
+#[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) table: Identifier,
     pub(crate) column: Identifier,
@@ -112,23 +114,30 @@ pub(crate) struct Place {
 }
 
 impl Item {
-    /// `table.column` for the log, if the two are names at all and the caller may touch the column.
-    pub(crate) fn column_name(&self, may: impl FnOnce(&str, &str) -> bool) -> Option<String> {
-        let (table, column) = (Identifier::parse(&self.table).ok()?, Identifier::parse(&self.column).ok()?);
-        may(table.as_str(), column.as_str()).then(|| format!("{table}.{column}"))
+    /// The `table.column`s for the log: those that are names at all, and that the caller may touch.
+    pub(crate) fn column_names(&self, may: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = String> {
+        let named = |table: &str, column: &str| {
+            let (table, column) = (Identifier::parse(table).ok()?, Identifier::parse(column).ok()?);
+            may(table.as_str(), column.as_str()).then(|| format!("{table}.{column}"))
+        };
+        let to = self.to.as_ref().and_then(|to| named(&to.table, &to.column));
+        named(&self.table, &self.column).into_iter().chain(to)
     }
 
     /// Judges everything but the content; the caller's right comes before any other fault of a value.
     pub(crate) fn place(&self, may: impl FnOnce(&str, &str) -> bool) -> Result<Place, Refusal> {
-        let Column { table, column, scope: of_column } = self.column(may)?;
+        let column = self.column(may)?;
         let row = self.row()?.ok_or(Refusal::Malformed)?;
-        let version = self.version()?;
-        let scope = match self.scope.as_deref() {
-            None => of_column.clone(),
-            Some(text) if text == of_column.as_str() => of_column.clone(),
-            Some(text) => Scope::subject(text).map_err(|_| Refusal::Malformed)?,
-        };
-        Ok(Place { table, column, row, version, of_column, scope })
+        Place::judge(column, row, self.version.as_ref(), self.scope.as_deref())
+    }
+
+    /// Judges where the field goes; nothing where it stays.
+    pub(crate) fn destination(&self, may: impl FnOnce(&str, &str) -> bool) -> Result<Option<(Place, bool)>, Refusal> {
+        let Some(to) = &self.to else { return Ok(None) };
+        let column = judged_column(&to.table, &to.column, may)?;
+        let row = Row::parse(&to.row).map_err(|_| Refusal::Malformed)?;
+        let place = Place::judge(column, row, to.version.as_ref(), to.scope.as_deref())?;
+        Ok(Some((place, to.scope.is_some())))
     }
 
     /// Judges the column of an operation that no row decides; a row or version beside it must still be one.
@@ -152,16 +161,8 @@ impl Item {
     }
 
     fn column(&self, may: impl FnOnce(&str, &str) -> bool) -> Result<Column, Refusal> {
-        let name = |text: &str| Identifier::parse(text).map_err(|_| Refusal::Malformed);
-        let (table, column) = (name(&self.table)?, name(&self.column)?);
-        if !may(table.as_str(), column.as_str()) {
-            return Err(Refusal::Forbidden);
-        }
-        if self.reference.chars().count() > MAX_REFERENCE {
-            return Err(Refusal::Malformed);
-        }
-        let scope = Scope::column(&table, &column);
-        Ok(Column { table, column, scope })
+        let column = judged_column(&self.table, &self.column, may)?;
+        if self.reference.chars().count() > MAX_REFERENCE { Err(Refusal::Malformed) } else { Ok(column) }
     }
 
     fn row(&self) -> Result<Option<Row>, Refusal> {
@@ -169,18 +170,49 @@ impl Item {
     }
 
     fn version(&self) -> Result<Option<Version>, Refusal> {
-        match &self.version {
-            None => Ok(None),
-            Some(VersionText::Number(number)) => Ok(Some(Version::from(*number))),
-            Some(VersionText::Text(text)) => Version::parse(text).map(Some).map_err(|_| Refusal::Malformed),
-        }
+        judged_version(self.version.as_ref())
+    }
+}
+
+impl Place {
+    fn judge(column: Column, row: Row, version: Option<&VersionText>, scope: Option<&str>) -> Result<Self, Refusal> {
+        let Column { table, column, scope: of_column } = column;
+        let version = judged_version(version)?;
+        let scope = match scope {
+            None => of_column.clone(),
+            Some(text) if text == of_column.as_str() => of_column.clone(),
+            Some(text) => Scope::subject(text).map_err(|_| Refusal::Malformed)?,
+        };
+        Ok(Self { table, column, row, version, of_column, scope })
+    }
+}
+
+fn judged_column(table: &str, column: &str, may: impl FnOnce(&str, &str) -> bool) -> Result<Column, Refusal> {
+    let name = |text: &str| Identifier::parse(text).map_err(|_| Refusal::Malformed);
+    let (table, column) = (name(table)?, name(column)?);
+    if !may(table.as_str(), column.as_str()) {
+        return Err(Refusal::Forbidden);
+    }
+    let scope = Scope::column(&table, &column);
+    Ok(Column { table, column, scope })
+}
+
+fn judged_version(version: Option<&VersionText>) -> Result<Option<Version>, Refusal> {
+    match version {
+        None => Ok(None),
+        Some(VersionText::Number(number)) => Ok(Some(Version::from(*number))),
+        Some(VersionText::Text(text)) => Version::parse(text).map(Some).map_err(|_| Refusal::Malformed),
     }
 }
 
 /// Checks what concerns the batch as a whole.
 pub(crate) fn check(items: &[Item], operation: Operation) -> Result<(), Problem> {
-    let fits =
-        |item: &Item| item.kind == Kind::of(operation) && (operation != Operation::Decrypt || item.row.is_some());
+    let in_a_row = matches!(operation, Operation::Decrypt | Operation::Rewrap);
+    let fits = |item: &Item| {
+        item.kind == Kind::of(operation)
+            && (!in_a_row || item.row.is_some())
+            && (operation == Operation::Rewrap || item.to.is_none())
+    };
     if items.is_empty() || items.len() > MAX_ITEMS || !items.iter().all(fits) {
         return Err(Code::MalformedRequest.into());
     }
@@ -189,6 +221,15 @@ pub(crate) fn check(items: &[Item], operation: Operation) -> Result<(), Problem>
         return Err(Code::PayloadTooLarge.into());
     }
     Ok(())
+}
+
+/// Where a record goes, as sent: the whole place, so that nothing of the old one is taken over without a word.
+struct Destination {
+    table: String,
+    column: String,
+    row: String,
+    version: Option<VersionText>,
+    scope: Option<String>,
 }
 
 /// A version is a decimal text, or a JSON number as far as a client can write one.
@@ -211,6 +252,7 @@ enum Member {
     Normalisation,
     Bits,
     Partitions,
+    To,
     Plaintext,
     Record,
     Value,
@@ -235,7 +277,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
         let (mut reference, mut table, mut column, mut row) = (None, None, None, None);
         let (mut version, mut scope, mut content) = (None, None, None);
-        let (mut normalisation, mut bits, mut partitions) = (None, None, None);
+        let (mut normalisation, mut bits, mut partitions, mut to) = (None, None, None, None);
         while let Some(member) = map.next_key()? {
             match member {
                 Member::Ref => once(&mut reference, map.next_value()?)?,
@@ -247,6 +289,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
                 Member::Normalisation => once(&mut normalisation, map.next_value()?)?,
                 Member::Bits => once(&mut bits, map.next_value()?)?,
                 Member::Partitions => once(&mut partitions, map.next_value()?)?,
+                Member::To => once(&mut to, map.next_value()?)?,
                 Member::Plaintext => once(&mut content, (Kind::Plaintext, SecretString::new(map.next_value()?)))?,
                 Member::Record => once(&mut content, (Kind::Record, SecretString::new(map.next_value()?)))?,
                 Member::Value => once(&mut content, (Kind::Value, SecretString::new(map.next_value()?)))?,
@@ -255,7 +298,10 @@ impl<'de> Visitor<'de> for ItemVisitor {
         let missing = || A::Error::custom("a member is missing");
         let (kind, content) = content.ok_or_else(missing)?;
         let of_index = normalisation.is_some() || bits.is_some() || partitions.is_some();
-        if (scope.is_some() && kind != Kind::Plaintext) || (of_index && kind != Kind::Value) {
+        if (scope.is_some() && kind != Kind::Plaintext)
+            || (of_index && kind != Kind::Value)
+            || (to.is_some() && kind != Kind::Record)
+        {
             return Err(A::Error::custom("a member too many"));
         }
         if (kind == Kind::Plaintext && row.is_none())
@@ -273,8 +319,56 @@ impl<'de> Visitor<'de> for ItemVisitor {
             normalisation,
             bits,
             partitions,
+            to,
             content,
             kind,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Part {
+    Table,
+    Column,
+    Row,
+    Version,
+    Scope,
+}
+
+impl<'de> Deserialize<'de> for Destination {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(DestinationVisitor)
+    }
+}
+
+struct DestinationVisitor;
+
+impl<'de> Visitor<'de> for DestinationVisitor {
+    type Value = Destination;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a place")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Destination, A::Error> {
+        let (mut table, mut column, mut row, mut version, mut scope) = (None, None, None, None, None);
+        while let Some(part) = map.next_key()? {
+            match part {
+                Part::Table => once(&mut table, map.next_value()?)?,
+                Part::Column => once(&mut column, map.next_value()?)?,
+                Part::Row => once(&mut row, map.next_value()?)?,
+                Part::Version => once(&mut version, map.next_value()?)?,
+                Part::Scope => once(&mut scope, map.next_value()?)?,
+            }
+        }
+        let missing = || A::Error::custom("a member is missing");
+        Ok(Destination {
+            table: table.ok_or_else(missing)?,
+            column: column.ok_or_else(missing)?,
+            row: row.ok_or_else(missing)?,
+            version,
+            scope,
         })
     }
 }
@@ -512,7 +606,7 @@ mod tests {
         for (count, accepted) in [(0, false), (1, true), (1_000, true), (1_001, false)] {
             assert_eq!(check(&items(count), Operation::Encrypt).is_ok(), accepted, "{count}");
         }
-        for operation in [Operation::Decrypt, Operation::Index, Operation::Inspect] {
+        for operation in [Operation::Decrypt, Operation::Index, Operation::Inspect, Operation::Rewrap] {
             assert!(check(&items(1), operation).is_err(), "{operation:?}");
         }
         let record = |row: Value| {
@@ -525,6 +619,10 @@ mod tests {
         assert!(check(&record(json!(null)), Operation::Decrypt).is_err(), "a record opens in a row only");
         assert!(check(&record(json!(null)), Operation::Inspect).is_ok());
         assert!(check(&record(json!("42")), Operation::Inspect).is_ok());
+        assert!(
+            check(&record(json!(null)), Operation::Rewrap).is_err()
+                && check(&record(json!("42")), Operation::Rewrap).is_ok()
+        );
         let value = parse(&json!({"items": [indexed("row", json!("42"))]}).to_string()).unwrap();
         assert!(check(&value, Operation::Index).is_ok() && check(&value, Operation::Encrypt).is_err());
         let large = with("plaintext", json!("A".repeat(MAX_BODY / 2 + 1)));

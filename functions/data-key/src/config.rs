@@ -14,6 +14,8 @@ pub enum Operation {
     Index,
     /// `POST /fields/inspect`
     Inspect,
+    /// `POST /fields/rewrap`
+    Rewrap,
 }
 
 impl Operation {
@@ -24,6 +26,7 @@ impl Operation {
             Self::Decrypt => "decrypt",
             Self::Index => "index",
             Self::Inspect => "inspect",
+            Self::Rewrap => "rewrap",
         }
     }
 
@@ -34,6 +37,7 @@ impl Operation {
             Self::Decrypt => "/fields/decrypt",
             Self::Index => "/fields/index",
             Self::Inspect => "/fields/inspect",
+            Self::Rewrap => "/fields/rewrap",
         }
     }
 
@@ -44,6 +48,7 @@ impl Operation {
             Self::Decrypt => "fields:decrypt",
             Self::Index => "fields:index",
             Self::Inspect => "fields:inspect",
+            Self::Rewrap => "fields:rewrap",
         }
     }
 }
@@ -55,6 +60,8 @@ pub enum Deployment {
     Encrypt,
     /// Opens records.
     Decrypt,
+    /// Moves records to another key or place.
+    Maintain,
 }
 
 impl Deployment {
@@ -63,6 +70,7 @@ impl Deployment {
         match self {
             Self::Encrypt => "data-key-encrypt",
             Self::Decrypt => "data-key-decrypt",
+            Self::Maintain => "data-key-maintain",
         }
     }
 
@@ -71,6 +79,7 @@ impl Deployment {
         match self {
             Self::Encrypt => &[Operation::Encrypt, Operation::Index, Operation::Inspect],
             Self::Decrypt => &[Operation::Decrypt, Operation::Inspect],
+            Self::Maintain => &[Operation::Rewrap, Operation::Inspect],
         }
     }
 }
@@ -89,6 +98,7 @@ impl Operations {
         let deployment = match names.next()? {
             "encrypt" => Deployment::Encrypt,
             "decrypt" => Deployment::Decrypt,
+            "rewrap" => Deployment::Maintain,
             _ => return None,
         };
         let mut enabled = vec![*deployment.operations().first()?];
@@ -124,7 +134,7 @@ pub struct Config {
     pub trust_bucket: String,
     /// `PORTCULLIS_DATA_KEY_ARN`: the one KMS key, by ARN, never by alias.
     pub data_key_arn: String,
-    /// `PORTCULLIS_OPERATIONS`: `encrypt[,index][,inspect]` or `decrypt[,inspect]`.
+    /// `PORTCULLIS_OPERATIONS`: `encrypt[,index][,inspect]`, `decrypt[,inspect]` or `rewrap[,inspect]`.
     pub operations: Operations,
 }
 
@@ -146,7 +156,7 @@ impl Config {
             ),
             operations: reader.parsed(
                 "PORTCULLIS_OPERATIONS",
-                "`encrypt[,index][,inspect]` or `decrypt[,inspect]`",
+                "`encrypt[,index][,inspect]`, `decrypt[,inspect]` or `rewrap[,inspect]`",
                 Operations::parse,
                 Operations { deployment: Deployment::Encrypt, enabled: Vec::new() },
             ),
@@ -207,6 +217,8 @@ mod tests {
             ("PORTCULLIS_OPERATIONS", "encrypt,"),
             ("PORTCULLIS_OPERATIONS", "inspect"),
             ("PORTCULLIS_OPERATIONS", "maintain"),
+            ("PORTCULLIS_OPERATIONS", "rewrap,decrypt"),
+            ("PORTCULLIS_OPERATIONS", "encrypt,rewrap"),
             ("PORTCULLIS_AUDIENCE", ""),
         ] {
             let environment = Environment::from_pairs(GOOD.map(|(n, v)| (n, if n == name { value } else { v })));

@@ -16,9 +16,9 @@ use uuid::Uuid;
 
 use crate::batch::{self, Answer, Batch, Direct, Done, Item, MAX_BODY};
 use crate::config::{Config, Deployment, Operation, Operations};
-use crate::keys::{IndexKeys, Kms, ReaderKeys, WriterKeys};
+use crate::keys::{FOR_MOVERS, FOR_WRITERS, IndexKeys, Kms, Mover, ReaderKeys, WriterKeys};
 use crate::refusal::Refusal;
-use crate::{decrypt, encrypt, index, inspect};
+use crate::{decrypt, encrypt, index, inspect, rewrap};
 
 /// The world that a deployment works in.
 pub struct World<W, D, R, C, E> {
@@ -47,6 +47,7 @@ pub struct DataKey<W, D, R, C, E> {
 enum Keys<W, D, C, E> {
     Writer(WriterKeys<W, D, C, E>, IndexKeys<W, D, C, E>),
     Reader(ReaderKeys<W, D, C>),
+    Mover(Mover<W, D, C, E>),
 }
 
 impl<W, D, R, C, E> DataKey<W, D, R, C, E>
@@ -60,19 +61,18 @@ where
     /// A deployment as configured.
     pub fn new(config: Config, world: World<W, D, R, C, E>) -> Self {
         let World { wrapping, database, trust, clock, entropy } = world;
-        let (kms, database) = (Kms::new(wrapping, config.data_key_arn), Arc::new(database));
-        let shared = || (Arc::clone(&database), clock.clone());
-        let ((one, time), (two, times)) = (shared(), shared());
+        let (kms, database) = (Arc::new(Kms::new(wrapping, config.data_key_arn)), Arc::new(database));
+        let writer =
+            |source| WriterKeys::new(source, Arc::clone(&kms), Arc::clone(&database), clock.clone(), entropy.clone());
+        let reader = || ReaderKeys::new(Arc::clone(&kms), Arc::clone(&database), clock.clone());
         let deployment = config.operations.deployment();
         let keys = match deployment {
             Deployment::Encrypt => {
-                let kms = Arc::new(kms);
-                Keys::Writer(
-                    WriterKeys::new(Arc::clone(&kms), one, time, entropy.clone()),
-                    IndexKeys::new(kms, two, times, entropy.clone()),
-                )
+                let index = IndexKeys::new(Arc::clone(&kms), Arc::clone(&database), clock.clone(), entropy.clone());
+                Keys::Writer(writer(FOR_WRITERS), index)
             }
-            Deployment::Decrypt => Keys::Reader(ReaderKeys::new(kms, one, time)),
+            Deployment::Decrypt => Keys::Reader(reader()),
+            Deployment::Maintain => Keys::Mover(Mover { reader: reader(), writer: writer(FOR_MOVERS) }),
         };
         let gate = Gate::new(deployment.name(), config.accepts, trust, clock.clone());
         Self { operations: config.operations, gate, clock, entropy, database, keys }
@@ -123,6 +123,7 @@ where
             }
             (Operation::Index, Keys::Writer(_, keys)) => index::batch(keys, caller, items, deadline).await,
             (Operation::Decrypt, Keys::Reader(keys)) => decrypt::batch(keys, caller, items, deadline).await,
+            (Operation::Rewrap, Keys::Mover(keys)) => rewrap::batch(keys, &self.entropy, caller, items, deadline).await,
             (Operation::Inspect, _) => inspect::batch(&self.database, caller, items, started).await,
             _ => return Err(Code::NotFound.into()),
         };
@@ -185,7 +186,7 @@ where
 /// The columns that the caller may touch. What it may not is counted among the refusals: it would be text of its choice.
 fn columns(items: &[Item], caller: &Caller, operation: Operation) -> BTreeSet<String> {
     let may = |table: &str, column: &str| caller.scopes.allows_column(operation.as_str(), table, column);
-    items.iter().filter_map(|item| item.column_name(may)).collect()
+    items.iter().flat_map(|item| item.column_names(may)).collect()
 }
 
 fn count(number: usize) -> i64 {

@@ -14,6 +14,7 @@ mod index;
 mod inspect;
 mod keys;
 mod refusal;
+mod rewrap;
 mod scope;
 
 pub use config::{Config, Deployment, Operation, Operations};

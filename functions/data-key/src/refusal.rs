@@ -15,6 +15,8 @@ pub enum Refusal {
     TooLarge,
     /// The token holds no scope for the column.
     Forbidden,
+    /// The move would take a field away from the subject with whose key it is to be erased.
+    LeavesSubject,
     /// No key of the tenant has this id.
     UnknownKey,
     /// The key that a record's header names is that of another column.
@@ -51,7 +53,7 @@ impl Refusal {
             Self::UnsupportedVersion => "unsupported_version",
             Self::UseImport => "use_import",
             Self::TooLarge => "too_large",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden | Self::LeavesSubject => "forbidden",
             Self::UnknownKey | Self::OtherColumn | Self::ForeignKmsKey | Self::KeyRefused => "key_unavailable",
             Self::KeyShredded => "key_shredded",
             Self::OtherScope | Self::OtherKey | Self::NotAuthentic => "decrypt_failed",
@@ -66,6 +68,7 @@ impl Refusal {
     /// The reason in the log.
     pub const fn reason(self) -> &'static str {
         match self {
+            Self::LeavesSubject => "leaves_subject",
             Self::UnknownKey => "unknown_key",
             Self::OtherColumn => "other_column",
             Self::ForeignKmsKey => "foreign_kms_key",

@@ -141,8 +141,18 @@ fn sorted(mut answer: Value) -> Value {
 async fn the_fake_data_keys_answer_as_postgres_does() {
     let server = Server::migrated().await;
     let (encrypt, decrypt) = (server.connect("data_key_encrypt").await, server.connect("data_key_decrypt").await);
+    let maintain = server.connect("data_key_maintain").await;
+    let login = |function: &str| match function {
+        "api.data_keys_for_decrypt" => &decrypt,
+        moving if moving.ends_with("_to_move") => &maintain,
+        _ => &encrypt,
+    };
+    let to_move = |(function, parameters): Call| match function {
+        "api.current_data_keys" => ("api.current_data_keys_to_move", parameters),
+        _ => ("api.insert_data_key_to_move", parameters),
+    };
     let fake = DataKeys::default();
-    let ids: Vec<_> = (0..6).map(|at| uuid_v7(Timestamp::from_millis(NOW + at), &SystemEntropy)).collect();
+    let ids: Vec<_> = (0..7).map(|at| uuid_v7(Timestamp::from_millis(NOW + at), &SystemEntropy)).collect();
     let index_ids: Vec<_> = (10..13).map(|at| uuid_v7(Timestamp::from_millis(NOW + at), &SystemEntropy)).collect();
     let id = |at: usize| Parameter::Uuid(ids[at]);
     let opening = |tenant: &str| ("api.data_keys_for_decrypt", vec![text(tenant), Parameter::Uuids(ids.clone())]);
@@ -169,6 +179,12 @@ async fn the_fake_data_keys_answer_as_postgres_does() {
         insert("acme", id(4), EMAIL, 10_000, NOW + DAY),
         insert("acme", id(5), "subject:s-1", 10_000, NOW + DAY + 3),
         opening("acme"),
+        to_move(current("acme", &[(EMAIL, 10_000), (SSN, 0)], NOW + DAY + 4)),
+        to_move(current("globex", &[], NOW + DAY + 4)),
+        to_move(insert("acme", id(6), EMAIL, 10_000, NOW + DAY + 4)),
+        to_move(insert("acme", id(6), SSN, 10_000, NOW + DAY + 4)),
+        to_move(current("acme", &[(SSN, 1)], NOW + DAY + 5)),
+        current("acme", &[(SSN, 1)], NOW + DAY + 5),
         inspecting("acme", NOW + DAY + 3),
         inspecting("globex", NOW + DAY + 1),
         inspecting("globex", NOW + DAY + 2),
@@ -185,8 +201,7 @@ async fn the_fake_data_keys_answer_as_postgres_does() {
         ("api.data_keys_for_inspect", vec![text("acme"), Parameter::Uuids(index_ids.clone()), Parameter::Int(NOW)]),
     ] {
         let called = format!("{function}{parameters:?}");
-        let login = if function == "api.data_keys_for_decrypt" { &decrypt } else { &encrypt };
-        let real = login.call(function, parameters.clone()).await;
+        let real = login(function).call(function, parameters.clone()).await;
         let real = real.unwrap_or_else(|fault| panic!("{called}: {:?}", std::error::Error::source(&fault)));
         assert_eq!(sorted(fake.call(function, parameters).await.unwrap()), sorted(real), "{called}");
     }
@@ -194,11 +209,12 @@ async fn the_fake_data_keys_answer_as_postgres_does() {
         current("acme", &[(EMAIL, -1)], NOW),
         current("acme", &[(EMAIL, 100_001)], NOW),
         current("acme", &vec![(EMAIL, 0); 257], NOW),
+        to_move(current("acme", &[(EMAIL, -1)], NOW)),
+        to_move(current("acme", &vec![(EMAIL, 0); 257], NOW)),
         ("api.data_keys_for_decrypt", vec![text("acme"), Parameter::Uuids(vec![ids[0]; 257])]),
         ("api.data_keys_for_inspect", vec![text("acme"), Parameter::Uuids(vec![ids[0]; 257]), Parameter::Int(NOW)]),
     ] {
-        let login = if function == "api.data_keys_for_decrypt" { &decrypt } else { &encrypt };
-        assert!(login.call(function, parameters.clone()).await.is_err(), "{function}");
+        assert!(login(function).call(function, parameters.clone()).await.is_err(), "{function}");
         assert!(fake.call(function, parameters).await.is_err(), "{function}");
     }
 }
@@ -250,14 +266,27 @@ async fn neither_login_has_the_others_functions_and_nobody_else_has_any() {
     let calls = [
         ("data_key_encrypt", "SELECT api.current_data_keys('acme', '[]', 0)"),
         ("data_key_encrypt", "SELECT api.insert_data_key('acme', gen_random_uuid(), '', '', '', '', '', 0, 0)"),
-        ("data_key_decrypt", "SELECT api.data_keys_for_decrypt('acme', '{}')"),
         ("data_key_encrypt", "SELECT api.current_index_key('acme')"),
         ("data_key_encrypt", "SELECT api.insert_index_key('acme', gen_random_uuid(), '', '', '', 0)"),
+        ("data_key_maintain", "SELECT api.current_data_keys_to_move('acme', '[]', 0)"),
+        (
+            "data_key_maintain",
+            "SELECT api.insert_data_key_to_move('acme', gen_random_uuid(), '', '', '', '', '', 0, 0)",
+        ),
     ];
     let inspect = "SELECT api.data_keys_for_inspect('acme', '{}', 0)";
-    for user in
-        ["data_key_encrypt", "data_key_decrypt", "token", "upload", "download", "object_events", "trust", "admin"]
-    {
+    let open = "SELECT api.data_keys_for_decrypt('acme', '{}')";
+    for user in [
+        "data_key_encrypt",
+        "data_key_decrypt",
+        "data_key_maintain",
+        "token",
+        "upload",
+        "download",
+        "object_events",
+        "trust",
+        "admin",
+    ] {
         let login = server.connect(user).await;
         for (owner, statement) in calls.iter().filter(|(owner, _)| *owner != user) {
             assert_eq!(login.state(statement).await.as_deref(), Some("42501"), "{user} as {owner}: {statement}");
@@ -267,11 +296,14 @@ async fn neither_login_has_the_others_functions_and_nobody_else_has_any() {
             "UPDATE public.data_keys SET reserved = 0",
             "SELECT internal.take_data_key('acme', 'x', 0, 0)",
             "SELECT internal.index_key('acme')",
+            "SELECT internal.data_key_to_move('acme', '{}')",
         ] {
             assert_eq!(login.state(statement).await.as_deref(), Some("42501"), "{user}: {statement}");
         }
         let refused = login.state(inspect).await.as_deref() == Some("42501");
         assert_eq!(refused, !user.starts_with("data_key_"), "{user}: {inspect}");
+        let refused = login.state(open).await.as_deref() == Some("42501");
+        assert_eq!(refused, !["data_key_decrypt", "data_key_maintain"].contains(&user), "{user}: {open}");
     }
 }
 

@@ -18,8 +18,17 @@ use tempfile::TempDir;
 use testkit::Registry;
 use tokio_postgres::{Client, Config, NoTls};
 
-const LOGINS: [&str; 8] =
-    ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
+const LOGINS: [&str; 9] = [
+    "token",
+    "upload",
+    "download",
+    "data_key_encrypt",
+    "data_key_decrypt",
+    "data_key_maintain",
+    "object_events",
+    "trust",
+    "admin",
+];
 
 /// The functions of the foundation, of issuers, of signing keys, of proofs, of people and of policies, and the one login that may call each.
 const FOUNDATION: [(&str, &str); 31] = [
@@ -464,7 +473,7 @@ async fn every_function_and_table_keeps_the_house_rules() {
         ),
         (
             "no login inherits, creates or passes row-level security",
-            "SELECT rolname FROM pg_roles WHERE rolname = ANY (ARRAY['token', 'upload', 'download', 'data_key_encrypt', 'data_key_decrypt', 'object_events', 'trust', 'admin']) AND (rolinherit OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR NOT rolcanlogin OR NOT pg_has_role(rolname, 'rds_iam', 'MEMBER') OR rolconfig IS NULL)",
+            "SELECT rolname FROM pg_roles WHERE rolname = ANY (ARRAY['token', 'upload', 'download', 'data_key_encrypt', 'data_key_decrypt', 'data_key_maintain', 'object_events', 'trust', 'admin']) AND (rolinherit OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR NOT rolcanlogin OR NOT pg_has_role(rolname, 'rds_iam', 'MEMBER') OR rolconfig IS NULL)",
         ),
     ] {
         let broken = owner.query_typed(statement, &[]).await.unwrap();

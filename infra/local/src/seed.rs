@@ -88,6 +88,7 @@ pub async fn seed(stack: &Stack) -> io::Result<Vec<Client>> {
         "fields:decrypt:*.*",
         "fields:index:*.*",
         "fields:inspect:*.*",
+        "fields:rewrap:*.*",
     ];
     let made = [
         Client::make("acme-backend", "acme", &everything, false, &directory)?,
@@ -173,8 +174,17 @@ pub async fn act(stack: &Stack, act: Value) -> io::Result<Value> {
 /// When the file cannot be written.
 pub fn write_manifest(stack: &Stack, clients: &[Client], path: &Path) -> io::Result<()> {
     let places = &stack.places;
-    let users =
-        ["token", "upload", "download", "data_key_encrypt", "data_key_decrypt", "object_events", "trust", "admin"];
+    let users = [
+        "token",
+        "upload",
+        "download",
+        "data_key_encrypt",
+        "data_key_decrypt",
+        "data_key_maintain",
+        "object_events",
+        "trust",
+        "admin",
+    ];
     let clients: Vec<Value> = clients
         .iter()
         .map(|client| {

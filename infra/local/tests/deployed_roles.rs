@@ -139,8 +139,16 @@ fn trust_makes_signing_keys_of_the_configured_kind_and_token_signs_with_them_alo
             stack.may_not("token", None, "Sign", &signing(&foreign, algorithm, kind));
             stack.may_not("trust", None, "GetPublicKey", &json!({ "KeyId": foreign }));
         }
-        for stranger in ["authorizer", "upload", "download", "data-key-encrypt", "data-key-decrypt", "admin", "migrate"]
-        {
+        for stranger in [
+            "authorizer",
+            "upload",
+            "download",
+            "data-key-encrypt",
+            "data-key-decrypt",
+            "data-key-maintain",
+            "admin",
+            "migrate",
+        ] {
             stack.may_not(stranger, None, "Sign", &signing(key, algorithm, kind));
         }
     }
@@ -163,6 +171,17 @@ fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_t
     stack.may("data-key-encrypt", None, "Decrypt", &unwrap);
     stack.may_not("data-key-decrypt", None, "Decrypt", &unwrap);
     stack.may_not("data-key-decrypt", None, "GenerateDataKey", &generate(&stack.data, context("field")));
+
+    let moved = stack.may("data-key-maintain", None, "GenerateDataKey", &generate(&stack.data, context("field")));
+    assert_eq!(stack.may("data-key-maintain", None, "Decrypt", &open)["Plaintext"], made["Plaintext"]);
+    let wrap_moved =
+        |to: &str| json!({ "KeyId": stack.data, "Plaintext": moved["Plaintext"], "EncryptionContext": context(to) });
+    stack.may("data-key-maintain", None, "Encrypt", &wrap_moved("writer"));
+    for purpose in ["field", "index"] {
+        stack.may_not("data-key-maintain", None, "Encrypt", &wrap_moved(purpose));
+    }
+    stack.may_not("data-key-maintain", None, "Decrypt", &unwrap);
+    stack.may_not("data-key-maintain", None, "GenerateDataKey", &generate(&stack.data, context("index")));
 
     let index = stack.may("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.data, context("index")));
     let open_index = json!({ "CiphertextBlob": index["CiphertextBlob"], "EncryptionContext": context("index") });
@@ -229,13 +248,14 @@ fn each_signer_role_is_assumed_by_its_own_function_alone() {
     }
 }
 
-const EVERYBODY: [&str; 11] = [
+const EVERYBODY: [&str; 12] = [
     "token",
     "authorizer",
     "upload",
     "download",
     "data-key-encrypt",
     "data-key-decrypt",
+    "data-key-maintain",
     "issuer-keys",
     "object-events",
     "trust",

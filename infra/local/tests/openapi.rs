@@ -22,6 +22,7 @@ const ROUTES: &[(&str, &str, &str, &[&str])] = &[
     ("post", "/fields/encrypt", "data-key-encrypt", &["fields:encrypt"]),
     ("post", "/fields/index", "data-key-encrypt", &["fields:index"]),
     ("post", "/fields/inspect", "data-key-encrypt", &["fields:inspect"]),
+    ("post", "/fields/rewrap", "data-key-maintain", &["fields:rewrap"]),
     ("post", "/files", "upload", &["files:write"]),
     ("post", "/files/{id}/complete", "upload", &["files:write"]),
     ("post", "/files/{id}/parts", "upload", &["files:write"]),

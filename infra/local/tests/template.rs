@@ -52,6 +52,7 @@ fn the_template_deploys_each_function_with_its_own_role_of_the_same_name() {
         ("authorizer", "authorizer"),
         ("data-key-decrypt", "data-key"),
         ("data-key-encrypt", "data-key"),
+        ("data-key-maintain", "data-key"),
         ("download", "download"),
         ("issuer-keys", "issuer-keys"),
         ("migrate", "migrate"),
@@ -71,7 +72,7 @@ fn the_template_deploys_each_function_with_its_own_role_of_the_same_name() {
     let signers: Vec<&str> =
         deployment.roles.iter().map(|role| role.name.as_str()).filter(|name| name.ends_with("signer")).collect();
     assert_eq!(signers.len(), 2);
-    assert_eq!(deployment.roles.len(), 13);
+    assert_eq!(deployment.roles.len(), 14);
 }
 
 /// The variables of every deployment, so that a change on one side is a visible change here.
@@ -101,6 +102,7 @@ fn every_function_gets_exactly_its_variables() {
         ),
         ("data-key-encrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
         ("data-key-decrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
+        ("data-key-maintain", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
         ("object-events", with(&[&database, &["ENV", "OBJECT_BUCKET", "BUCKET_KEY_ARN", "SCAN"]])),
         ("trust", with(&[&gate, &database, &["SIGNER", "SIGNING_ALG", "SIGNING_DAYS", "SIGNING_SPARES"]])),
         ("issuer-keys", with(&[&["ENV", "TRUST_BUCKET"]])),
@@ -189,6 +191,9 @@ fn the_gateway_may_invoke_only_the_functions_of_its_routes() {
         ("data-key-decrypt", "v1/POST/fields/inspect", false),
         ("data-key-encrypt", "v1/POST/fields/decrypt", false),
         ("data-key-decrypt", "v1/POST/fields/decrypt", true),
+        ("data-key-maintain", "v1/POST/fields/decrypt", false),
+        ("data-key-maintain", "v1/POST/fields/rewrap", true),
+        ("data-key-decrypt", "v1/POST/fields/rewrap", false),
         ("admin", "v1/POST/files", false),
     ] {
         assert_eq!(allowed(function, &api(source)), expected, "{function} {source}");
@@ -403,7 +408,7 @@ fn functions_with_a_database_connection_are_bounded_where_asked() {
         .filter(|function| function.reserved_concurrency == Some(8))
         .map(|function| function.deployment.as_str())
         .collect();
-    assert_eq!(bounded, ["data-key-decrypt", "data-key-encrypt", "download", "token", "upload"]);
+    assert_eq!(bounded, ["data-key-decrypt", "data-key-encrypt", "data-key-maintain", "download", "token", "upload"]);
 }
 
 /// A new function is one file, one parameter and one output. This names what is missing of them.

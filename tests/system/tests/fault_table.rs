@@ -29,7 +29,7 @@ const CONTENT: &[u8] = b"hello";
 /// Longer than one attempt, and than one statement, may take.
 const SLOW: Duration = Duration::from_secs(5);
 
-const CALLS: [&str; 16] = [
+const CALLS: [&str; 17] = [
     "POST /oauth2/token",
     "POST /oauth2/revoke",
     "POST /oauth2/introspect",
@@ -42,6 +42,7 @@ const CALLS: [&str; 16] = [
     "POST /fields/decrypt",
     "POST /fields/index",
     "POST /fields/inspect",
+    "POST /fields/rewrap",
     "object-events: an object was created",
     "object-events: the schedule",
     "trust: the schedule",
@@ -205,7 +206,9 @@ impl World {
         let body = match call {
             "POST /files" => Some(new_file()),
             "POST /fields/encrypt" => Some(field("plaintext", &URL_SAFE_NO_PAD.encode("ada@example.com"))),
-            "POST /fields/decrypt" | "POST /fields/inspect" => Some(field("record", &self.record)),
+            "POST /fields/decrypt" | "POST /fields/inspect" | "POST /fields/rewrap" => {
+                Some(field("record", &self.record))
+            }
             "POST /fields/index" => {
                 let mut body = field("value", &URL_SAFE_NO_PAD.encode("ada@example.com"));
                 body["items"][0]["normalisation"] = json!("nfc_casefold");

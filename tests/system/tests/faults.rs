@@ -107,6 +107,7 @@ async fn a_function_reached_around_the_gate_refuses() {
         ("data-key-encrypt", "POST", "/fields/index"),
         ("data-key-encrypt", "POST", "/fields/inspect"),
         ("data-key-decrypt", "POST", "/fields/decrypt"),
+        ("data-key-maintain", "POST", "/fields/rewrap"),
     ];
     for (deployment, method, resource) in routes {
         for (what, context) in [

@@ -118,6 +118,19 @@ const OWN: [(&str, &[&str]); 14] = [
         "POST /fields/inspect",
         &["a column without a scope", "1,001 items", "no items", "another column's", "another tenant's"],
     ),
+    (
+        "POST /fields/rewrap",
+        &[
+            "a column without a scope",
+            "1,001 items",
+            "no items",
+            "another row",
+            "a flipped bit",
+            "another tenant's",
+            "to a column without a scope",
+            "to half a place",
+        ],
+    ),
     ("POST /oauth2/revoke", &["no token to end"]),
     ("POST /oauth2/introspect", &["no token to describe"]),
     (
@@ -361,7 +374,8 @@ impl World {
         let backend = running.client("acme-backend");
         let scoped = async |scope: &str| running.api.token(backend, Some(scope)).await.unwrap();
         let narrow = scoped(
-            "fields:encrypt:users.email fields:decrypt:users.email fields:index:users.email fields:inspect:users.email",
+            "fields:encrypt:users.email fields:decrypt:users.email fields:index:users.email fields:inspect:users.email \
+             fields:rewrap:users.email",
         )
         .await;
         let (files_only, revoked) = (scoped("files:read").await, running.token("acme-backend").await);
@@ -456,7 +470,7 @@ impl World {
             "POST /files/{id}/parts" => json!({"parts": [part()]}).to_string().into(),
             "POST /fields/encrypt" => field("plaintext", &URL_SAFE_NO_PAD.encode("ada@example.com")).to_string().into(),
             "POST /fields/decrypt" => field("record", &self.record).to_string().into(),
-            "POST /fields/inspect" => field("record", &self.record).to_string().into(),
+            "POST /fields/inspect" | "POST /fields/rewrap" => field("record", &self.record).to_string().into(),
             "POST /fields/index" => {
                 let mut body = field("value", &URL_SAFE_NO_PAD.encode("ada@example.com"));
                 body["items"][0]["normalisation"] = json!("nfc_casefold");
@@ -643,6 +657,11 @@ impl World {
             "1,001 items" => call.items(1001),
             "no items" => call.items(0),
             "a plaintext over 64 KiB" => call.of_item("plaintext", json!(URL_SAFE_NO_PAD.encode(vec![0; 65_537]))),
+            "to a column without a scope" => {
+                call.bear(&self.narrow);
+                call.of_item("to", json!({"table": "users", "column": "phone", "row": "42"}));
+            }
+            "to half a place" => call.of_item("to", json!({"table": "users", "column": "email"})),
             "another row" => call.of_item("row", json!("43")),
             "a flipped bit" => {
                 let mut bytes = URL_SAFE_NO_PAD.decode(&self.record).unwrap();

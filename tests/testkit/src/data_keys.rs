@@ -86,6 +86,15 @@ impl Database for DataKeys {
                 }
                 insert(&mut state.rows, parameters)
             }
+            "api.current_data_keys_to_move" => {
+                current(&mut state.rows, &parameters).map(|answer| to_move(&state.rows, answer))
+            }
+            "api.insert_data_key_to_move" => {
+                if let Some(hook) = state.before_insert.take() {
+                    hook(&mut state.rows);
+                }
+                insert(&mut state.rows, parameters).map(|answer| to_move(&state.rows, answer))
+            }
             "api.data_keys_for_decrypt" => for_decrypt(&state.rows, &parameters),
             "api.current_index_key" => current_index(&state.rows, &parameters),
             "api.insert_index_key" => {
@@ -150,6 +159,21 @@ fn insert(rows: &mut Vec<Row>, parameters: Vec<Parameter>) -> Option<Value> {
         state: "active".to_owned(),
     });
     Some(json!({"outcome": "inserted", "key": take(rows, &tenant, &scope, messages, now)??}))
+}
+
+/// The keys of an answer to writers, with the readers' wrapping in place of theirs.
+fn to_move(rows: &[Row], mut answer: Value) -> Value {
+    let turn = |key: &mut Value| {
+        let row = rows.iter().find(|row| key.get("id") == Some(&json!(row.id)));
+        let wrapped = json!(row.and_then(|row| row.wrapped.as_deref()).map(hex));
+        if let Some(key) = key.as_object_mut() {
+            key.remove("writer_wrapped");
+            key.insert("wrapped".to_owned(), wrapped);
+        }
+    };
+    answer.get_mut("keys").and_then(Value::as_array_mut).into_iter().flatten().for_each(turn);
+    answer.get_mut("key").into_iter().for_each(turn);
+    answer
 }
 
 fn for_decrypt(rows: &[Row], parameters: &[Parameter]) -> Option<Value> {

@@ -91,8 +91,8 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> IndexKeys<W, D, C, E> {
     async fn adopt(&self, tenant: &Tenant, row: &Row, deadline: Timestamp) -> Result<Indexing, Failed> {
         let wrapped = bytes(CURRENT, &row.wrapped)?;
         let (now, context) = (self.clock.now(), context(tenant, PURPOSE, row.id));
-        let key = self.kms.unwrap(&context, &row.kms_key_arn, &wrapped, now, deadline).await?;
-        Ok(self.hold(tenant, Indexing { id: row.id, key: Arc::new(key) }, now))
+        let kept = self.kms.unwrap(&context, &row.kms_key_arn, &wrapped, now, deadline).await?;
+        Ok(self.hold(tenant, Indexing { id: row.id, key: kept.key }, now, kept.until))
     }
 
     /// Makes the tenant's first index key. Whoever loses the race wipes its own and takes the winner's: entries under two
@@ -117,7 +117,7 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> IndexKeys<W, D, C, E> {
         let answer: Answer = serde_json::from_value(answer).map_err(|_| broken(INSERT))?;
         match (answer.outcome.as_str(), answer.key) {
             ("inserted" | "lost", Some(row)) if row.id == id => {
-                Ok(self.hold(tenant, Indexing { id, key: Arc::new(key) }, now))
+                Ok(self.hold(tenant, Indexing { id, key: Arc::new(key) }, now, now.plus_seconds(KEY_LIFE)))
             }
             ("lost", Some(row)) => {
                 drop(key);
@@ -127,8 +127,8 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> IndexKeys<W, D, C, E> {
         }
     }
 
-    fn hold(&self, tenant: &Tenant, indexing: Indexing, now: Timestamp) -> Indexing {
-        locked(&self.held).hold(tenant.clone(), indexing.clone(), now, now.plus_seconds(KEY_LIFE));
+    fn hold(&self, tenant: &Tenant, indexing: Indexing, now: Timestamp, until: Timestamp) -> Indexing {
+        locked(&self.held).hold(tenant.clone(), indexing.clone(), now, until);
         indexing
     }
 }

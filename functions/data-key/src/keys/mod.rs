@@ -5,13 +5,14 @@ mod reader;
 mod writer;
 
 pub(crate) use index::{IndexKeys, Indexing};
-pub(crate) use reader::ReaderKeys;
-pub(crate) use writer::{Sealing, WriterKeys};
+pub(crate) use reader::{Opening, ReaderKeys};
+pub(crate) use writer::{FOR_MOVERS, FOR_WRITERS, Sealing, WriterKeys};
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use shared::audit::Line;
 use shared::clock::Timestamp;
+use shared::digest::sha256;
 use shared::encoding::from_hex;
 use shared::name::Tenant;
 use shared::pc1::DataKey;
@@ -52,16 +53,31 @@ impl From<Fault> for Failed {
     }
 }
 
-/// KMS behind the rules that hold for every call to it.
+/// The keys of the deployment that moves records: it opens and seals, with one memory of what KMS unwrapped.
+pub(crate) struct Mover<W, D, C, E> {
+    pub(crate) reader: ReaderKeys<W, D, C>,
+    pub(crate) writer: WriterKeys<W, D, C, E>,
+}
+
+/// KMS behind the rules that hold for every call to it, and what it answered while that may stay in memory.
 pub(crate) struct Kms<W> {
     pub(crate) wrapping: W,
     pub(crate) key_arn: String,
     denials: Mutex<Cache<(Tenant, String), ()>>,
+    unwrapped: Mutex<Cache<(KeyContext, [u8; 32]), Kept>>,
+}
+
+/// A key in memory, and until when it may stay there, whoever holds it.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) key: Arc<DataKey>,
+    pub(crate) until: Timestamp,
 }
 
 impl<W: KeyWrapping> Kms<W> {
     pub(crate) fn new(wrapping: W, key_arn: String) -> Self {
-        Self { wrapping, key_arn, denials: Mutex::new(Cache::new(MAX_CACHED)) }
+        let (denials, unwrapped) = (Mutex::new(Cache::new(MAX_CACHED)), Mutex::new(Cache::new(MAX_CACHED)));
+        Self { wrapping, key_arn, denials, unwrapped }
     }
 
     /// Whether a call about `subject` may be started now.
@@ -84,7 +100,7 @@ impl<W: KeyWrapping> Kms<W> {
         refusal
     }
 
-    /// Unwraps a key of the row's `kms_key_arn`, which must be ours.
+    /// Unwraps a key of the row's `kms_key_arn`, which must be ours. What two ways lead to costs one call.
     async fn unwrap(
         &self,
         context: &KeyContext,
@@ -92,16 +108,34 @@ impl<W: KeyWrapping> Kms<W> {
         wrapped: &[u8],
         now: Timestamp,
         deadline: Timestamp,
-    ) -> Result<DataKey, Refusal> {
+    ) -> Result<Kept, Refusal> {
         if row_arn != self.key_arn {
             return Err(Refusal::ForeignKmsKey);
+        }
+        let known = (context.clone(), sha256(wrapped));
+        {
+            let mut unwrapped = locked(&self.unwrapped);
+            unwrapped.sweep(now);
+            if let Some(kept) = unwrapped.find(&known, now) {
+                return Ok(kept.clone());
+            }
         }
         let subject = context.data_key_id.to_string();
         self.permits(&context.tenant, &subject, now, deadline)?;
         match self.wrapping.unwrap(context, wrapped).await {
-            Ok(answer) => DataKey::parse(answer.plaintext.expose()).map_err(|_| Refusal::KeyRefused),
+            Ok(answer) => {
+                let key = DataKey::parse(answer.plaintext.expose()).map_err(|_| Refusal::KeyRefused)?;
+                Ok(self.keep(known, key, now))
+            }
             Err(fault) => Err(self.refused(&context.tenant, &subject, now, &fault)),
         }
+    }
+
+    /// Keeps a key that was just made or unwrapped.
+    fn keep(&self, known: (KeyContext, [u8; 32]), key: DataKey, now: Timestamp) -> Kept {
+        let kept = Kept { key: Arc::new(key), until: now.plus_seconds(KEY_LIFE) };
+        locked(&self.unwrapped).hold(known, kept.clone(), now, kept.until);
+        kept
     }
 }
 

@@ -13,7 +13,7 @@ use shared::port::{Database, Fault, KeyWrapping, Parameter};
 use tokio::sync::Mutex as Turn;
 use uuid::Uuid;
 
-use super::{KEY_LIFE, Kms, MAX_CACHED, PARALLEL, broken, bytes, context, locked};
+use super::{Kms, MAX_CACHED, PARALLEL, broken, bytes, context, locked};
 use crate::cache::Cache;
 use crate::refusal::Refusal;
 use crate::scope::Scope;
@@ -29,7 +29,7 @@ pub(crate) struct Opening {
 
 /// The keys that this environment decrypts with.
 pub(crate) struct ReaderKeys<W, D, C> {
-    kms: Kms<W>,
+    kms: Arc<Kms<W>>,
     database: D,
     clock: C,
     held: Mutex<Cache<(Tenant, Uuid), Held>>,
@@ -59,7 +59,7 @@ struct Row {
 type Taken = BTreeMap<Uuid, Result<Opening, Refusal>>;
 
 impl<W: KeyWrapping, D: Database, C: Clock> ReaderKeys<W, D, C> {
-    pub(crate) fn new(kms: Kms<W>, database: D, clock: C) -> Self {
+    pub(crate) fn new(kms: Arc<Kms<W>>, database: D, clock: C) -> Self {
         Self { kms, database, clock, held: Mutex::new(Cache::new(MAX_CACHED)), cold: Turn::new(()) }
     }
 
@@ -159,10 +159,10 @@ impl<W: KeyWrapping, D: Database, C: Clock> ReaderKeys<W, D, C> {
             return Ok(Ok(opening));
         }
         let context = context(tenant, "field", row.id);
-        Ok(self.kms.unwrap(&context, &row.kms_key_arn, &wrapped, now, deadline).await.map(|key| {
-            let opening = Opening { scope, key: Arc::new(key) };
+        Ok(self.kms.unwrap(&context, &row.kms_key_arn, &wrapped, now, deadline).await.map(|kept| {
+            let opening = Opening { scope, key: kept.key };
             let held = Held { opening: opening.clone(), wrapped: digest };
-            locked(&self.held).hold((tenant.clone(), row.id), held, now, now.plus_seconds(KEY_LIFE));
+            locked(&self.held).hold((tenant.clone(), row.id), held, now, kept.until);
             opening
         }))
     }

@@ -7,6 +7,7 @@ use futures::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::clock::{Clock, Timestamp};
+use shared::digest::sha256;
 use shared::entropy::{Entropy, uuid_v7};
 use shared::name::Tenant;
 use shared::pc1::DataKey;
@@ -14,13 +15,25 @@ use shared::port::{Database, Fault, KeyWrapping, Parameter};
 use tokio::sync::Mutex as Turn;
 use uuid::Uuid;
 
-use super::{Failed, KEY_LIFE, Kms, MAX_CACHED, PARALLEL, broken, bytes, context, locked};
+use super::{Failed, Kms, MAX_CACHED, PARALLEL, broken, bytes, context, locked};
 use crate::cache::Cache;
 use crate::refusal::Refusal;
 use crate::scope::Scope;
 
-const CURRENT: &str = "api.current_data_keys";
-const INSERT: &str = "api.insert_data_key";
+/// By which functions a deployment learns of active keys, and which of their wrappings it may open.
+pub(crate) struct Source {
+    current: &'static str,
+    insert: &'static str,
+    purpose: &'static str,
+}
+
+/// The deployment that encrypts: it may open what is wrapped for writers, and no other wrapping.
+pub(crate) const FOR_WRITERS: &Source =
+    &Source { current: "api.current_data_keys", insert: "api.insert_data_key", purpose: "writer" };
+/// The deployment that moves records: it may open fields anyway.
+pub(crate) const FOR_MOVERS: &Source =
+    &Source { current: "api.current_data_keys_to_move", insert: "api.insert_data_key_to_move", purpose: "field" };
+
 /// Messages that are reserved at a time.
 const BLOCK: u64 = 10_000;
 
@@ -33,6 +46,7 @@ pub(crate) struct Sealing {
 
 /// The keys that this environment encrypts under.
 pub(crate) struct WriterKeys<W, D, C, E> {
+    source: &'static Source,
     kms: Arc<Kms<W>>,
     database: D,
     clock: C,
@@ -44,8 +58,10 @@ pub(crate) struct WriterKeys<W, D, C, E> {
 
 struct Held {
     sealing: Sealing,
-    writer_wrapped: Vec<u8>,
+    /// The wrapping that this deployment may open.
+    wrapped: Vec<u8>,
     messages: u64,
+    until: Timestamp,
 }
 
 /// A scope's active key as the database hands it out.
@@ -54,7 +70,8 @@ struct Row {
     scope: String,
     id: Uuid,
     kms_key_arn: String,
-    writer_wrapped: Option<String>,
+    #[serde(alias = "writer_wrapped")]
+    wrapped: Option<String>,
     encrypt_until: i64,
     messages: u64,
 }
@@ -73,8 +90,8 @@ struct Inserted {
 type Taken = BTreeMap<Scope, Result<Sealing, Refusal>>;
 
 impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
-    pub(crate) fn new(kms: Arc<Kms<W>>, database: D, clock: C, entropy: E) -> Self {
-        Self { kms, database, clock, entropy, held: Mutex::new(Cache::new(MAX_CACHED)), cold: Turn::new(()) }
+    pub(crate) fn new(source: &'static Source, kms: Arc<Kms<W>>, database: D, clock: C, entropy: E) -> Self {
+        Self { source, kms, database, clock, entropy, held: Mutex::new(Cache::new(MAX_CACHED)), cold: Turn::new(()) }
     }
 
     /// A key for each scope, with as many messages as wanted. `Err` means that the database gave no answer.
@@ -150,8 +167,8 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
             Parameter::Json(Value::Array(wanted)),
             Parameter::Int(now.millis()),
         ];
-        let answer = self.database.call(CURRENT, parameters).await?;
-        let rows: Rows = serde_json::from_value(answer).map_err(|_| broken(CURRENT))?;
+        let answer = self.database.call(self.source.current, parameters).await?;
+        let rows: Rows = serde_json::from_value(answer).map_err(|_| broken(self.source.current))?;
         Ok(rows.keys.into_iter().map(|row| (Scope::stored(row.scope.clone()), row)).collect())
     }
 
@@ -179,21 +196,21 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
         mut row: Row,
         deadline: Timestamp,
     ) -> Result<Sealing, Failed> {
-        let writer_wrapped = bytes(CURRENT, row.writer_wrapped.as_deref().unwrap_or_default())?;
+        let wrapped = bytes(self.source.current, row.wrapped.as_deref().unwrap_or_default())?;
         let now = self.clock.now();
         let known = {
             let mut held = locked(&self.held);
-            let same = |held: &&mut Held| held.sealing.id == row.id && held.writer_wrapped == writer_wrapped;
+            let same = |held: &&mut Held| held.sealing.id == row.id && held.wrapped == wrapped;
             held.find(&(tenant.clone(), scope.clone()), now)
                 .filter(same)
-                .map(|held| (held.sealing.clone(), held.messages))
+                .map(|held| (held.sealing.clone(), held.messages, held.until))
         };
-        let (sealing, left) = match known {
+        let (sealing, left, until) = match known {
             Some(known) => known,
             None => {
-                let context = context(tenant, "writer", row.id);
-                let key = self.kms.unwrap(&context, &row.kms_key_arn, &writer_wrapped, now, deadline).await?;
-                (Sealing { id: row.id, key: Arc::new(key) }, 0)
+                let context = context(tenant, self.source.purpose, row.id);
+                let kept = self.kms.unwrap(&context, &row.kms_key_arn, &wrapped, now, deadline).await?;
+                (Sealing { id: row.id, key: kept.key }, 0, kept.until)
             }
         };
         if left.saturating_add(row.messages) < count {
@@ -205,7 +222,7 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
             };
         }
         let messages = left.saturating_add(row.messages).saturating_sub(count);
-        let held = Held { sealing: sealing.clone(), writer_wrapped, messages };
+        let held = Held { sealing: sealing.clone(), wrapped, messages, until };
         self.hold(tenant, scope, held, now, row.encrypt_until);
         Ok(sealing)
     }
@@ -222,6 +239,7 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
         let writer_wrapped =
             self.kms.wrapping.wrap(&context(tenant, "writer", id), &generated.plaintext).await.map_err(refused)?;
         drop(generated.plaintext);
+        let ours = if self.source.purpose == "writer" { &writer_wrapped } else { &generated.wrapped }.clone();
         let parameters = vec![
             Parameter::Text(tenant.as_str().to_owned()),
             Parameter::Uuid(id),
@@ -229,17 +247,18 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
             Parameter::Text(self.kms.key_arn.clone()),
             Parameter::OptionalText(generated.material),
             Parameter::Bytes(generated.wrapped),
-            Parameter::Bytes(writer_wrapped.clone()),
+            Parameter::Bytes(writer_wrapped),
             Parameter::Int(i64::try_from(BLOCK).unwrap_or(i64::MAX)),
             Parameter::Int(now.millis()),
         ];
-        let answer = self.database.call(INSERT, parameters).await?;
-        let inserted: Inserted = serde_json::from_value(answer).map_err(|_| broken(INSERT))?;
+        let answer = self.database.call(self.source.insert, parameters).await?;
+        let inserted: Inserted = serde_json::from_value(answer).map_err(|_| broken(self.source.insert))?;
         match inserted.outcome.as_str() {
             "inserted" if inserted.key.id == id => {
-                let sealing = Sealing { id, key: Arc::new(key) };
+                let kept = self.kms.keep((context(tenant, self.source.purpose, id), sha256(&ours)), key, now);
+                let sealing = Sealing { id, key: kept.key };
                 let messages = inserted.key.messages.saturating_sub(count);
-                let held = Held { sealing: sealing.clone(), writer_wrapped, messages };
+                let held = Held { sealing: sealing.clone(), wrapped: ours, messages, until: kept.until };
                 self.hold(tenant, scope, held, now, inserted.key.encrypt_until);
                 Ok(sealing)
             }
@@ -247,13 +266,13 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
                 drop(key);
                 self.adopt(tenant, scope, count, inserted.key, deadline).await
             }
-            _ => Err(broken(INSERT).into()),
+            _ => Err(broken(self.source.insert).into()),
         }
     }
 
     /// Holds a key for its time in memory, and never past the end of its day.
     fn hold(&self, tenant: &Tenant, scope: &Scope, held: Held, now: Timestamp, encrypt_until: i64) {
-        let until = now.plus_seconds(KEY_LIFE).min(Timestamp::from_millis(encrypt_until));
+        let until = held.until.min(Timestamp::from_millis(encrypt_until));
         locked(&self.held).hold((tenant.clone(), scope.clone()), held, now, until);
     }
 }

@@ -82,6 +82,7 @@ pub(crate) struct Lab {
     pub(crate) trust: TrustObjects,
     pub(crate) encrypt: Deployed,
     pub(crate) decrypt: Deployed,
+    pub(crate) maintain: Deployed,
     pair: EcdsaKeyPair,
 }
 
@@ -127,7 +128,8 @@ impl Lab {
         let (kms, database, entropy) = (Wrapping::default(), DataKeys::default(), CountedEntropy::default());
         let deploy = |deployment| deploy(deployment, &kms, &database, &trust, &clock, &entropy);
         let (encrypt, decrypt) = (deploy(Deployment::Encrypt), deploy(Deployment::Decrypt));
-        Self { clock, kms, database, entropy, trust, encrypt, decrypt, pair }
+        let maintain = deploy(Deployment::Maintain);
+        Self { clock, kms, database, entropy, trust, encrypt, decrypt, maintain, pair }
     }
 
     /// Another environment of the same deployment, with nothing in memory.
@@ -215,6 +217,15 @@ impl Lab {
         self.inspect_as("acme", "fields:inspect:*.*", items).await
     }
 
+    pub(crate) async fn rewrap_as(&self, tenant: &str, scope: &str, items: Value) -> Answer {
+        let body = json!({"items": items}).to_string();
+        self.send(&self.maintain, self.event("/fields/rewrap", &self.token(tenant, scope), &body)).await
+    }
+
+    pub(crate) async fn rewrap(&self, items: Value) -> Answer {
+        self.rewrap_as("acme", "fields:rewrap:*.*", items).await
+    }
+
     /// One sealed field of `users.ssn`, row 42.
     pub(crate) async fn record(&self) -> String {
         let answer = self.encrypt(json!([field("ssn", "42", b"123-45-6789")])).await;
@@ -253,6 +264,7 @@ fn deploy(
         operations: Operations::parse(match deployment {
             Deployment::Encrypt => "encrypt,index,inspect",
             Deployment::Decrypt => "decrypt,inspect",
+            Deployment::Maintain => "rewrap,inspect",
         })
         .unwrap(),
     };
