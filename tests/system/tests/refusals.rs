@@ -76,7 +76,7 @@ const CLIENT: [&str; 8] = [
 ];
 
 /// Ways that the document cannot tell of.
-const OWN: [(&str, &[&str]); 14] = [
+const OWN: [(&str, &[&str]); 15] = [
     (
         "POST /files",
         &[
