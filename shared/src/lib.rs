@@ -16,6 +16,7 @@ pub mod digest;
 pub mod dpop;
 pub mod encoding;
 pub mod entropy;
+pub mod esdk;
 pub mod federation;
 pub mod gate;
 pub mod http;

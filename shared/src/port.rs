@@ -2,6 +2,7 @@
 //!
 //! Adapters implement these traits; tests implement them with small honest fakes.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -198,6 +199,17 @@ pub struct Unwrapped {
     pub material: Option<String>,
 }
 
+/// Opens data keys of messages that somebody else wrote under a KMS key of theirs.
+pub trait MessageKeys: Send + Sync + 'static {
+    /// Unwraps a 32-byte data key (KMS `Decrypt` with exactly this key named) that was wrapped in this whole context.
+    fn open(
+        &self,
+        key_arn: &str,
+        context: &BTreeMap<String, String>,
+        wrapped: &[u8],
+    ) -> impl Future<Output = Result<SecretBytes, Fault>> + Send;
+}
+
 /// Wraps data keys under the one configured KMS key.
 pub trait KeyWrapping: Send + Sync + 'static {
     /// Makes a 32-byte data key (KMS `GenerateDataKey`).
@@ -283,6 +295,9 @@ through_arc!(KeyWrapping {
     fn generate(&self, context: &KeyContext) -> Generated;
     fn wrap(&self, context: &KeyContext, key: &SecretBytes) -> Vec<u8>;
     fn unwrap(&self, context: &KeyContext, wrapped: &[u8]) -> Unwrapped;
+});
+through_arc!(MessageKeys {
+    fn open(&self, key_arn: &str, context: &BTreeMap<String, String>, wrapped: &[u8]) -> SecretBytes;
 });
 through_arc!(Fetch { fn get(&self, url: &HttpsUrl, longest: usize) -> Document; });
 through_arc!(Database { fn call(&self, function: &'static str, parameters: Vec<Parameter>) -> Value; });

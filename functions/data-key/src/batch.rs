@@ -7,6 +7,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeStruct};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shared::blind_index::{Bits, Normalisation, Partitions};
+use shared::esdk::Framing;
 use shared::name::Identifier;
 use shared::pc1::{Row, Version};
 use shared::problem::{Code, Problem};
@@ -62,6 +63,9 @@ pub(crate) struct Item {
     bits: Option<u64>,
     partitions: Option<u64>,
     to: Option<Destination>,
+    allow_unshreddable: Option<bool>,
+    frame_length: Option<u32>,
+    context: Option<Pairs>,
     /// The plaintext, the record or the value, base64url.
     pub(crate) content: SecretString,
     kind: Kind,
@@ -73,14 +77,16 @@ enum Kind {
     Plaintext,
     Record,
     Value,
+    Message,
 }
 
 impl Kind {
     const fn of(operation: Operation) -> Self {
         match operation {
             Operation::Encrypt => Self::Plaintext,
-            Operation::Decrypt | Operation::Inspect | Operation::Rewrap => Self::Record,
+            Operation::Decrypt | Operation::Inspect | Operation::Rewrap | Operation::Export => Self::Record,
             Operation::Index => Self::Value,
+            Operation::Import => Self::Message,
         }
     }
 }
@@ -98,6 +104,12 @@ pub(crate) struct Definition {
     pub(crate) normalisation: Normalisation,
     pub(crate) bits: Bits,
     pub(crate) partitions: Partitions,
+}
+
+/// How a record leaves, judged.
+pub(crate) struct Export {
+    pub(crate) framing: Framing,
+    pub(crate) allow_unshreddable: bool,
 }
 
 /// The place of a field, judged.
@@ -160,6 +172,27 @@ impl Item {
         judged().filter(sensible).ok_or(Refusal::Malformed)
     }
 
+    /// Judges how the record is to leave: in frames of 256 bytes to 64 KiB, or with 0 in one block.
+    pub(crate) fn export(&self) -> Result<Export, Refusal> {
+        let framing = match self.frame_length {
+            None => Framing::USUAL,
+            Some(0) => Framing::Unframed,
+            Some(length @ 256..=65_536) => Framing::Frames(length),
+            Some(_) => return Err(Refusal::Malformed),
+        };
+        Ok(Export { framing, allow_unshreddable: self.allow_unshreddable.unwrap_or_default() })
+    }
+
+    /// What the message must say of itself, if the caller demands anything.
+    pub(crate) fn expected_context(&self) -> &[(String, String)] {
+        self.context.as_ref().map_or(&[], |context| &context.0)
+    }
+
+    /// Whether the caller named the scope of the key to seal under.
+    pub(crate) fn names_scope(&self) -> bool {
+        self.scope.is_some()
+    }
+
     fn column(&self, may: impl FnOnce(&str, &str) -> bool) -> Result<Column, Refusal> {
         let column = judged_column(&self.table, &self.column, may)?;
         if self.reference.chars().count() > MAX_REFERENCE { Err(Refusal::Malformed) } else { Ok(column) }
@@ -207,11 +240,12 @@ fn judged_version(version: Option<&VersionText>) -> Result<Option<Version>, Refu
 
 /// Checks what concerns the batch as a whole.
 pub(crate) fn check(items: &[Item], operation: Operation) -> Result<(), Problem> {
-    let in_a_row = matches!(operation, Operation::Decrypt | Operation::Rewrap);
+    let anywhere = matches!(operation, Operation::Index | Operation::Inspect);
     let fits = |item: &Item| {
         item.kind == Kind::of(operation)
-            && (!in_a_row || item.row.is_some())
+            && (anywhere || item.row.is_some())
             && (operation == Operation::Rewrap || item.to.is_none())
+            && (operation == Operation::Export || (item.allow_unshreddable.is_none() && item.frame_length.is_none()))
     };
     if items.is_empty() || items.len() > MAX_ITEMS || !items.iter().all(fits) {
         return Err(Code::MalformedRequest.into());
@@ -253,9 +287,13 @@ enum Member {
     Bits,
     Partitions,
     To,
+    AllowUnshreddable,
+    FrameLength,
+    Context,
     Plaintext,
     Record,
     Value,
+    Message,
 }
 
 impl<'de> Deserialize<'de> for Item {
@@ -278,6 +316,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
         let (mut reference, mut table, mut column, mut row) = (None, None, None, None);
         let (mut version, mut scope, mut content) = (None, None, None);
         let (mut normalisation, mut bits, mut partitions, mut to) = (None, None, None, None);
+        let (mut allow_unshreddable, mut frame_length, mut context) = (None, None, None);
         while let Some(member) = map.next_key()? {
             match member {
                 Member::Ref => once(&mut reference, map.next_value()?)?,
@@ -290,21 +329,27 @@ impl<'de> Visitor<'de> for ItemVisitor {
                 Member::Bits => once(&mut bits, map.next_value()?)?,
                 Member::Partitions => once(&mut partitions, map.next_value()?)?,
                 Member::To => once(&mut to, map.next_value()?)?,
+                Member::AllowUnshreddable => once(&mut allow_unshreddable, map.next_value()?)?,
+                Member::FrameLength => once(&mut frame_length, map.next_value()?)?,
+                Member::Context => once(&mut context, map.next_value()?)?,
                 Member::Plaintext => once(&mut content, (Kind::Plaintext, SecretString::new(map.next_value()?)))?,
                 Member::Record => once(&mut content, (Kind::Record, SecretString::new(map.next_value()?)))?,
                 Member::Value => once(&mut content, (Kind::Value, SecretString::new(map.next_value()?)))?,
+                Member::Message => once(&mut content, (Kind::Message, SecretString::new(map.next_value()?)))?,
             }
         }
         let missing = || A::Error::custom("a member is missing");
         let (kind, content) = content.ok_or_else(missing)?;
         let of_index = normalisation.is_some() || bits.is_some() || partitions.is_some();
-        if (scope.is_some() && kind != Kind::Plaintext)
+        let of_record = to.is_some() || allow_unshreddable.is_some() || frame_length.is_some();
+        if (scope.is_some() && !matches!(kind, Kind::Plaintext | Kind::Message))
             || (of_index && kind != Kind::Value)
-            || (to.is_some() && kind != Kind::Record)
+            || (of_record && kind != Kind::Record)
+            || (context.is_some() && kind != Kind::Message)
         {
             return Err(A::Error::custom("a member too many"));
         }
-        if (kind == Kind::Plaintext && row.is_none())
+        if (matches!(kind, Kind::Plaintext | Kind::Message) && row.is_none())
             || (kind == Kind::Value && (normalisation.is_none() || bits.is_none()))
         {
             return Err(missing());
@@ -320,9 +365,41 @@ impl<'de> Visitor<'de> for ItemVisitor {
             bits,
             partitions,
             to,
+            allow_unshreddable,
+            frame_length,
+            context,
             content,
             kind,
         })
+    }
+}
+
+/// Pairs of text, none twice.
+struct Pairs(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+struct PairsVisitor;
+
+impl<'de> Visitor<'de> for PairsVisitor {
+    type Value = Pairs;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("pairs of text")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+        let mut pairs = BTreeMap::new();
+        while let Some((key, value)) = map.next_entry::<String, String>()? {
+            if pairs.insert(key, value).is_some() {
+                return Err(A::Error::custom("a member twice"));
+            }
+        }
+        Ok(Pairs(pairs.into_iter().collect()))
     }
 }
 
@@ -390,6 +467,8 @@ pub(crate) struct Outcome {
 pub(crate) enum Yield {
     Record(SecretString),
     Plaintext(SecretString),
+    /// A message of the AWS Encryption SDK.
+    Message(SecretString),
     /// One entry for each partition.
     Index(Vec<String>),
     Header(Header),
@@ -464,6 +543,7 @@ impl Serialize for OutcomeOf<'_> {
         match &outcome.result {
             Ok(Yield::Record(text)) => item.serialize_entry("record", text.expose())?,
             Ok(Yield::Plaintext(text)) => item.serialize_entry("plaintext", text.expose())?,
+            Ok(Yield::Message(text)) => item.serialize_entry("message", text.expose())?,
             Ok(Yield::Index(entries)) => item.serialize_entry("index", entries)?,
             Ok(Yield::Header(header)) => {
                 // The only version that is parsed.
@@ -606,7 +686,14 @@ mod tests {
         for (count, accepted) in [(0, false), (1, true), (1_000, true), (1_001, false)] {
             assert_eq!(check(&items(count), Operation::Encrypt).is_ok(), accepted, "{count}");
         }
-        for operation in [Operation::Decrypt, Operation::Index, Operation::Inspect, Operation::Rewrap] {
+        for operation in [
+            Operation::Decrypt,
+            Operation::Index,
+            Operation::Inspect,
+            Operation::Rewrap,
+            Operation::Export,
+            Operation::Import,
+        ] {
             assert!(check(&items(1), operation).is_err(), "{operation:?}");
         }
         let record = |row: Value| {

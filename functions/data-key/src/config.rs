@@ -1,6 +1,9 @@
 //! What this function reads from its environment.
 
+use std::collections::BTreeSet;
+
 use shared::config::Reader;
+use shared::name::Tenant;
 use shared::trust::Accepts;
 
 /// What can be asked of a field.
@@ -16,6 +19,10 @@ pub enum Operation {
     Inspect,
     /// `POST /fields/rewrap`
     Rewrap,
+    /// `POST /fields/export`
+    Export,
+    /// `POST /fields/import`
+    Import,
 }
 
 impl Operation {
@@ -27,6 +34,8 @@ impl Operation {
             Self::Index => "index",
             Self::Inspect => "inspect",
             Self::Rewrap => "rewrap",
+            Self::Export => "export",
+            Self::Import => "import",
         }
     }
 
@@ -38,6 +47,8 @@ impl Operation {
             Self::Index => "/fields/index",
             Self::Inspect => "/fields/inspect",
             Self::Rewrap => "/fields/rewrap",
+            Self::Export => "/fields/export",
+            Self::Import => "/fields/import",
         }
     }
 
@@ -49,6 +60,8 @@ impl Operation {
             Self::Index => "fields:index",
             Self::Inspect => "fields:inspect",
             Self::Rewrap => "fields:rewrap",
+            Self::Export => "fields:export",
+            Self::Import => "fields:import",
         }
     }
 }
@@ -60,7 +73,7 @@ pub enum Deployment {
     Encrypt,
     /// Opens records.
     Decrypt,
-    /// Moves records to another key or place.
+    /// Moves records to another key or place, out and in.
     Maintain,
 }
 
@@ -79,7 +92,7 @@ impl Deployment {
         match self {
             Self::Encrypt => &[Operation::Encrypt, Operation::Index, Operation::Inspect],
             Self::Decrypt => &[Operation::Decrypt, Operation::Inspect],
-            Self::Maintain => &[Operation::Rewrap, Operation::Inspect],
+            Self::Maintain => &[Operation::Rewrap, Operation::Export, Operation::Import, Operation::Inspect],
         }
     }
 }
@@ -123,6 +136,30 @@ impl Operations {
     }
 }
 
+/// Which KMS keys may have wrapped the messages that are imported, tenant by tenant: a list for all of them would let one tenant
+/// read another's messages.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ImportKeys(BTreeSet<(Tenant, String)>);
+
+impl ImportKeys {
+    /// Reads `tenant=ARN` between commas, each once.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut keys = BTreeSet::new();
+        for entry in text.split(',') {
+            let (tenant, arn) = entry.split_once('=')?;
+            if !is_key_arn(arn) || !keys.insert((Tenant::parse(tenant).ok()?, arn.to_owned())) {
+                return None;
+            }
+        }
+        Some(Self(keys))
+    }
+
+    /// Whether this tenant may import what this key wrapped.
+    pub fn admits(&self, tenant: &Tenant, key_arn: &str) -> bool {
+        self.0.iter().any(|(of, arn)| of == tenant && arn == key_arn)
+    }
+}
+
 /// What decides here; how to reach AWS and Postgres is read by their adapters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -134,13 +171,28 @@ pub struct Config {
     pub trust_bucket: String,
     /// `PORTCULLIS_DATA_KEY_ARN`: the one KMS key, by ARN, never by alias.
     pub data_key_arn: String,
-    /// `PORTCULLIS_OPERATIONS`: `encrypt[,index][,inspect]`, `decrypt[,inspect]` or `rewrap[,inspect]`.
+    /// `PORTCULLIS_OPERATIONS`: `encrypt[,index][,inspect]`, `decrypt[,inspect]` or `rewrap[,export][,import][,inspect]`.
     pub operations: Operations,
+    /// `PORTCULLIS_IMPORT_KEYS`: `tenant=ARN` between commas; nobody's messages but our own where it is missing.
+    pub import_keys: ImportKeys,
 }
 
 impl Config {
     /// Reads the variables. The value means something only if [`Reader::finish`] succeeds.
     pub fn read(reader: &Reader<'_>) -> Self {
+        let operations = reader.parsed(
+            "PORTCULLIS_OPERATIONS",
+            "`encrypt[,index][,inspect]`, `decrypt[,inspect]` or `rewrap[,export][,import][,inspect]`",
+            Operations::parse,
+            Operations { deployment: Deployment::Encrypt, enabled: Vec::new() },
+        );
+        // A deployment that imports nothing does not know the variable.
+        let imports = operations.find(|operation| operation == Operation::Import).is_some();
+        let import_keys = if imports { reader.optional("PORTCULLIS_IMPORT_KEYS") } else { None };
+        let import_keys = import_keys.map_or(Some(ImportKeys::default()), |keys| ImportKeys::parse(&keys));
+        if import_keys.is_none() {
+            reader.fault("PORTCULLIS_IMPORT_KEYS", "must be tenant=ARN of a KMS key, between commas, each once");
+        }
         Self {
             env: reader.text("PORTCULLIS_ENV"),
             accepts: Accepts {
@@ -154,12 +206,8 @@ impl Config {
                 |value| is_key_arn(value).then(|| value.to_owned()),
                 String::new(),
             ),
-            operations: reader.parsed(
-                "PORTCULLIS_OPERATIONS",
-                "`encrypt[,index][,inspect]`, `decrypt[,inspect]` or `rewrap[,inspect]`",
-                Operations::parse,
-                Operations { deployment: Deployment::Encrypt, enabled: Vec::new() },
-            ),
+            operations,
+            import_keys: import_keys.unwrap_or_default(),
         }
     }
 }
@@ -226,6 +274,49 @@ mod tests {
             Config::read(&reader);
             let faults = reader.finish().unwrap_err();
             assert!(matches!(faults.lines(), [one] if one.starts_with(name)), "{name}={value}: {faults}");
+        }
+    }
+
+    #[test]
+    fn import_keys_are_exact_and_one_tenants_own() {
+        let (one, two) = (GOOD[4].1, "arn:aws:kms:us-east-1:111122223333:key/other");
+        let keys = ImportKeys::parse(&format!("acme={one},acme={two},globex={two}")).unwrap();
+        let tenant = |name| Tenant::parse(name).unwrap();
+        for (name, arn, admitted) in [
+            ("acme", one, true),
+            ("acme", two, true),
+            ("globex", two, true),
+            ("globex", one, false),
+            ("initech", one, false),
+        ] {
+            assert_eq!(keys.admits(&tenant(name), arn), admitted, "{name} {arn}");
+        }
+        for bad in [
+            "".to_owned(),
+            one.to_owned(),
+            format!("acme={one},"),
+            format!("*={one}"),
+            format!("acme={one},acme={one}"),
+            format!("acme={one} "),
+            "acme=alias/x".to_owned(),
+            "acme=arn:aws:kms:us-east-1:111122223333:key/*".to_owned(),
+        ] {
+            assert!(ImportKeys::parse(&bad).is_none(), "{bad}");
+        }
+        // Only a deployment that imports knows the variable.
+        for (operations, keys, faults) in [
+            ("rewrap,export,import,inspect", format!("acme={one}"), 0),
+            ("rewrap,import", "acme".to_owned(), 1),
+            ("rewrap,export", format!("acme={one}"), 1),
+            ("decrypt", format!("acme={one}"), 1),
+        ] {
+            let pairs = GOOD.map(|(n, v)| (n, if n == "PORTCULLIS_OPERATIONS" { operations } else { v }));
+            let environment =
+                Environment::from_pairs(pairs.into_iter().chain([("PORTCULLIS_IMPORT_KEYS", keys.as_str())]));
+            let reader = Reader::new(&environment);
+            Config::read(&reader);
+            let found = reader.finish().err().map_or(0, |faults| faults.lines().len());
+            assert_eq!(found, faults, "{operations} {keys}");
         }
     }
 }

@@ -45,6 +45,13 @@ pub(crate) struct Sealed {
     key_id: Uuid,
 }
 
+impl Sealed {
+    /// The data key that the record names.
+    pub(crate) fn key_id(&self) -> Uuid {
+        self.key_id
+    }
+}
+
 /// Judges an item that holds a record, the caller's right to `operation` on its column before anything else.
 pub(crate) fn judge(item: &Item, caller: &Caller, operation: Operation) -> Result<Sealed, Refusal> {
     let may = |table: &str, column: &str| caller.scopes.allows_column(operation.as_str(), table, column);

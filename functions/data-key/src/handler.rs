@@ -10,15 +10,15 @@ use shared::clock::{Clock, Timestamp};
 use shared::entropy::Entropy;
 use shared::gate::{Caller, Gate};
 use shared::http::{Request, Response};
-use shared::port::{Database, KeyWrapping, ObjectReader};
+use shared::port::{Database, KeyWrapping, MessageKeys, ObjectReader};
 use shared::problem::{Code, Problem};
 use uuid::Uuid;
 
 use crate::batch::{self, Answer, Batch, Direct, Done, Item, MAX_BODY};
-use crate::config::{Config, Deployment, Operation, Operations};
+use crate::config::{Config, Deployment, ImportKeys, Operation, Operations};
 use crate::keys::{FOR_MOVERS, FOR_WRITERS, IndexKeys, Kms, Mover, ReaderKeys, WriterKeys};
 use crate::refusal::Refusal;
-use crate::{decrypt, encrypt, index, inspect, rewrap};
+use crate::{decrypt, encrypt, export, import, index, inspect, rewrap};
 
 /// The world that a deployment works in.
 pub struct World<W, D, R, C, E> {
@@ -37,6 +37,7 @@ pub struct World<W, D, R, C, E> {
 /// One deployment: the gate, the keys of its operations, and nothing of the other's.
 pub struct DataKey<W, D, R, C, E> {
     operations: Operations,
+    import_keys: ImportKeys,
     gate: Gate<R, C>,
     clock: C,
     entropy: E,
@@ -52,7 +53,7 @@ enum Keys<W, D, C, E> {
 
 impl<W, D, R, C, E> DataKey<W, D, R, C, E>
 where
-    W: KeyWrapping,
+    W: KeyWrapping + MessageKeys,
     D: Database,
     R: ObjectReader,
     C: Clock + Clone,
@@ -72,10 +73,13 @@ where
                 Keys::Writer(writer(FOR_WRITERS), index)
             }
             Deployment::Decrypt => Keys::Reader(reader()),
-            Deployment::Maintain => Keys::Mover(Mover { reader: reader(), writer: writer(FOR_MOVERS) }),
+            Deployment::Maintain => {
+                let (kms, clock) = (Arc::clone(&kms), clock.clone());
+                Keys::Mover(Mover { kms, clock, reader: reader(), writer: writer(FOR_MOVERS) })
+            }
         };
         let gate = Gate::new(deployment.name(), config.accepts, trust, clock.clone());
-        Self { operations: config.operations, gate, clock, entropy, database, keys }
+        Self { operations: config.operations, import_keys: config.import_keys, gate, clock, entropy, database, keys }
     }
 
     /// A request that came through API Gateway.
@@ -124,6 +128,13 @@ where
             (Operation::Index, Keys::Writer(_, keys)) => index::batch(keys, caller, items, deadline).await,
             (Operation::Decrypt, Keys::Reader(keys)) => decrypt::batch(keys, caller, items, deadline).await,
             (Operation::Rewrap, Keys::Mover(keys)) => rewrap::batch(keys, &self.entropy, caller, items, deadline).await,
+            (Operation::Export, Keys::Mover(keys)) => {
+                let times = (started, deadline);
+                export::batch(&keys.reader, &self.database, &self.entropy, caller, items, times).await
+            }
+            (Operation::Import, Keys::Mover(keys)) => {
+                import::batch(keys, &self.import_keys, &self.entropy, caller, items, deadline).await
+            }
             (Operation::Inspect, _) => inspect::batch(&self.database, caller, items, started).await,
             _ => return Err(Code::NotFound.into()),
         };
@@ -157,7 +168,7 @@ where
 
 impl<W, D, R, C, E> Handler for DataKey<W, D, R, C, E>
 where
-    W: KeyWrapping,
+    W: KeyWrapping + MessageKeys,
     D: Database,
     R: ObjectReader,
     C: Clock + Clone,

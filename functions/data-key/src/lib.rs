@@ -9,7 +9,9 @@ mod cache;
 pub mod config;
 mod decrypt;
 mod encrypt;
+mod export;
 mod handler;
+mod import;
 mod index;
 mod inspect;
 mod keys;
@@ -17,6 +19,6 @@ mod refusal;
 mod rewrap;
 mod scope;
 
-pub use config::{Config, Deployment, Operation, Operations};
+pub use config::{Config, Deployment, ImportKeys, Operation, Operations};
 pub use handler::{DataKey, World};
 pub use refusal::Refusal;

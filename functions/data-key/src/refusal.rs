@@ -7,7 +7,7 @@ use shared::port::{Fault, FaultKind};
 pub enum Refusal {
     /// A member is not of its documented form.
     Malformed,
-    /// The record's first byte is that of no version.
+    /// The record's first byte is that of no version, or the message is of no suite that commits to its key.
     UnsupportedVersion,
     /// The record is a message of the AWS Encryption SDK.
     UseImport,
@@ -17,6 +17,10 @@ pub enum Refusal {
     Forbidden,
     /// The move would take a field away from the subject with whose key it is to be erased.
     LeavesSubject,
+    /// The record is a subject's, whose erasure does not reach what was exported.
+    Unshreddable,
+    /// The message does not say of itself what the caller demands.
+    OtherContext,
     /// No key of the tenant has this id.
     UnknownKey,
     /// The key that a record's header names is that of another column.
@@ -54,9 +58,10 @@ impl Refusal {
             Self::UseImport => "use_import",
             Self::TooLarge => "too_large",
             Self::Forbidden | Self::LeavesSubject => "forbidden",
+            Self::Unshreddable => "unshreddable",
             Self::UnknownKey | Self::OtherColumn | Self::ForeignKmsKey | Self::KeyRefused => "key_unavailable",
             Self::KeyShredded => "key_shredded",
-            Self::OtherScope | Self::OtherKey | Self::NotAuthentic => "decrypt_failed",
+            Self::OtherScope | Self::OtherKey | Self::OtherContext | Self::NotAuthentic => "decrypt_failed",
             Self::KmsDenied => "kms_denied",
             Self::KmsThrottled => "kms_throttled",
             Self::KmsUnavailable => "kms_unavailable",
@@ -75,6 +80,7 @@ impl Refusal {
             Self::KeyRefused => "key_refused",
             Self::OtherScope => "other_scope",
             Self::OtherKey => "other_key",
+            Self::OtherContext => "other_context",
             Self::NotAuthentic => "not_authentic",
             other => other.code(),
         }

@@ -56,12 +56,37 @@ BEGIN
 END
 $$;
 
+-- The keys among `p_ids` that are the tenant's own and not destroyed, marked as exported before anybody learns how they are wrapped:
+-- a receipt of destruction names what was exported, whichever of the two came first.
+CREATE FUNCTION api.export_data_keys(p_tenant text, p_ids uuid[], p_now_ms bigint) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_keys jsonb;
+BEGIN
+    PERFORM internal.enter_tenant(p_tenant);
+    IF cardinality(p_ids) > 256 THEN
+        RAISE EXCEPTION 'too many keys' USING ERRCODE = 'program_limit_exceeded';
+    END IF;
+    UPDATE public.data_keys SET exported_at = to_timestamp(p_now_ms / 1000.0)
+     WHERE tenant = p_tenant AND id = ANY (p_ids) AND purpose = 'field' AND state <> 'shredded' AND exported_at IS NULL;
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+               'id', k.id, 'kms_key_arn', k.kms_key_arn, 'wrapped', encode(k.wrapped, 'hex'))), '[]')
+      INTO v_keys
+      FROM public.data_keys k
+     WHERE k.tenant = p_tenant AND k.id = ANY (p_ids) AND k.purpose = 'field' AND k.state <> 'shredded'
+       AND k.exported_at IS NOT NULL;
+    RETURN jsonb_build_object('keys', v_keys);
+END
+$$;
+
 REVOKE ALL ON FUNCTION
     internal.data_key_to_move(text, jsonb),
+    api.export_data_keys(text, uuid[], bigint),
     api.current_data_keys_to_move(text, jsonb, bigint),
     api.insert_data_key_to_move(text, uuid, text, text, text, bytea, bytea, bigint, bigint)
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
+    api.export_data_keys(text, uuid[], bigint),
     api.current_data_keys_to_move(text, jsonb, bigint),
     api.insert_data_key_to_move(text, uuid, text, text, text, bytea, bytea, bigint, bigint),
     api.data_keys_for_decrypt(text, uuid[]),

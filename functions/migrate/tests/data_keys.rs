@@ -144,6 +144,7 @@ async fn the_fake_data_keys_answer_as_postgres_does() {
     let maintain = server.connect("data_key_maintain").await;
     let login = |function: &str| match function {
         "api.data_keys_for_decrypt" => &decrypt,
+        "api.export_data_keys" => &maintain,
         moving if moving.ends_with("_to_move") => &maintain,
         _ => &encrypt,
     };
@@ -158,6 +159,9 @@ async fn the_fake_data_keys_answer_as_postgres_does() {
     let opening = |tenant: &str| ("api.data_keys_for_decrypt", vec![text(tenant), Parameter::Uuids(ids.clone())]);
     let inspecting = |tenant: &str, now: i64| {
         ("api.data_keys_for_inspect", vec![text(tenant), Parameter::Uuids(ids.clone()), Parameter::Int(now)])
+    };
+    let exporting = |tenant: &str, now: i64| {
+        ("api.export_data_keys", vec![text(tenant), Parameter::Uuids(ids.clone()), Parameter::Int(now)])
     };
     for (function, parameters) in [
         current("acme", &[], NOW),
@@ -185,6 +189,9 @@ async fn the_fake_data_keys_answer_as_postgres_does() {
         to_move(insert("acme", id(6), SSN, 10_000, NOW + DAY + 4)),
         to_move(current("acme", &[(SSN, 1)], NOW + DAY + 5)),
         current("acme", &[(SSN, 1)], NOW + DAY + 5),
+        exporting("acme", NOW + DAY + 6),
+        exporting("acme", NOW + DAY + 7),
+        exporting("initech", NOW),
         inspecting("acme", NOW + DAY + 3),
         inspecting("globex", NOW + DAY + 1),
         inspecting("globex", NOW + DAY + 2),
@@ -212,6 +219,7 @@ async fn the_fake_data_keys_answer_as_postgres_does() {
         to_move(current("acme", &[(EMAIL, -1)], NOW)),
         to_move(current("acme", &vec![(EMAIL, 0); 257], NOW)),
         ("api.data_keys_for_decrypt", vec![text("acme"), Parameter::Uuids(vec![ids[0]; 257])]),
+        ("api.export_data_keys", vec![text("acme"), Parameter::Uuids(vec![ids[0]; 257]), Parameter::Int(NOW)]),
         ("api.data_keys_for_inspect", vec![text("acme"), Parameter::Uuids(vec![ids[0]; 257]), Parameter::Int(NOW)]),
     ] {
         assert!(login(function).call(function, parameters.clone()).await.is_err(), "{function}");
@@ -269,6 +277,7 @@ async fn neither_login_has_the_others_functions_and_nobody_else_has_any() {
         ("data_key_encrypt", "SELECT api.current_index_key('acme')"),
         ("data_key_encrypt", "SELECT api.insert_index_key('acme', gen_random_uuid(), '', '', '', 0)"),
         ("data_key_maintain", "SELECT api.current_data_keys_to_move('acme', '[]', 0)"),
+        ("data_key_maintain", "SELECT api.export_data_keys('acme', '{}', 0)"),
         (
             "data_key_maintain",
             "SELECT api.insert_data_key_to_move('acme', gen_random_uuid(), '', '', '', '', '', 0, 0)",

@@ -120,6 +120,8 @@ pub struct Places {
     pub bucket_key: String,
     /// The KMS key that seals signing keys in parameters.
     pub signing_key: String,
+    /// KMS key whose messages `acme` may import.
+    pub import_key: String,
     /// The object bucket.
     pub object_bucket: &'static str,
     /// The trust bucket.
@@ -196,7 +198,7 @@ impl Stack {
         let draft = Account::new(Iam::new(ACCOUNT, REGION, options.clock.clone(), &[]).map_err(all)?);
         let draft = Kms::new(Arc::new(draft));
         let symmetric = || draft.create_key(KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt, &[]).map_err(shown);
-        let (data_key, bucket_key, signing_key) = (symmetric()?, symmetric()?, symmetric()?);
+        let (data_key, bucket_key, signing_key, import_key) = (symmetric()?, symmetric()?, symmetric()?, symmetric()?);
         draft.create_service_alias("ssm", &symmetric()?).map_err(shown)?;
         let mut parameters: BTreeMap<String, String> = [
             ("Env", ENV),
@@ -217,6 +219,8 @@ impl Stack {
             ("Scan", "off"),
             ("SigningAlg", "RS256"),
             ("SigningKeyArn", &signing_key),
+            ("ImportKeys", &format!("acme={import_key}")),
+            ("ImportKeyArns", &import_key),
             ("Architecture", if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }),
             ("CodeBucket", "local"),
             ("Stage", ENV),
@@ -286,6 +290,7 @@ impl Stack {
             data_key,
             bucket_key,
             signing_key,
+            import_key,
             object_bucket: OBJECT_BUCKET,
             trust_bucket: TRUST_BUCKET,
         };

@@ -20,6 +20,8 @@ const ROUTES: &[(&str, &str, &str, &[&str])] = &[
     ("get", "/tickets/{ticket}", "download", &["open"]),
     ("post", "/fields/decrypt", "data-key-decrypt", &["fields:decrypt"]),
     ("post", "/fields/encrypt", "data-key-encrypt", &["fields:encrypt"]),
+    ("post", "/fields/export", "data-key-maintain", &["fields:export"]),
+    ("post", "/fields/import", "data-key-maintain", &["fields:import"]),
     ("post", "/fields/index", "data-key-encrypt", &["fields:index"]),
     ("post", "/fields/inspect", "data-key-encrypt", &["fields:inspect"]),
     ("post", "/fields/rewrap", "data-key-maintain", &["fields:rewrap"]),

@@ -102,7 +102,7 @@ fn every_function_gets_exactly_its_variables() {
         ),
         ("data-key-encrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
         ("data-key-decrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
-        ("data-key-maintain", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
+        ("data-key-maintain", with(&[&gate, &database, &["DATA_KEY_ARN", "IMPORT_KEYS", "OPERATIONS"]])),
         ("object-events", with(&[&database, &["ENV", "OBJECT_BUCKET", "BUCKET_KEY_ARN", "SCAN"]])),
         ("trust", with(&[&gate, &database, &["SIGNER", "SIGNING_ALG", "SIGNING_DAYS", "SIGNING_SPARES"]])),
         ("issuer-keys", with(&[&["ENV", "TRUST_BUCKET"]])),
@@ -194,6 +194,9 @@ fn the_gateway_may_invoke_only_the_functions_of_its_routes() {
         ("data-key-maintain", "v1/POST/fields/decrypt", false),
         ("data-key-maintain", "v1/POST/fields/rewrap", true),
         ("data-key-decrypt", "v1/POST/fields/rewrap", false),
+        ("data-key-maintain", "v1/POST/fields/export", true),
+        ("data-key-maintain", "v1/POST/fields/import", true),
+        ("data-key-decrypt", "v1/POST/fields/export", false),
         ("admin", "v1/POST/files", false),
     ] {
         assert_eq!(allowed(function, &api(source)), expected, "{function} {source}");

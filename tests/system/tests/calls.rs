@@ -107,6 +107,8 @@ async fn everything(running: &Running) {
         let mut moved = record.clone();
         moved["items"][0]["to"] = json!({"table": "users", "column": column, "row": "1"});
         call("POST", "/fields/rewrap", Some(&moved)).await;
+        let left = call("POST", "/fields/export", Some(&record)).await.json();
+        call("POST", "/fields/import", Some(&with("message", &left["items"][0]["message"]))).await;
         let mut value = with("value", &json!("aGk"));
         value["items"][0]["normalisation"] = json!("nfc_casefold");
         value["items"][0]["bits"] = json!(16);

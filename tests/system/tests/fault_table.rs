@@ -29,7 +29,7 @@ const CONTENT: &[u8] = b"hello";
 /// Longer than one attempt, and than one statement, may take.
 const SLOW: Duration = Duration::from_secs(5);
 
-const CALLS: [&str; 17] = [
+const CALLS: [&str; 19] = [
     "POST /oauth2/token",
     "POST /oauth2/revoke",
     "POST /oauth2/introspect",
@@ -43,6 +43,8 @@ const CALLS: [&str; 17] = [
     "POST /fields/index",
     "POST /fields/inspect",
     "POST /fields/rewrap",
+    "POST /fields/export",
+    "POST /fields/import",
     "object-events: an object was created",
     "object-events: the schedule",
     "trust: the schedule",
@@ -133,6 +135,7 @@ struct World {
     doomed: String,
     created: Value,
     record: String,
+    message: String,
 }
 
 impl World {
@@ -160,7 +163,10 @@ impl World {
         let body = field("plaintext", &plaintext);
         let answer = running.api.call("POST", "/fields/encrypt", Some(&token), Some(&body)).await.unwrap().json();
         let record = answer["items"][0]["record"].as_str().unwrap().to_owned();
-        World { running, owner, token, pending, clean, doomed, created, record }
+        let body = field("record", &record);
+        let answer = running.api.call("POST", "/fields/export", Some(&token), Some(&body)).await.unwrap().json();
+        let message = answer["items"][0]["message"].as_str().unwrap().to_owned();
+        World { running, owner, token, pending, clean, doomed, created, record, message }
     }
 
     /// A fresh token: those of a long table would end in the middle of it.
@@ -206,7 +212,8 @@ impl World {
         let body = match call {
             "POST /files" => Some(new_file()),
             "POST /fields/encrypt" => Some(field("plaintext", &URL_SAFE_NO_PAD.encode("ada@example.com"))),
-            "POST /fields/decrypt" | "POST /fields/inspect" | "POST /fields/rewrap" => {
+            "POST /fields/import" => Some(field("message", &self.message)),
+            "POST /fields/decrypt" | "POST /fields/inspect" | "POST /fields/rewrap" | "POST /fields/export" => {
                 Some(field("record", &self.record))
             }
             "POST /fields/index" => {

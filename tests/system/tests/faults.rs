@@ -108,6 +108,8 @@ async fn a_function_reached_around_the_gate_refuses() {
         ("data-key-encrypt", "POST", "/fields/inspect"),
         ("data-key-decrypt", "POST", "/fields/decrypt"),
         ("data-key-maintain", "POST", "/fields/rewrap"),
+        ("data-key-maintain", "POST", "/fields/export"),
+        ("data-key-maintain", "POST", "/fields/import"),
     ];
     for (deployment, method, resource) in routes {
         for (what, context) in [

@@ -76,7 +76,7 @@ const CLIENT: [&str; 8] = [
 ];
 
 /// Ways that the document cannot tell of.
-const OWN: [(&str, &[&str]); 15] = [
+const OWN: [(&str, &[&str]); 17] = [
     (
         "POST /files",
         &[
@@ -129,6 +129,30 @@ const OWN: [(&str, &[&str]); 15] = [
             "another tenant's",
             "to a column without a scope",
             "to half a place",
+        ],
+    ),
+    (
+        "POST /fields/export",
+        &[
+            "a column without a scope",
+            "1,001 items",
+            "no items",
+            "another row",
+            "a flipped bit",
+            "another tenant's",
+            "frames of one byte",
+        ],
+    ),
+    (
+        "POST /fields/import",
+        &[
+            "a column without a scope",
+            "1,001 items",
+            "no items",
+            "a record",
+            "a flipped bit of a message",
+            "another tenant's message",
+            "another context",
         ],
     ),
     ("POST /oauth2/revoke", &["no token to end"]),
@@ -326,6 +350,8 @@ struct World {
     of_globex: String,
     record: String,
     record_of_globex: String,
+    message: String,
+    message_of_globex: String,
 }
 
 fn new_file() -> Value {
@@ -375,7 +401,7 @@ impl World {
         let scoped = async |scope: &str| running.api.token(backend, Some(scope)).await.unwrap();
         let narrow = scoped(
             "fields:encrypt:users.email fields:decrypt:users.email fields:index:users.email fields:inspect:users.email \
-             fields:rewrap:users.email",
+             fields:rewrap:users.email fields:export:users.email fields:import:users.email",
         )
         .await;
         let (files_only, revoked) = (scoped("files:read").await, running.token("acme-backend").await);
@@ -404,6 +430,12 @@ impl World {
             record(&running.api.call("POST", "/fields/encrypt", Some(token), Some(&body)).await.unwrap())
         };
         let (of_acme, record_of_globex) = (encrypt(&token).await, encrypt(&globex).await);
+        let export = async |token: &str, record: &str| {
+            let body = field("record", record);
+            let answer = running.api.call("POST", "/fields/export", Some(token), Some(&body)).await.unwrap().json();
+            answer["items"][0]["message"].as_str().unwrap().to_owned()
+        };
+        let (message, message_of_globex) = (export(&token, &of_acme).await, export(&globex, &record_of_globex).await);
 
         let jti = claims(&revoked)["jti"].clone();
         act(&running.stack, json!({"operation": "revoke", "operator": "test", "kind": "jti", "value": jti}))
@@ -443,6 +475,8 @@ impl World {
             of_globex,
             record: of_acme,
             record_of_globex,
+            message,
+            message_of_globex,
         }
     }
 
@@ -470,7 +504,10 @@ impl World {
             "POST /files/{id}/parts" => json!({"parts": [part()]}).to_string().into(),
             "POST /fields/encrypt" => field("plaintext", &URL_SAFE_NO_PAD.encode("ada@example.com")).to_string().into(),
             "POST /fields/decrypt" => field("record", &self.record).to_string().into(),
-            "POST /fields/inspect" | "POST /fields/rewrap" => field("record", &self.record).to_string().into(),
+            "POST /fields/inspect" | "POST /fields/rewrap" | "POST /fields/export" => {
+                field("record", &self.record).to_string().into()
+            }
+            "POST /fields/import" => field("message", &self.message).to_string().into(),
             "POST /fields/index" => {
                 let mut body = field("value", &URL_SAFE_NO_PAD.encode("ada@example.com"));
                 body["items"][0]["normalisation"] = json!("nfc_casefold");
@@ -661,6 +698,15 @@ impl World {
                 call.bear(&self.narrow);
                 call.of_item("to", json!({"table": "users", "column": "phone", "row": "42"}));
             }
+            "frames of one byte" => call.of_item("frame_length", json!(1)),
+            "a record" => call.of_item("message", json!(self.record)),
+            "a flipped bit of a message" => {
+                let mut bytes = URL_SAFE_NO_PAD.decode(&self.message).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
+                call.of_item("message", json!(URL_SAFE_NO_PAD.encode(bytes)));
+            }
+            "another tenant's message" => call.of_item("message", json!(self.message_of_globex)),
+            "another context" => call.of_item("context", json!({"tenant": "globex"})),
             "to half a place" => call.of_item("to", json!({"table": "users", "column": "email"})),
             "another row" => call.of_item("row", json!("43")),
             "a flipped bit" => {

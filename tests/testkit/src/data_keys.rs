@@ -27,6 +27,7 @@ pub struct Row {
     pub encrypt_until: i64,
     pub reserved: i64,
     pub state: String,
+    pub exported_at: Option<i64>,
 }
 
 type Hook = Box<dyn FnOnce(&mut Vec<Row>) + Send>;
@@ -95,6 +96,7 @@ impl Database for DataKeys {
                 }
                 insert(&mut state.rows, parameters).map(|answer| to_move(&state.rows, answer))
             }
+            "api.export_data_keys" => export(&mut state.rows, &parameters),
             "api.data_keys_for_decrypt" => for_decrypt(&state.rows, &parameters),
             "api.current_index_key" => current_index(&state.rows, &parameters),
             "api.insert_index_key" => {
@@ -157,6 +159,7 @@ fn insert(rows: &mut Vec<Row>, parameters: Vec<Parameter>) -> Option<Value> {
         encrypt_until: now + DAY,
         reserved: 0,
         state: "active".to_owned(),
+        exported_at: None,
     });
     Some(json!({"outcome": "inserted", "key": take(rows, &tenant, &scope, messages, now)??}))
 }
@@ -188,6 +191,25 @@ fn for_decrypt(rows: &[Row], parameters: &[Parameter]) -> Option<Value> {
         .map(|row| {
             json!({"id": row.id, "scope": row.scope, "state": row.state, "kms_key_arn": row.kms_key_arn,
                 "wrapped": row.wrapped.as_deref().map(hex)})
+        })
+        .collect();
+    Some(json!({"keys": keys}))
+}
+
+fn export(rows: &mut [Row], parameters: &[Parameter]) -> Option<Value> {
+    let [Parameter::Text(tenant), Parameter::Uuids(ids), Parameter::Int(now)] = parameters else { return None };
+    if ids.len() > 256 {
+        return None;
+    }
+    let own = |row: &&mut Row| {
+        row.tenant == *tenant && ids.contains(&row.id) && row.purpose == "field" && row.state != "shredded"
+    };
+    let keys: Vec<Value> = rows
+        .iter_mut()
+        .filter(own)
+        .map(|row| {
+            row.exported_at.get_or_insert(*now);
+            json!({"id": row.id, "kms_key_arn": row.kms_key_arn, "wrapped": row.wrapped.as_deref().map(hex)})
         })
         .collect();
     Some(json!({"keys": keys}))
@@ -230,6 +252,7 @@ fn insert_index(rows: &mut Vec<Row>, parameters: Vec<Parameter>) -> Option<Value
         encrypt_until: i64::MAX,
         reserved: 0,
         state: "active".to_owned(),
+        exported_at: None,
     });
     Some(json!({"outcome": "inserted", "key": index_key(rows, &tenant)?}))
 }

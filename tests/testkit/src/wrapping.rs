@@ -1,10 +1,11 @@
 //! A KMS that really wraps: AES-256-GCM under a key of its own, with the encryption context as additional data.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use shared::entropy::{Entropy as _, SystemEntropy};
-use shared::port::{Fault, FaultKind, Generated, KeyContext, KeyWrapping, Unwrapped};
+use shared::port::{Fault, FaultKind, Generated, KeyContext, KeyWrapping, MessageKeys, Unwrapped};
 use shared::secret::SecretBytes;
 
 /// A call that was made, with the context it named.
@@ -26,13 +27,21 @@ struct State {
     fault: Option<FaultKind>,
     length: usize,
     wrapped: Vec<Vec<u8>>,
+    opened: usize,
 }
 
 impl Default for Wrapping {
     fn default() -> Self {
         let mut key = [0; 32];
         SystemEntropy.fill(&mut key);
-        Self(Arc::new(Mutex::new(State { key, calls: Vec::new(), fault: None, length: 32, wrapped: Vec::new() })))
+        Self(Arc::new(Mutex::new(State {
+            key,
+            calls: Vec::new(),
+            fault: None,
+            length: 32,
+            wrapped: Vec::new(),
+            opened: 0,
+        })))
     }
 }
 
@@ -126,4 +135,55 @@ impl KeyWrapping for Wrapping {
 
 fn aad(context: &KeyContext) -> Vec<u8> {
     format!("{}|{}|{}", context.tenant, context.purpose, context.data_key_id).into_bytes()
+}
+
+/// Under any key ARN: the wrapped key names it, and the context, as additional data.
+fn foreign_aad(key_arn: &str, context: &BTreeMap<String, String>) -> Vec<u8> {
+    format!("{key_arn}|{context:?}").into_bytes()
+}
+
+impl Wrapping {
+    /// Wraps a data key as another writer of messages would, under a key of his.
+    pub fn wrap_for_message(&self, key_arn: &str, context: &BTreeMap<String, String>, key: &[u8]) -> Vec<u8> {
+        let mut nonce = [0; NONCE_LEN];
+        SystemEntropy.fill(&mut nonce);
+        let mut blob = key.to_vec();
+        let sealed = UnboundKey::new(&AES_256_GCM, &self.state().key).map(LessSafeKey::new).and_then(|cipher| {
+            let aad = Aad::from(foreign_aad(key_arn, context));
+            cipher.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut blob)
+        });
+        if sealed.is_err() { Vec::new() } else { [&nonce[..], &blob].concat() }
+    }
+
+    /// How many keys of messages were opened so far, forgotten by asking.
+    pub fn take_opened(&self) -> usize {
+        std::mem::take(&mut self.state().opened)
+    }
+}
+
+impl MessageKeys for Wrapping {
+    async fn open(
+        &self,
+        key_arn: &str,
+        context: &BTreeMap<String, String>,
+        wrapped: &[u8],
+    ) -> Result<SecretBytes, Fault> {
+        let invalid = || Fault::new(FaultKind::Invalid, "kms", "Decrypt");
+        let fault = {
+            let mut state = self.state();
+            state.opened += 1;
+            state.fault
+        };
+        tokio::task::yield_now().await;
+        if let Some(kind) = fault {
+            return Err(Fault::new(kind, "kms", "Decrypt"));
+        }
+        let (nonce, blob) = wrapped.split_first_chunk::<NONCE_LEN>().ok_or_else(invalid)?;
+        let mut blob = blob.to_vec();
+        let cipher = UnboundKey::new(&AES_256_GCM, &self.state().key).map(LessSafeKey::new).map_err(|_| invalid())?;
+        let aad = Aad::from(foreign_aad(key_arn, context));
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let key = cipher.open_in_place(nonce, aad, &mut blob).map_err(|_| invalid())?;
+        Ok(SecretBytes::new(key.to_vec()))
+    }
 }

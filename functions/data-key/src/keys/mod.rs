@@ -1,10 +1,12 @@
 //! Data keys in memory: from whom they come, how long they stay, and when KMS may be asked at all.
 
 mod index;
+mod messages;
 mod reader;
 mod writer;
 
 pub(crate) use index::{IndexKeys, Indexing};
+pub(crate) use messages::Wrapped;
 pub(crate) use reader::{Opening, ReaderKeys};
 pub(crate) use writer::{FOR_MOVERS, FOR_WRITERS, Sealing, WriterKeys};
 
@@ -55,6 +57,8 @@ impl From<Fault> for Failed {
 
 /// The keys of the deployment that moves records: it opens and seals, with one memory of what KMS unwrapped.
 pub(crate) struct Mover<W, D, C, E> {
+    pub(crate) kms: Arc<Kms<W>>,
+    pub(crate) clock: C,
     pub(crate) reader: ReaderKeys<W, D, C>,
     pub(crate) writer: WriterKeys<W, D, C, E>,
 }
@@ -149,10 +153,10 @@ fn context(tenant: &Tenant, purpose: &'static str, data_key_id: Uuid) -> KeyCont
 }
 
 /// An answer of the database that is not what its function promises.
-fn broken(operation: &'static str) -> Fault {
+pub(crate) fn broken(operation: &'static str) -> Fault {
     Fault::new(FaultKind::Invalid, "rds", operation).caused_by("the answer is not of its documented form")
 }
 
-fn bytes(operation: &'static str, text: &str) -> Result<Vec<u8>, Fault> {
+pub(crate) fn bytes(operation: &'static str, text: &str) -> Result<Vec<u8>, Fault> {
     from_hex(text).ok_or_else(|| broken(operation))
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use data_key::{Config, DataKey, Deployment, Operations, World};
+use data_key::{Config, DataKey, Deployment, ImportKeys, Operations, World};
 use serde_json::{Value, json};
 use shared::boot::{Handler as _, Invocation};
 use shared::clock::{Clock, Timestamp};
@@ -19,6 +19,8 @@ use testkit::wrapping::Wrapping;
 
 pub(crate) const START: i64 = 1_800_000_000_000;
 pub(crate) const ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+/// The KMS key of messages that `acme` may import.
+pub(crate) const FOREIGN_ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/aaaaaaaa-12ab-34cd-56ef-1234567890ab";
 const ISSUER: &str = "https://gate.example";
 const AUDIENCE: &str = "https://api.example";
 const ALL: &str = "fields:encrypt:*.* fields:decrypt:*.*";
@@ -226,6 +228,24 @@ impl Lab {
         self.rewrap_as("acme", "fields:rewrap:*.*", items).await
     }
 
+    pub(crate) async fn export_as(&self, tenant: &str, scope: &str, items: Value) -> Answer {
+        let body = json!({"items": items}).to_string();
+        self.send(&self.maintain, self.event("/fields/export", &self.token(tenant, scope), &body)).await
+    }
+
+    pub(crate) async fn export(&self, items: Value) -> Answer {
+        self.export_as("acme", "fields:export:*.*", items).await
+    }
+
+    pub(crate) async fn import_as(&self, tenant: &str, scope: &str, items: Value) -> Answer {
+        let body = json!({"items": items}).to_string();
+        self.send(&self.maintain, self.event("/fields/import", &self.token(tenant, scope), &body)).await
+    }
+
+    pub(crate) async fn import(&self, items: Value) -> Answer {
+        self.import_as("acme", "fields:import:*.*", items).await
+    }
+
     /// One sealed field of `users.ssn`, row 42.
     pub(crate) async fn record(&self) -> String {
         let answer = self.encrypt(json!([field("ssn", "42", b"123-45-6789")])).await;
@@ -264,9 +284,10 @@ fn deploy(
         operations: Operations::parse(match deployment {
             Deployment::Encrypt => "encrypt,index,inspect",
             Deployment::Decrypt => "decrypt,inspect",
-            Deployment::Maintain => "rewrap,inspect",
+            Deployment::Maintain => "rewrap,export,import,inspect",
         })
         .unwrap(),
+        import_keys: ImportKeys::parse(&format!("acme={FOREIGN_ARN}")).unwrap(),
     };
     let world = World {
         wrapping: kms.clone(),

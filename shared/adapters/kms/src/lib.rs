@@ -4,6 +4,7 @@
 
 mod der;
 mod fault;
+mod messages;
 mod signing;
 mod wrapping;
 

@@ -15,8 +15,8 @@ use crate::fault;
 /// Wraps data keys under the one key whose ARN is configured.
 #[derive(Clone)]
 pub struct KmsWrapping {
-    client: Lazy<Client>,
-    key_arn: String,
+    pub(crate) client: Lazy<Client>,
+    pub(crate) key_arn: String,
 }
 
 impl KmsWrapping {
@@ -86,7 +86,7 @@ impl KeyWrapping for KmsWrapping {
 }
 
 /// `Blob` prints its bytes and is not wiped, so the bytes leave it first of all.
-fn secret(plaintext: Option<Blob>, operation: &'static str) -> Result<SecretBytes, Fault> {
+pub(crate) fn secret(plaintext: Option<Blob>, operation: &'static str) -> Result<SecretBytes, Fault> {
     let secret = SecretBytes::new(plaintext.ok_or_else(|| fault::broken(operation, "no plaintext"))?.into_inner());
     if secret.expose().len() == 32 {
         Ok(secret)
