@@ -14,6 +14,11 @@ BENCH ?=
 BUNDLE ?=
 LOG ?=
 
+# What a column holds: make index-advice VALUES=100000 (docs/formats/blind-index.md)
+VALUES ?=
+ROWS ?=
+MOST ?=
+
 # An operator's act: make admin OP=client.list ARGS='{"tenant":"acme"}' (docs/operations/admin.md)
 OP ?=
 ARGS ?=
@@ -31,7 +36,7 @@ given = $(if $(filter $(1),$(TYPED)),$(filter command line,$(origin $(1))),$($(1
 SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=$($(name)))))
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
-.PHONY: help demo dev admin test test-clients test-faults test-system check build bench policy fmt lint clean need
+.PHONY: help demo dev admin test test-clients test-faults test-system check build bench policy index-advice fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -91,6 +96,9 @@ bench: need ## what the release binaries cost, in ratios to an empty handler (BE
 policy: ## would verifiers use a bundle (BUNDLE=…), and what would it change (LOG=…); OPERATOR=… prints the event that puts it
 	@$(BUILD) --quiet
 	@target/debug/policy $(call quoted,$(BUNDLE)) $(if $(LOG),--log $(call quoted,$(LOG))) $(if $(OPERATOR),--event $(call quoted,$(OPERATOR)))
+
+index-advice: ## how long the entries of a blind index should be: make index-advice VALUES=100000 ROWS=1000000 MOST=20000
+	@scripts/index-advice $(foreach one,$(VALUES) $(ROWS) $(MOST),$(call quoted,$(one)))
 
 ##@ On AWS (make deploy ENV=prod PROFILE=lean ISSUER=https://… AUDIENCE=… TEAM=…; docs/deploy/README.md):
 

@@ -102,6 +102,42 @@ fn the_table_of_outside_clients_names_the_pinned_versions() {
     );
 }
 
+/// What `scripts/index-advice` says about a column.
+fn advice(column: &[u64]) -> String {
+    let script = root().join("scripts/index-advice");
+    let said = std::process::Command::new(script).args(column.iter().map(u64::to_string)).output().unwrap();
+    assert!(said.status.success(), "{column:?}: {}", String::from_utf8_lossy(&said.stderr));
+    String::from_utf8(said.stdout).unwrap()
+}
+
+#[test]
+fn the_advice_for_a_blind_index_keeps_to_its_formula() {
+    let number = |text: &str, after: &str| -> u64 {
+        let digits: String = text.split_once(after).unwrap().1.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap()
+    };
+    for values in [1_u64, 2, 8, 9, 16, 17, 100, 1_000, 65_536, 100_000, 1_000_000_000] {
+        let said = advice(&[values]);
+        let lengths: Vec<u64> = (1..63).filter(|n| 1_u128 << (2 * n) > u128::from(values) && 1_u64 << (n + 1) < values).collect();
+        let (Some(first), Some(last)) = (lengths.first(), lengths.last()) else {
+            assert!(said.starts_with("no index"), "{values}: {said}");
+            continue;
+        };
+        assert!(said.contains(&format!("(of {first} to {last}), partitions 1\n")), "{values}: {said}");
+        assert!(lengths.contains(&number(&said, "bits ")), "{values}: {said}");
+    }
+    assert!(advice(&[100_000]).starts_with("bits 10 (of 9 to 15), partitions 1\n"));
+    // Skewed columns: no entry of the most frequent value has more than twice the rows of the others.
+    for (values, rows, most) in [(100_000, 1_000_000, 20_000), (1_000, 1_000_000, 100_000), (500, 10_000, 21)] {
+        let said = advice(&[values, rows, most]);
+        let (bits, partitions) = (number(&said, "bits "), number(&said, "partitions "));
+        assert!((1..=255).contains(&partitions) && most <= partitions * 2 * (rows >> bits).max(1), "{said}");
+    }
+    assert!(advice(&[50_000, 1_000_000, 600_000]).starts_with("no index"));
+    let page = std::fs::read_to_string(root().join("docs/formats/blind-index.md")).unwrap();
+    assert!(page.contains(&advice(&[100_000, 1_000_000, 20_000])), "the page shows what is said");
+}
+
 #[test]
 fn the_fourteen_modules_of_fapi_are_run_and_told() {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
