@@ -30,6 +30,8 @@ const MAX_REFERENCE: usize = 64;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Batch {
     pub(crate) items: Vec<Item>,
+    /// What for, where the deployment wants to know.
+    pub(crate) purpose_of_use: Option<String>,
 }
 
 /// The payload of a direct invocation.
@@ -40,6 +42,7 @@ pub(crate) struct Direct {
     _operation: String,
     pub(crate) access_token: Token,
     pub(crate) items: Vec<Item>,
+    pub(crate) purpose_of_use: Option<String>,
 }
 
 /// A token on its way to the gate.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use shared::config::Reader;
 use shared::name::Tenant;
 use shared::trust::Accepts;
+use uuid::Uuid;
 
 /// What can be asked of a field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +38,11 @@ impl Operation {
             Self::Export => "export",
             Self::Import => "import",
         }
+    }
+
+    /// Whether plaintext leaves by it, to the caller or to whoever can open a message.
+    pub const fn answers_plaintext(self) -> bool {
+        matches!(self, Self::Decrypt | Self::Export)
     }
 
     /// The route's template.
@@ -160,6 +166,35 @@ impl ImportKeys {
     }
 }
 
+/// For which purposes plaintext may leave, where somebody wants that said and written down.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Purposes(BTreeSet<String>);
+
+impl Purposes {
+    /// Reads words between commas, each once: `[a-z][a-z0-9_-]{0,31}`, at most 64 of them.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = BTreeSet::new();
+        for word in text.split(',') {
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+            let good =
+                word.len() <= 32 && word.starts_with(|c: char| c.is_ascii_lowercase()) && word.bytes().all(plain);
+            if !good || !words.insert(word.to_owned()) {
+                return None;
+            }
+        }
+        (words.len() <= 64).then_some(Self(words))
+    }
+
+    /// Whether a batch that names this purpose, or none, may be worked on: exactly one of the list where there is a list, and none
+    /// where there is none, so that no text of a caller's choice is written down.
+    pub fn admit(&self, named: Option<&str>) -> bool {
+        match named {
+            None => self.0.is_empty(),
+            Some(named) => self.0.contains(named),
+        }
+    }
+}
+
 /// What decides here; how to reach AWS and Postgres is read by their adapters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -175,6 +210,10 @@ pub struct Config {
     pub operations: Operations,
     /// `PORTCULLIS_IMPORT_KEYS`: `tenant=ARN` between commas; nobody's messages but our own where it is missing.
     pub import_keys: ImportKeys,
+    /// `PORTCULLIS_PURPOSES`: words between commas of which one must be named to decrypt or export; missing, none is.
+    pub purposes: Purposes,
+    /// `PORTCULLIS_HONEY_KEYS`: ids of data keys, between commas, under which nobody has a reason to open anything.
+    pub honey_keys: BTreeSet<Uuid>,
 }
 
 impl Config {
@@ -193,6 +232,18 @@ impl Config {
         if import_keys.is_none() {
             reader.fault("PORTCULLIS_IMPORT_KEYS", "must be tenant=ARN of a KMS key, between commas, each once");
         }
+        // Nor does one that opens nothing know these two.
+        let opens = operations.deployment() != Deployment::Encrypt;
+        let optional = |name| if opens { reader.optional(name) } else { None };
+        let purposes = optional("PORTCULLIS_PURPOSES").map_or(Some(Purposes::default()), |list| Purposes::parse(&list));
+        if purposes.is_none() {
+            reader.fault("PORTCULLIS_PURPOSES", "must be words of a to z, 0 to 9, _ and -, between commas, each once");
+        }
+        let honey_keys = optional("PORTCULLIS_HONEY_KEYS")
+            .map_or(Some(BTreeSet::new()), |list| list.split(',').map(|id| Uuid::try_parse(id).ok()).collect());
+        if honey_keys.is_none() {
+            reader.fault("PORTCULLIS_HONEY_KEYS", "must be ids of data keys, between commas");
+        }
         Self {
             env: reader.text("PORTCULLIS_ENV"),
             accepts: Accepts {
@@ -208,6 +259,8 @@ impl Config {
             ),
             operations,
             import_keys: import_keys.unwrap_or_default(),
+            purposes: purposes.unwrap_or_default(),
+            honey_keys: honey_keys.unwrap_or_default(),
         }
     }
 }
@@ -317,6 +370,43 @@ mod tests {
             Config::read(&reader);
             let found = reader.finish().err().map_or(0, |faults| faults.lines().len());
             assert_eq!(found, faults, "{operations} {keys}");
+        }
+    }
+
+    #[test]
+    fn a_purpose_is_one_of_the_list_and_without_a_list_none() {
+        let list = Purposes::parse("billing,support-2,fraud_check").unwrap();
+        for (named, admitted) in [
+            (Some("billing"), true),
+            (Some("support-2"), true),
+            (Some("Billing"), false),
+            (Some(""), false),
+            (None, false),
+        ] {
+            assert_eq!(list.admit(named), admitted, "{named:?}");
+        }
+        let none = Purposes::default();
+        assert!(none.admit(None) && !none.admit(Some("billing")));
+        for bad in ["", "billing,", "Billing", "1st", "a b", "billing,billing", "é", &"x".repeat(33)] {
+            assert!(Purposes::parse(bad).is_none(), "{bad}");
+        }
+        assert!(Purposes::parse(&(0..65).map(|n| format!("p{n}")).collect::<Vec<_>>().join(",")).is_none());
+        let id = "01920000-0000-7000-8000-0000000000a1";
+        for (operations, name, value, faults) in [
+            ("decrypt,inspect", "PORTCULLIS_PURPOSES", "billing", 0),
+            ("decrypt,inspect", "PORTCULLIS_PURPOSES", "Billing", 1),
+            ("encrypt", "PORTCULLIS_PURPOSES", "billing", 1),
+            ("decrypt", "PORTCULLIS_HONEY_KEYS", id, 0),
+            ("rewrap,export", "PORTCULLIS_HONEY_KEYS", id, 0),
+            ("decrypt", "PORTCULLIS_HONEY_KEYS", "all", 1),
+            ("encrypt", "PORTCULLIS_HONEY_KEYS", id, 1),
+        ] {
+            let pairs = GOOD.map(|(n, v)| (n, if n == "PORTCULLIS_OPERATIONS" { operations } else { v }));
+            let environment = Environment::from_pairs(pairs.into_iter().chain([(name, value)]));
+            let reader = Reader::new(&environment);
+            Config::read(&reader);
+            let found = reader.finish().err().map_or(0, |faults| faults.lines().len());
+            assert_eq!(found, faults, "{operations} {name}={value}");
         }
     }
 }

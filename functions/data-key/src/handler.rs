@@ -15,7 +15,7 @@ use shared::problem::{Code, Problem};
 use uuid::Uuid;
 
 use crate::batch::{self, Answer, Batch, Direct, Done, Item, MAX_BODY};
-use crate::config::{Config, Deployment, ImportKeys, Operation, Operations};
+use crate::config::{Config, Deployment, ImportKeys, Operation, Operations, Purposes};
 use crate::keys::{FOR_MOVERS, FOR_WRITERS, IndexKeys, Kms, Mover, ReaderKeys, WriterKeys};
 use crate::refusal::Refusal;
 use crate::{decrypt, encrypt, export, import, index, inspect, rewrap};
@@ -38,6 +38,8 @@ pub struct World<W, D, R, C, E> {
 pub struct DataKey<W, D, R, C, E> {
     operations: Operations,
     import_keys: ImportKeys,
+    purposes: Purposes,
+    honey_keys: BTreeSet<Uuid>,
     gate: Gate<R, C>,
     clock: C,
     entropy: E,
@@ -62,7 +64,7 @@ where
     /// A deployment as configured.
     pub fn new(config: Config, world: World<W, D, R, C, E>) -> Self {
         let World { wrapping, database, trust, clock, entropy } = world;
-        let (kms, database) = (Arc::new(Kms::new(wrapping, config.data_key_arn)), Arc::new(database));
+        let (kms, database) = (Arc::new(Kms::new(wrapping, config.data_key_arn.clone())), Arc::new(database));
         let writer =
             |source| WriterKeys::new(source, Arc::clone(&kms), Arc::clone(&database), clock.clone(), entropy.clone());
         let reader = || ReaderKeys::new(Arc::clone(&kms), Arc::clone(&database), clock.clone());
@@ -78,8 +80,9 @@ where
                 Keys::Mover(Mover { kms, clock, reader: reader(), writer: writer(FOR_MOVERS) })
             }
         };
-        let gate = Gate::new(deployment.name(), config.accepts, trust, clock.clone());
-        Self { operations: config.operations, import_keys: config.import_keys, gate, clock, entropy, database, keys }
+        let gate = Gate::new(deployment.name(), config.accepts.clone(), trust, clock.clone());
+        let Config { operations, import_keys, purposes, honey_keys, .. } = config;
+        Self { operations, import_keys, purposes, honey_keys, gate, clock, entropy, database, keys }
     }
 
     /// A request that came through API Gateway.
@@ -90,8 +93,9 @@ where
             Operation::Encrypt | Operation::Decrypt => self.gate.admit_narrowed(request, &[]).await?,
             _ => self.gate.admit(request, &[]).await?,
         };
-        let batch: Batch = request.json(MAX_BODY)?;
-        let answer = self.batch(operation, &caller, batch.items, &request.request_id, invocation.deadline).await?;
+        let Batch { items, purpose_of_use } = request.json(MAX_BODY)?;
+        let asked = Asked { operation, items, purpose: purpose_of_use, request_id: &request.request_id };
+        let answer = self.batch(&caller, asked, invocation.deadline).await?;
         Ok(Response::json(answer.status(), &answer))
     }
 
@@ -102,25 +106,44 @@ where
         let operation = asked.ok_or(Problem::new(Code::NotFound))?;
         let direct: Direct = serde_json::from_value(event).map_err(|_| Problem::new(Code::MalformedRequest))?;
         let caller = self.gate.admit_direct(direct.access_token.0.expose(), &invocation.request_id).await?;
-        let answer = self.batch(operation, &caller, direct.items, &invocation.request_id, invocation.deadline).await?;
+        let asked = Asked {
+            operation,
+            items: direct.items,
+            purpose: direct.purpose_of_use,
+            request_id: &invocation.request_id,
+        };
+        let answer = self.batch(&caller, asked, invocation.deadline).await?;
         serde_json::to_value(&answer).map_err(|_| Code::Internal.into())
     }
 
-    async fn batch(
-        &self,
-        operation: Operation,
-        caller: &Caller,
-        items: Vec<Item>,
-        request_id: &str,
-        deadline: Timestamp,
-    ) -> Result<Answer, Problem> {
+    /// Tells, to the log and to nobody else, that somebody opened with a key under which nobody has anything to open.
+    fn look_for_honey(&self, done: &Done, caller: &Caller, request_id: &str) {
+        let found: Vec<String> = done.keys.intersection(&self.honey_keys).map(Uuid::to_string).collect();
+        if !found.is_empty() {
+            Line::new(self.operations.deployment().name(), "honey")
+                .request(request_id)
+                .who(caller.tenant.as_str(), &caller.subject, &caller.jti)
+                .text("level", "ERROR")
+                .list("keys", found)
+                .decision("allow", "honey_key")
+                .emit();
+        }
+    }
+
+    async fn batch(&self, caller: &Caller, asked: Asked<'_>, deadline: Timestamp) -> Result<Answer, Problem> {
+        let Asked { operation, items, purpose, request_id } = asked;
         batch::check(&items, operation)?;
+        let purposes = if operation.answers_plaintext() { &self.purposes } else { &Purposes::default() };
+        if !purposes.admit(purpose.as_deref()) {
+            return Err(Code::MalformedRequest.into());
+        }
         let started = self.clock.now();
         let line = Line::new(self.operations.deployment().name(), operation.action())
             .request(request_id)
             .who(caller.tenant.as_str(), &caller.subject, &caller.jti)
             .list("columns", columns(&items, caller, operation))
             .number("items", count(items.len()));
+        let line = purpose.iter().fold(line, |line, purpose| line.text("purpose", purpose));
         let done = match (operation, &self.keys) {
             (Operation::Encrypt, Keys::Writer(keys, _)) => {
                 encrypt::batch(keys, &self.entropy, caller, items, deadline).await
@@ -138,6 +161,9 @@ where
             (Operation::Inspect, _) => inspect::batch(&self.database, caller, items, started).await,
             _ => return Err(Code::NotFound.into()),
         };
+        if let Ok(done) = &done {
+            self.look_for_honey(done, caller, request_id);
+        }
         let Done { outcomes, keys } = match done {
             Ok(done) => done,
             Err(fault) => {
@@ -164,6 +190,14 @@ where
         }
         Ok(answer)
     }
+}
+
+/// What a caller asked for.
+struct Asked<'a> {
+    operation: Operation,
+    items: Vec<Item>,
+    purpose: Option<String>,
+    request_id: &'a str,
 }
 
 impl<W, D, R, C, E> Handler for DataKey<W, D, R, C, E>

@@ -19,6 +19,6 @@ mod refusal;
 mod rewrap;
 mod scope;
 
-pub use config::{Config, Deployment, ImportKeys, Operation, Operations};
+pub use config::{Config, Deployment, ImportKeys, Operation, Operations, Purposes};
 pub use handler::{DataKey, World};
 pub use refusal::Refusal;

@@ -101,8 +101,11 @@ fn every_function_gets_exactly_its_variables() {
             ]),
         ),
         ("data-key-encrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
-        ("data-key-decrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
-        ("data-key-maintain", with(&[&gate, &database, &["DATA_KEY_ARN", "IMPORT_KEYS", "OPERATIONS"]])),
+        ("data-key-decrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "HONEY_KEYS", "OPERATIONS", "PURPOSES"]])),
+        (
+            "data-key-maintain",
+            with(&[&gate, &database, &["DATA_KEY_ARN", "HONEY_KEYS", "IMPORT_KEYS", "OPERATIONS", "PURPOSES"]]),
+        ),
         ("object-events", with(&[&database, &["ENV", "OBJECT_BUCKET", "BUCKET_KEY_ARN", "SCAN"]])),
         ("trust", with(&[&gate, &database, &["SIGNER", "SIGNING_ALG", "SIGNING_DAYS", "SIGNING_SPARES"]])),
         ("issuer-keys", with(&[&["ENV", "TRUST_BUCKET"]])),

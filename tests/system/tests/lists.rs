@@ -118,7 +118,8 @@ fn the_advice_for_a_blind_index_keeps_to_its_formula() {
     };
     for values in [1_u64, 2, 8, 9, 16, 17, 100, 1_000, 65_536, 100_000, 1_000_000_000] {
         let said = advice(&[values]);
-        let lengths: Vec<u64> = (1..63).filter(|n| 1_u128 << (2 * n) > u128::from(values) && 1_u64 << (n + 1) < values).collect();
+        let lengths: Vec<u64> =
+            (1..63).filter(|n| 1_u128 << (2 * n) > u128::from(values) && 1_u64 << (n + 1) < values).collect();
         let (Some(first), Some(last)) = (lengths.first(), lengths.last()) else {
             assert!(said.starts_with("no index"), "{values}: {said}");
             continue;

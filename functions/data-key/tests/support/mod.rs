@@ -1,12 +1,13 @@
 //! A deployment of each kind over one fake world, and callers with real tokens.
 #![allow(dead_code, reason = "each test file uses what it needs of it")]
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use data_key::{Config, DataKey, Deployment, ImportKeys, Operations, World};
+use data_key::{Config, DataKey, Deployment, ImportKeys, Operations, Purposes, World};
 use serde_json::{Value, json};
 use shared::boot::{Handler as _, Invocation};
 use shared::clock::{Clock, Timestamp};
@@ -128,7 +129,7 @@ impl Lab {
         let jwk = key.unwrap_or(jwk);
         let trust = TrustObjects { jwk, clock: clock.clone(), down: Arc::default() };
         let (kms, database, entropy) = (Wrapping::default(), DataKeys::default(), CountedEntropy::default());
-        let deploy = |deployment| deploy(deployment, &kms, &database, &trust, &clock, &entropy);
+        let deploy = |deployment| deploy(deployment, &kms, &database, &trust, &clock, &entropy, |_| {});
         let (encrypt, decrypt) = (deploy(Deployment::Encrypt), deploy(Deployment::Decrypt));
         let maintain = deploy(Deployment::Maintain);
         Self { clock, kms, database, entropy, trust, encrypt, decrypt, maintain, pair }
@@ -136,7 +137,12 @@ impl Lab {
 
     /// Another environment of the same deployment, with nothing in memory.
     pub(crate) fn fresh(&self, deployment: Deployment) -> Deployed {
-        deploy(deployment, &self.kms, &self.database, &self.trust, &self.clock, &self.entropy)
+        self.changed(deployment, |_| {})
+    }
+
+    /// The same, configured otherwise.
+    pub(crate) fn changed(&self, deployment: Deployment, change: impl FnOnce(&mut Config)) -> Deployed {
+        deploy(deployment, &self.kms, &self.database, &self.trust, &self.clock, &self.entropy, change)
     }
 
     pub(crate) fn set_trust_down(&self, down: bool) {
@@ -275,8 +281,9 @@ fn deploy(
     trust: &TrustObjects,
     clock: &ManualClock,
     entropy: &CountedEntropy,
+    change: impl FnOnce(&mut Config),
 ) -> Deployed {
-    let config = Config {
+    let mut config = Config {
         env: "test".to_owned(),
         accepts: Accepts { issuer: ISSUER.to_owned(), audience: AUDIENCE.to_owned() },
         trust_bucket: "trust".to_owned(),
@@ -288,7 +295,10 @@ fn deploy(
         })
         .unwrap(),
         import_keys: ImportKeys::parse(&format!("acme={FOREIGN_ARN}")).unwrap(),
+        purposes: Purposes::default(),
+        honey_keys: BTreeSet::new(),
     };
+    change(&mut config);
     let world = World {
         wrapping: kms.clone(),
         database: database.clone(),
