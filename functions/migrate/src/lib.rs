@@ -47,6 +47,7 @@ migrations! {
     "0014_file_modes",
     "0015_tickets",
     "0016_compact_revocations",
+    "0020_devices",
 }
 
 /// A migration as the database remembers it.
