@@ -10,7 +10,8 @@ function der(int $tag, string $value): string {
 /** The claims of the token, or null. `$keys`: the gate's JWK Set, as /.well-known/jwks.json answers it, decoded into arrays. */
 function caller(string $authorization, array $keys, string $issuer, string $audience): ?array {
     try {
-        [$head, $body, $signature] = explode('.', explode(' ', $authorization, 2)[1] ?? '') + ['', '', ''];
+        $parts = explode('.', explode(' ', $authorization)[1] ?? '');
+        [$head, $body, $signature] = count($parts) === 3 ? $parts : throw new ValueError();
         [$header, $claims] = [json_decode(decoded($head), true, 8, JSON_THROW_ON_ERROR), json_decode(decoded($body), true, 8, JSON_THROW_ON_ERROR)];
         $fits = fn(array $key): bool => ($key['kid'] ?? null) === ($header['kid'] ?? '') && ($key['alg'] ?? '') === 'RS256' && ($header['alg'] ?? '') === 'RS256';
         $jwk = current(array_filter($keys['keys'], $fits)) ?: throw new ValueError();
