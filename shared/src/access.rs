@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::device::Device;
 use crate::http::Headers;
 use crate::issuer::{IssuerKind, Profile, Profiles};
 use crate::jwks::KeySet;
@@ -17,6 +18,9 @@ use crate::name::IssuerId;
 
 /// The header in which Access hands its assertion to what stands behind it.
 pub const HEADER: &str = "cf-access-jwt-assertion";
+
+/// [`Device::source`] of a device that is known by the application alone through which its user came.
+pub const TIER: &str = "access-tier";
 
 /// What is wrong with an assertion. Goes to the log, never to the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -98,6 +102,8 @@ pub struct Person {
     pub subject: String,
     /// `email`, as it stands in the assertion.
     pub email: String,
+    /// Whether the application lets people in on managed devices alone.
+    pub managed: bool,
     /// `custom.groups`, where the identity provider's groups are among the claims that Access hands on.
     pub groups: Vec<String>,
     /// `iat`
@@ -110,6 +116,21 @@ impl Person {
     /// `sub` of the person's access tokens.
     pub fn token_subject(&self) -> String {
         token_subject(&self.subject)
+    }
+
+    /// The device that the application vouches for, if it does. Which one it is Access does not say, so it goes by the
+    /// application's name.
+    pub fn device(&self) -> Option<Device> {
+        self.managed.then(|| Device {
+            id: self.issuer.as_str().to_owned(),
+            managed: Some(true),
+            os: None,
+            os_version: None,
+            disk_encrypted: None,
+            firewall: None,
+            source: TIER.to_owned(),
+            checked_at: self.issued_at,
+        })
     }
 }
 
@@ -164,9 +185,8 @@ pub fn header(headers: &Headers) -> Result<Option<&str>, Flaw> {
 pub fn profile_of<'p>(assertion: &str, profiles: &'p Profiles) -> Result<&'p Profile, Flaw> {
     let parsed = Compact::parse(assertion).map_err(Flaw::of)?;
     let (issuer, audience) = (text(&parsed.claims, "iss").map_err(Flaw::of)?, audience(&parsed.claims)?);
-    let known = |profile: &&Profile| {
-        profile.kind() == IssuerKind::CloudflareAccess && profile.issuer() == issuer && profile.audience() == audience
-    };
+    let known =
+        |profile: &&Profile| profile.kind().is_access() && profile.issuer() == issuer && profile.audience() == audience;
     profiles.foreign().iter().find(known).ok_or(Flaw::UnknownIssuer)
 }
 
@@ -185,7 +205,7 @@ pub fn verify(assertion: &str, profile: &Profile, keys: &KeySet, now: Timestamp)
         return Err(Flaw::WrongAlgorithm);
     }
     let claims = &parsed.claims;
-    if profile.kind() != IssuerKind::CloudflareAccess || text(claims, "iss").map_err(Flaw::of)? != profile.issuer() {
+    if !profile.kind().is_access() || text(claims, "iss").map_err(Flaw::of)? != profile.issuer() {
         return Err(Flaw::UnknownIssuer);
     }
     if audience(claims)? != profile.audience() {
@@ -199,8 +219,7 @@ pub fn verify(assertion: &str, profile: &Profile, keys: &KeySet, now: Timestamp)
     match (text(claims, "sub").map_err(Flaw::of)?, claims.get("common_name")) {
         ("", Some(_)) if !of_person => {
             let common_name = text(claims, "common_name").map_err(Flaw::of)?;
-            let id = common_name.strip_suffix(".access").filter(|id| is_hex(id)).ok_or(Flaw::BadClaims)?;
-            let common_name = format!("{id}.access");
+            let common_name = Some(common_name).filter(|name| is_service(name)).ok_or(Flaw::BadClaims)?.to_owned();
             Ok(Assertion::Service(Service { issuer: profile.id().clone(), common_name, expires_at }))
         }
         (subject, None) => {
@@ -211,7 +230,8 @@ pub fn verify(assertion: &str, profile: &Profile, keys: &KeySet, now: Timestamp)
             let email = bounded(claims, "email", 254).map_err(Flaw::of)?.to_owned();
             let (issuer, subject, groups) = (profile.id().clone(), subject.to_owned(), groups(claims));
             let iss = profile.issuer().to_owned();
-            Ok(Assertion::Person(Person { issuer, iss, subject, email, groups, issued_at, expires_at }))
+            let managed = profile.kind() == IssuerKind::CloudflareAccessManaged;
+            Ok(Assertion::Person(Person { issuer, iss, subject, email, managed, groups, issued_at, expires_at }))
         }
         _ => Err(Flaw::BadClaims),
     }
@@ -261,8 +281,10 @@ pub fn is_group(text: &str) -> bool {
     (1..=256).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-fn is_hex(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+/// Whether a text has the form of a service token's client id: 32 hexadecimal digits and `.access`.
+pub fn is_service(text: &str) -> bool {
+    let is_hex = |id: &str| id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    text.strip_suffix(".access").is_some_and(is_hex)
 }
 
 /// The one audience.

@@ -44,7 +44,7 @@ impl Device {
         }
         let checked_at = members.get("checked_at").and_then(Value::as_i64).filter(|at| (0..=MAX_DATE).contains(at));
         Ok(Self {
-            id: text(members, "id")?.ok_or(BAD)?,
+            id: text(members, "id")?.filter(|id| is_id(id)).ok_or(BAD)?,
             managed: flag(members, "managed")?,
             os: text(members, "os")?,
             os_version: text(members, "os_version")?,
@@ -73,6 +73,12 @@ impl Device {
         put("checked_at", Some(json!(self.checked_at.seconds())));
         Value::Object(claim)
     }
+}
+
+/// Whether a text is the id of a device: `[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}`. It travels in header fields and in revocations.
+pub fn is_id(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"._:@/+=-".contains(&b);
+    text.len() <= 128 && text.bytes().all(fits) && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
 }
 
 fn text(members: &Map<String, Value>, name: &str) -> Result<Option<String>, Malformed> {
@@ -115,6 +121,9 @@ mod tests {
             ("id", json!(1)),
             ("id", json!(null)),
             ("id", json!("d\n1")),
+            ("id", json!("d 1")),
+            ("id", json!("-")),
+            ("id", json!("dé")),
             ("id", json!("d".repeat(129))),
             ("managed", json!("true")),
             ("managed", json!(null)),

@@ -146,8 +146,9 @@ impl<R: ObjectReader, C: Clock> Gate<R, C> {
             Ok(token) if token.thumbprint.is_some() => {
                 Err(self.refuse(request_id, Refusal::Credential(Reason::UnsupportedBinding)))
             }
-            // No header can come along here, and a human's token counts only beside the person's Access assertion.
-            Ok(token) if token.kind == Kind::Human => {
+            // No header can come along here, and a human's token counts only beside the person's Access assertion, as a machine's
+            // does that is registered with a service token.
+            Ok(token) if token.kind == Kind::Human || token.service.is_some() => {
                 Err(self.refuse(request_id, Refusal::Credential(Reason::AssertionRequired)))
             }
             Ok(token) if !token.details.is_empty() => {

@@ -18,6 +18,8 @@ pub const ALGORITHMS: [Algorithm; 5] =
 pub enum IssuerKind {
     /// Cloudflare Access: user or service assertions of one application.
     CloudflareAccess,
+    /// The same, of an application that lets people in on managed devices alone.
+    CloudflareAccessManaged,
     /// AWS STS `GetWebIdentityToken`: a role of one AWS account.
     AwsSts,
     /// GitHub Actions: a job of a workflow.
@@ -30,8 +32,9 @@ pub enum IssuerKind {
     Generic,
 }
 
-const KINDS: [(&str, IssuerKind); 6] = [
+const KINDS: [(&str, IssuerKind); 7] = [
     ("cloudflare-access", IssuerKind::CloudflareAccess),
+    ("cloudflare-access-managed", IssuerKind::CloudflareAccessManaged),
     ("aws-sts", IssuerKind::AwsSts),
     ("github-actions", IssuerKind::GithubActions),
     ("kubernetes", IssuerKind::Kubernetes),
@@ -50,6 +53,11 @@ impl IssuerKind {
         KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| *name)
     }
 
+    /// Whether it is an application of Cloudflare Access.
+    pub fn is_access(self) -> bool {
+        matches!(self, Self::CloudflareAccess | Self::CloudflareAccessManaged)
+    }
+
     /// Whether its assertions are a workload's, which are for us and for nobody else.
     pub fn is_workload(self) -> bool {
         self.terms().is_some()
@@ -63,7 +71,7 @@ impl IssuerKind {
     /// What a profile of this kind may let it sign with.
     fn algorithms(self) -> &'static [Algorithm] {
         match self {
-            Self::CloudflareAccess => &[Algorithm::Rs256],
+            Self::CloudflareAccess | Self::CloudflareAccessManaged => &[Algorithm::Rs256],
             _ => self.terms().map_or(&ALGORITHMS, |terms| terms.algorithms),
         }
     }
@@ -114,7 +122,7 @@ impl Profile {
         let printable = (1..=255).contains(&audience.len()) && audience.bytes().all(|b| (0x21..=0x7e).contains(&b));
         let tag = audience.len() == 64 && audience.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let names_audience = match kind {
-            IssuerKind::CloudflareAccess => tag,
+            IssuerKind::CloudflareAccess | IssuerKind::CloudflareAccessManaged => tag,
             IssuerKind::Generic => printable,
             _ => audience.is_empty(),
         };

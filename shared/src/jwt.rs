@@ -150,6 +150,8 @@ pub struct AccessToken {
     pub thumbprint: Option<String>,
     /// `device`, where its posture was known
     pub device: Option<Device>,
+    /// `service`: the Access service token that must come along, machines only
+    pub service: Option<String>,
     /// `authorization_details`: what it is narrowed to
     pub details: Details,
 }
@@ -203,6 +205,7 @@ pub fn access_token(
         groups: groups(claims, kind)?,
         thumbprint: confirmation(claims)?,
         device: claims.get("device").map(Device::parse).transpose().map_err(|_| Reason::BadClaims)?,
+        service: service(claims, kind)?,
         details,
     })
 }
@@ -310,6 +313,19 @@ fn confirmation(claims: &Map<String, Value>) -> Result<Option<String>, Reason> {
     match cnf.get("jkt").and_then(Value::as_str) {
         Some(jkt) if cnf.len() == 1 => Ok(Some(jkt.to_owned())),
         _ => Err(Reason::UnsupportedBinding),
+    }
+}
+
+/// The service token of a machine; a person has Access's assertion of their own.
+fn service(claims: &Map<String, Value>, kind: Kind) -> Result<Option<String>, Reason> {
+    if !claims.contains_key("service") {
+        return Ok(None);
+    }
+    let service = text(claims, "service")?;
+    if kind == Kind::Machine && access::is_service(service) {
+        Ok(Some(service.to_owned()))
+    } else {
+        Err(Reason::BadClaims)
     }
 }
 

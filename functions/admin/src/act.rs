@@ -1,6 +1,7 @@
 //! An operator's act, parsed until it cannot be wrong.
 
 use serde_json::{Value, json};
+use shared::access::is_service;
 use shared::clock::Timestamp;
 use shared::federation::Rule;
 use shared::issuer::{Fault, IssuerKind, Profile};
@@ -12,6 +13,7 @@ use shared::scope::Scopes;
 use shared::url::is_resource;
 use uuid::Uuid;
 
+use crate::device;
 use crate::fields::Fields;
 use crate::identity;
 use crate::refusal::{Code, Refusal};
@@ -49,6 +51,10 @@ impl Act {
             "client.disable" => client_disable(&mut fields)?,
             "client.list" => client_list(&mut fields)?,
             "client.audiences" => client_audiences(&mut fields)?,
+            "client.service" => client_service(&mut fields)?,
+            "device.put" => device::put(&mut fields, now)?,
+            "device.remove" => device::remove(&mut fields)?,
+            "device.list" => device::list(&mut fields)?,
             "identity.put" => identity::put(&mut fields)?,
             "identity.remove" => identity::remove(&mut fields)?,
             "identity.list" => identity::list(&mut fields)?,
@@ -175,6 +181,24 @@ fn client_audiences(fields: &mut Fields) -> Result<Act, Refusal> {
         function: "api.client_audiences",
         target: client_id.to_string(),
         parameters: vec![text(&tenant), text(&client_id), Parameter::Texts(listed)],
+        moves_trust: false,
+    })
+}
+
+/// `service`: the client id of the service token of Cloudflare Access that the client's tokens must come with; null: none.
+fn client_service(fields: &mut Fields) -> Result<Act, Refusal> {
+    let (tenant, client_id) = (tenant(fields)?, client_id(fields)?);
+    let service = match fields.value("service")? {
+        Value::Null => None,
+        Value::String(service) if is_service(&service) => Some(service),
+        Value::String(_) => return Err(Refusal::of(Code::InvalidService, "service")),
+        _ => return Err(Refusal::of(Code::WrongType, "service")),
+    };
+    Ok(Act {
+        operation: "client.service",
+        function: "api.client_service",
+        target: client_id.to_string(),
+        parameters: vec![text(&tenant), text(&client_id), Parameter::OptionalText(service)],
         moves_trust: false,
     })
 }

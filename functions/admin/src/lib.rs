@@ -1,4 +1,4 @@
-//! Operators' acts: tenants, clients, people, issuers, policies, revocations, signing keys.
+//! Operators' acts: tenants, clients, people, devices, issuers, policies, revocations, signing keys.
 //!
 //! Invoked directly, under IAM, with `{"operation", "operator", …}`. Each act is one SQL function that changes the rows and writes
 //! the audit in the same statement; who the operator is stays a claim, beside the request id that CloudTrail knows. Where
@@ -6,6 +6,7 @@
 
 mod act;
 pub mod config;
+mod device;
 mod fields;
 mod identity;
 mod refusal;
@@ -75,6 +76,9 @@ impl<D: Database, O: ObjectWriter, C: Clock, E: Entropy> Admin<D, O, C, E> {
             Some("identity_unknown") => Some(Refusal::of(Code::IdentityUnknown, "value")),
             Some("signing_key_unknown") => Some(Refusal::of(Code::SigningKeyUnknown, "kid")),
             Some("nobody_signs") => Some(Refusal::of(Code::NobodySigns, "confirm")),
+            Some("device_key_taken") => Some(Refusal::of(Code::DeviceKeyTaken, "devices")),
+            Some("device_limit") => Some(Refusal::of(Code::DeviceLimit, "devices")),
+            Some("device_unknown") => Some(Refusal::of(Code::DeviceUnknown, "id")),
             Some("policy_unknown") => Some(Refusal::of(Code::PolicyUnknown, "hash")),
             Some(_) => None,
             None => return Err(Fault::new(FaultKind::Invalid, "postgres", act.function)),

@@ -87,6 +87,17 @@ pub enum Code {
     NobodySigns,
     /// The bundle is not one that verifiers would use; `detail` says what is wrong where.
     InvalidPolicy,
+    /// `service` is not 32 hexadecimal digits and `.access`.
+    InvalidService,
+    /// `devices` is not 1 to 500 devices, each once, of known members and in the form that tokens have, or looked at in the future; or what
+    /// names a device is no id of one.
+    InvalidDevice,
+    /// A key would be on two devices of the tenant.
+    DeviceKeyTaken,
+    /// There are as many devices as verifiers hold.
+    DeviceLimit,
+    /// The tenant has no such device.
+    DeviceUnknown,
     /// `hash` is not 64 hexadecimal digits.
     InvalidHash,
     /// No candidate has this hash, and none with it has ever decided.
@@ -137,6 +148,11 @@ impl Code {
             Self::SigningKeyUnknown => "signing_key_unknown",
             Self::NobodySigns => "nobody_signs",
             Self::InvalidPolicy => "invalid_policy",
+            Self::InvalidService => "invalid_service",
+            Self::InvalidDevice => "invalid_device",
+            Self::DeviceKeyTaken => "device_key_taken",
+            Self::DeviceLimit => "device_limit",
+            Self::DeviceUnknown => "device_unknown",
             Self::InvalidHash => "invalid_hash",
             Self::PolicyUnknown => "policy_unknown",
         }

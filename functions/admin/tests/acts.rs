@@ -192,6 +192,106 @@ async fn people_are_put_listed_and_removed_and_every_act_is_on_record() {
     );
 }
 
+fn device() -> Value {
+    json!({"id": "laptop-7", "managed": true, "os": "macOS", "os_version": "15.6.1", "disk_encrypted": true, "firewall": true,
+        "keys": ["k".repeat(43)]})
+}
+
+fn devices(devices: Value) -> Value {
+    json!({"operation": "device.put", "operator": "mdm", "tenant": "acme", "devices": devices})
+}
+
+#[tokio::test]
+async fn devices_are_held_to_their_form() {
+    let world = World::new();
+    let one = |member: &str, value: Value| devices(json!([with(device(), member, value)]));
+    let wrong = ("invalid_device", "devices");
+    for (event, expected) in [
+        (without(devices(json!([])), "devices"), ("missing_field", "devices")),
+        (devices(json!({})), ("wrong_type", "devices")),
+        (devices(json!([])), wrong),
+        (devices(json!(["laptop-7"])), wrong),
+        (devices(json!([without(device(), "id")])), wrong),
+        (devices(json!([device(), device()])), wrong),
+        (devices((0..501).map(|n| json!({"id": format!("d{n}")})).collect()), wrong),
+        (one("id", json!("-")), wrong),
+        (one("id", json!("a b")), wrong),
+        (one("managed", json!("yes")), wrong),
+        (one("os_version", json!(15)), wrong),
+        (one("checked_at", json!(NOW.seconds() + 11)), wrong),
+        (one("checked_at", json!(-1)), wrong),
+        (one("source", json!("operator")), wrong),
+        (one("risk", json!(3)), wrong),
+        (one("keys", json!("k".repeat(43))), wrong),
+        (one("keys", json!(["k".repeat(42)])), wrong),
+        (one("keys", json!(["k".repeat(43), "k".repeat(43)])), wrong),
+        (one("keys", (0..9).map(|n| n.to_string().repeat(43)).collect()), wrong),
+        (one("keys", json!(null)), wrong),
+        (with(devices(json!([device()])), "tenant", json!("Acme")), ("invalid_tenant", "tenant")),
+        (json!({"operation":"device.remove","operator":"a","tenant":"acme","id":"-"}), ("invalid_device", "id")),
+        (json!({"operation":"device.list","operator":"a","tenant":"acme","after":" "}), ("invalid_device", "after")),
+        (json!({"operation":"device.list","operator":"a","tenant":"acme","limit":0}), ("invalid_limit", "limit")),
+    ] {
+        assert_eq!(code(&world.act(event.clone()).await), expected, "{event}");
+    }
+    assert!(world.registry.take_calls().is_empty() && world.bucket.take_writes().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_known_of_devices_is_put_listed_and_removed() {
+    let world = World::new();
+    let put = world.act(devices(json!([device(), {"id": "phone-1"}]))).await;
+    assert_eq!((&put["outcome"], &put["created"], &put["nudge"]), (&json!("put"), &json!(2), &json!("delivered")));
+    let list = json!({"operation": "device.list", "operator": "alice", "tenant": "acme", "limit": 1});
+    let listed = world.act(list.clone()).await;
+    let stored = &listed["devices"][0];
+    assert_eq!(stored["device"]["checked_at"], NOW.seconds(), "looked at now, where nothing else is said");
+    assert_eq!((&stored["device"]["source"], &stored["keys"]), (&json!("operator"), &device()["keys"]));
+    assert_eq!((listed["devices"].as_array().unwrap().len(), &listed["next"]), (1, &json!("laptop-7")));
+    let off = devices(json!([without(with(device(), "disk_encrypted", json!(false)), "keys")]));
+    assert_eq!(world.act(off).await["updated"], 1);
+    let listed = world.act(list).await;
+    assert_eq!(
+        (&listed["devices"][0]["device"]["disk_encrypted"], &listed["devices"][0]["keys"]),
+        (&json!(false), &device()["keys"]),
+        "keys that are not named stay"
+    );
+    let earlier = devices(json!([with(device(), "checked_at", json!(NOW.seconds() - 1))]));
+    assert_eq!(world.act(earlier).await["outcome"], "unchanged", "what was seen before what is known");
+    let taken = devices(json!([{"id": "phone-1", "keys": device()["keys"]}]));
+    assert_eq!(code(&world.act(taken).await), ("device_key_taken", "devices"));
+    let other = with(devices(json!([device()])), "tenant", json!("globex"));
+    assert_eq!(code(&world.act(other.clone()).await), ("tenant_unknown", "tenant"));
+    world.registry.add_tenant("globex");
+    assert_eq!(world.act(other).await["outcome"], "put", "another tenant's device by the same name and key");
+    let remove = json!({"operation": "device.remove", "operator": "alice", "tenant": "acme", "id": "laptop-7"});
+    assert_eq!(world.act(remove.clone()).await["outcome"], "removed");
+    assert_eq!(code(&world.act(remove).await), ("device_unknown", "id"));
+}
+
+#[tokio::test]
+async fn a_client_is_registered_with_a_service_token_and_without_again() {
+    let world = World::new();
+    let service = |service: Value| json!({"operation": "client.service", "operator": "alice", "tenant": "acme", "client_id": "acme-backend", "service": service});
+    let own = json!("e367826f93b8d71185e03fe518aff3b4.access");
+    assert_eq!(code(&world.act(service(own.clone())).await), ("client_unknown", "client_id"));
+    world.act(client("acme", "acme-backend")).await;
+    for outcome in ["updated", "unchanged"] {
+        assert_eq!(world.act(service(own.clone())).await["outcome"], outcome);
+    }
+    assert_eq!(world.act(client("acme", "acme-backend")).await["outcome"], "unchanged", "putting it again keeps it");
+    assert_eq!(world.act(service(json!(null))).await["outcome"], "updated");
+    for (service_token, expected) in [
+        (json!("e367826f93b8d71185e03fe518aff3b4"), ("invalid_service", "service")),
+        (json!("E367826F93B8D71185E03FE518AFF3B4.access"), ("invalid_service", "service")),
+        (json!(""), ("invalid_service", "service")),
+        (json!([own]), ("wrong_type", "service")),
+    ] {
+        assert_eq!(code(&world.act(service(service_token)).await), expected);
+    }
+    assert_eq!(code(&world.act(without(service(own), "service")).await), ("missing_field", "service"));
+}
+
 #[tokio::test]
 async fn a_public_client_is_stored_without_a_key() {
     let world = World::new();

@@ -4,23 +4,28 @@
 //! A credential fault is 401, a missing right 403, and trust data that is too old to decide is a fault that the gateway
 //! answers with 503. What exactly was wrong goes to the log and never to the caller.
 //!
-//! REST APIs (`REQUEST`, `TOKEN`) are answered a policy; there 401 is the error `Unauthorized`. HTTP APIs (payload format 2.0) are
+//! REST APIs (`REQUEST`, `TOKEN`) and the handshake of WebSocket APIs (`$connect`) are answered a policy; there 401 is the error `Unauthorized`. HTTP APIs (payload format 2.0) are
 //! answered `isAuthorized`, a credential fault as well: what they make of the error is not settled by their documentation (401 by
 //! reports, 500 in an emulator), and `false` is a refusal in any case, with 403.
 //!
 //! A token that is bound to a key passes only with a proof of that key over this very request (RFC 9449).
 //!
 //! A person's token passes only beside a valid Access assertion of the same person, and a machine's on a route that demands one beside a
-//! service's. A `TOKEN` event has no place for one, so no person passes in it.
+//! service's: the one that its client is registered with, which its token names. A machine's token that names one needs it on every route.
+//! A `TOKEN` event has no place for an assertion, so neither passes in it. A handshake has no URL that a proof could name, so no bound token
+//! passes in one.
 //!
-//! Policy is asked last, about the token's subject, the route's action and template, the network as the edge names it and the device of
-//! the token. A candidate bundle is asked too; where it differs, a line says so and nothing else happens.
+//! Policy is asked last, about the token's subject, the route's action and template, the network as the edge names it and the device. A
+//! candidate bundle is asked too; where it differs, a line says so and nothing else happens.
 //!
-//! Not here yet: the posture list.
+//! The device is the one on which the token's key was made, as the posture list knows it now, or what the Access application vouches for
+//! through which the person came. The list is read only while a policy could look at a device.
 
 pub mod config;
 pub mod event;
 pub mod routes;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 use shared::access::{self, Assertion, Flaw};
@@ -28,11 +33,12 @@ use shared::audit::Line;
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::Clock;
 use shared::credential::presented;
+use shared::device::Device;
 use shared::dpop::Possession;
 use shared::jwt::{AccessToken, Kind, Reason};
 use shared::policy::{Ask, Invoke, Judged, Net, Policies, Principal, Published, Reason as PolicyReason, What};
 use shared::port::ObjectReader;
-use shared::trust::{Accepts, Cached, Foreign, Refusal, Trust};
+use shared::trust::{Accepts, Cached, Foreign, Posture, Refusal, Trust};
 
 use event::{Effect, Request, Shape, policy, simple};
 use routes::{Access, Route};
@@ -45,6 +51,9 @@ pub struct Authorizer<P, R, C> {
     accepts: Accepts,
     trust: Trust<R, C>,
     policies: Cached<Published<P>>,
+    posture: Cached<Posture>,
+    /// Whether a policy could look at a device, when one was last asked.
+    devices: AtomicBool,
     foreign: Foreign<R, C>,
     possession: Possession,
 }
@@ -88,7 +97,8 @@ impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Authorizer<P, R, C>
     pub fn new(accepts: Accepts, reader: R, clock: C) -> Self {
         let possession = Possession::new(&accepts.issuer);
         let foreign = Foreign::new(reader.clone(), clock.clone());
-        Self { accepts, trust: Trust::new(reader, clock), policies: Cached::default(), foreign, possession }
+        let (policies, posture, devices) = (Cached::default(), Cached::default(), AtomicBool::new(false));
+        Self { accepts, trust: Trust::new(reader, clock), policies, posture, devices, foreign, possession }
     }
 
     /// Decides one request.
@@ -98,16 +108,23 @@ impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Authorizer<P, R, C>
         }
         let presented = presented(&request.headers).map_err(Refusal::Credential)?;
         // What is due of all of them is read at the same time.
-        let (token, policies) =
-            tokio::join!(self.trust.admit(presented.token, &self.accepts), self.trust.object(&self.policies));
+        let (token, policies, ()) = tokio::join!(
+            self.trust.admit(presented.token, &self.accepts),
+            self.trust.object(&self.policies),
+            self.posture_ahead()
+        );
         let token = token?;
+        // Nobody says for which URL the proof of a handshake would have to be.
+        if request.shape == Shape::Socket && token.thumbprint.is_some() {
+            return Err(Refusal::Credential(Reason::UnsupportedBinding));
+        }
         // A `TOKEN` event has no other header, so no bound token can pass in one.
         let place = (request.method.as_str(), request.path.as_str());
         self.possession
             .check(&token, &presented, &request.headers, place, self.trust.now())
             .map_err(|flaw| Refusal::Credential(Reason::Proof(flaw)))?;
         let route = request.route();
-        self.vouched(request, &token, route.map_or(Access::ByToken, |route| route.access)).await?;
+        let assertion = self.vouched(request, &token, route.map_or(Access::ByToken, |route| route.access)).await?;
         let Some(route) = route else {
             return Ok(denied(token, "unknown_route"));
         };
@@ -120,8 +137,12 @@ impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Authorizer<P, R, C>
         if route.action == APPLICATION && !token.details.is_empty() {
             return Ok(denied(token, "token_narrowed"));
         }
+        if route.action == APPLICATION && request.headers.names().any(is_reserved) {
+            return Ok(denied(token, "reserved_header"));
+        }
         let policies = policies.map_err(Refusal::Stale)?;
-        let ask = self.question(&token, route, request);
+        let device = self.device(&token, assertion, &policies).await?;
+        let ask = self.question(&token, device, route, request);
         let judged = policies.judge(&ask);
         let (allows, reason) = (judged.decision.allows(), judged.decision.reason.as_str());
         let explained = Box::new(Explained { ask, judged });
@@ -133,34 +154,99 @@ impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Authorizer<P, R, C>
     }
 
     /// What policy is asked. The route is named as the document has it; what the client sent of method and path is no part of it.
-    fn question(&self, token: &AccessToken, route: &Route, request: &Request) -> Ask {
+    fn question(&self, token: &AccessToken, device: Option<Device>, route: &Route, request: &Request) -> Ask {
         let now = self.trust.now().seconds();
         let place = (route.action, route.method, route.template);
         Ask {
             principal: Principal::of(token),
             now,
             net: Net::of(&request.headers),
-            device: token.device.clone(),
+            device,
             what: What::Invoke(Invoke::of(token, &self.accepts.issuer, place, now)),
         }
     }
 
-    /// Whether Access vouches for who holds the token, where that is demanded.
-    async fn vouched(&self, request: &Request, token: &AccessToken, access: Access) -> Result<(), Refusal> {
+    /// Reads the list of devices beside the rest, where one was needed last time. What comes of it is judged when it is needed.
+    async fn posture_ahead(&self) {
+        if self.devices.load(Ordering::Relaxed) {
+            let _ = self.trust.object(&self.posture).await;
+        }
+    }
+
+    /// The device that the request comes from. Where no policy could look at one, what the token says is enough for who stands behind.
+    async fn device(
+        &self,
+        token: &AccessToken,
+        assertion: Option<Assertion>,
+        policies: &Published<P>,
+    ) -> Result<Option<Device>, Refusal> {
+        let vouched = match assertion {
+            Some(Assertion::Person(person)) => person.device(),
+            _ => None,
+        };
+        let needed = policies.reads().device;
+        self.devices.store(needed, Ordering::Relaxed);
+        if !needed {
+            return Ok(token.device.clone().or(vouched));
+        }
+        // A token of no key is on no device of the list, whatever the list says.
+        if token.thumbprint.is_none() {
+            return Ok(Posture::default().device(token).or(vouched));
+        }
+        let posture = self.trust.object(&self.posture).await.map_err(Refusal::Stale)?;
+        Ok(posture.device(token).or(vouched))
+    }
+
+    /// What Access says of who holds the token, where that is demanded: the same person, or the service token of the machine.
+    async fn vouched(
+        &self,
+        request: &Request,
+        token: &AccessToken,
+        access: Access,
+    ) -> Result<Option<Assertion>, Refusal> {
         let flawed = |flaw| Refusal::Credential(Reason::Assertion(flaw));
         let presented = access::header(&request.headers).map_err(flawed)?;
-        if token.kind == Kind::Machine && access == Access::ByToken {
-            return Ok(());
+        if token.kind == Kind::Machine && token.service.is_none() && access == Access::ByToken {
+            return Ok(None);
         }
         let presented = presented.ok_or_else(|| flawed(Flaw::Missing))?;
-        let agrees = match (token.kind, self.foreign.access(presented).await?) {
-            (Kind::Human, Assertion::Person(person)) => person.token_subject() == token.subject,
-            (Kind::Machine, Assertion::Service(_)) => true,
-            _ => false,
-        };
-        if agrees { Ok(()) } else { Err(flawed(Flaw::OfAnother)) }
+        let assertion = self.foreign.access(presented).await?;
+        if agrees(token, &assertion) { Ok(Some(assertion)) } else { Err(flawed(Flaw::OfAnother)) }
     }
 }
+
+/// Whether an assertion is of whom the token is: of the same person, or the service token that the machine is registered with. A machine
+/// that is registered with none agrees with none.
+fn agrees(token: &AccessToken, assertion: &Assertion) -> bool {
+    match (token.kind, assertion) {
+        (Kind::Human, Assertion::Person(person)) => person.token_subject() == token.subject,
+        (Kind::Machine, Assertion::Service(service)) => token.service.as_ref() == Some(&service.common_name),
+        _ => false,
+    }
+}
+
+/// Whether a header of the client's own could be read by an application as what the gate says. The gateway writes over the names it
+/// knows; here go those of the same kind that it does not know, and the same names in a spelling that some servers do not tell apart.
+fn is_reserved(name: &str) -> bool {
+    let plain = name.to_ascii_lowercase().replace('_', "-");
+    plain.starts_with("x-portcullis-") || name.contains('_') && IDENTITY.contains(&plain.as_str())
+}
+
+/// What `infra/aws/app.yaml` writes over besides, in lower case: headers by which proxies say who somebody is, or what was asked for.
+const IDENTITY: [&str; 12] = [
+    "x-forwarded-user",
+    "x-forwarded-email",
+    "x-forwarded-groups",
+    "x-forwarded-preferred-username",
+    "x-remote-user",
+    "remote-user",
+    "x-user",
+    "x-auth-request-user",
+    "x-auth-request-email",
+    "x-authenticated-user",
+    "x-original-url",
+    "x-rewrite-url",
+];
 
 fn denied(token: AccessToken, reason: &'static str) -> Decision {
     Decision::Deny { token, reason, explained: None }
@@ -183,8 +269,9 @@ impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Handler for Authori
             Ok(Decision::Allow { token, action, path, explained }) => {
                 let line = line().who(token.tenant.as_str(), &token.subject, &token.jti).text("action", action);
                 let policy = tell(line.decision("allow", "policy"), &explained, &invocation.request_id);
-                let resource = request.arn.with(&request.method, &path);
-                Ok(answer(&request, &token, Effect::Allow, &resource, ("policy", policy)))
+                let resource = request.place(&path);
+                let device = explained.ask.device.as_ref();
+                Ok(answer(&request, &token, Effect::Allow, &resource, Said { reason: "policy", policy, device }))
             }
             Ok(Decision::Deny { token, reason, explained }) => {
                 let line = line().who(token.tenant.as_str(), &token.subject, &token.jti).decision("deny", reason);
@@ -195,13 +282,14 @@ impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Handler for Authori
                         ""
                     }
                 };
-                Ok(answer(&request, &token, Effect::Deny, &request.arn.everything(), (reason, policy)))
+                let device = explained.as_ref().and_then(|explained| explained.ask.device.as_ref());
+                Ok(answer(&request, &token, Effect::Deny, &request.arn.everything(), Said { reason, policy, device }))
             }
             Err(Refusal::Credential(reason)) => {
                 line().decision("deny", reason.as_str()).emit();
                 match request.shape {
                     Shape::Http => Ok(simple(Effect::Deny, &[("reason", reason.as_str())])),
-                    Shape::Request | Shape::Token => Err(Failure::UNAUTHORIZED),
+                    Shape::Request | Shape::Token | Shape::Socket => Err(Failure::UNAUTHORIZED),
                 }
             }
             Err(Refusal::Stale(stale)) => {
@@ -227,8 +315,18 @@ fn tell<'a>(line: Line, explained: &'a Explained, request_id: &str) -> &'a str {
     &judged.hash
 }
 
-fn answer(request: &Request, token: &AccessToken, effect: Effect, resource: &str, why: (&str, &str)) -> Value {
-    let (reason, hash) = why;
+/// What the context says besides the token.
+struct Said<'a> {
+    reason: &'a str,
+    policy: &'a str,
+    device: Option<&'a Device>,
+}
+
+/// What stands for the device where there is none. It is no device's id, and no empty text either: a header that the gateway sets to it
+/// replaces whatever the client sent.
+const NO_DEVICE: &str = "-";
+
+fn answer(request: &Request, token: &AccessToken, effect: Effect, resource: &str, said: Said<'_>) -> Value {
     let (scope, exp) = (token.scopes.to_string(), token.expires_at.seconds().to_string());
     let context = [
         ("jti", token.jti.as_str()),
@@ -237,11 +335,15 @@ fn answer(request: &Request, token: &AccessToken, effect: Effect, resource: &str
         ("client_id", &token.client_id),
         ("scope", &scope),
         ("exp", &exp),
-        ("reason", reason),
-        ("policy", hash),
+        ("device_id", said.device.map_or(NO_DEVICE, |device| &device.id)),
+        ("reason", said.reason),
+        ("policy", said.policy),
     ];
     match request.shape {
         Shape::Http => simple(effect, &context),
-        Shape::Request | Shape::Token => policy(&token.subject, effect, resource, &context),
+        Shape::Request | Shape::Token | Shape::Socket => policy(&token.subject, effect, resource, &context),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,11 @@ pub struct Route {
 /// All guarded operations of the deployed API.
 pub const ROUTES: &[Route] = include!(concat!(env!("OUT_DIR"), "/routes.rs"));
 
+/// The handshake of a WebSocket API in front of the application; there is no document that has it. What is said over the connection
+/// afterwards is the application's to judge: nobody is asked again until the next handshake.
+pub const CONNECT: Route =
+    Route { method: "CONNECT", template: "/$connect", action: "app", scopes: &["app"], access: Access::ByToken };
+
 impl Route {
     /// The route of this method and template.
     pub fn find(method: &str, template: &str) -> Option<&'static Route> {

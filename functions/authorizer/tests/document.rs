@@ -5,7 +5,9 @@
 #[path = "../document.rs"]
 mod document;
 
+use cedar::Cedar;
 use serde_json::{Value, json};
+use shared::policy::{Bundle, Policies as _, caching};
 
 fn guarded() -> Value {
     json!({"x-portcullis-action": "files:read", "x-portcullis-scopes": ["files:read"], "x-portcullis-function": "download"})
@@ -67,4 +69,15 @@ fn an_application_behind_the_gate_is_one_route_for_all_methods_and_paths() {
     assert!(document::table(&[twice.clone(), twice]).is_err());
     let greedy_but_open = json!({"paths": {"/app/{proxy+}": {"x-amazon-apigateway-any-method": {}}}});
     assert!(document::table(&[greedy_but_open]).is_err());
+}
+
+#[test]
+fn the_document_keeps_answers_no_longer_than_the_shipped_policies_allow() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/aws/openapi.yaml")).unwrap();
+    let document: Value = serde_yaml_ng::from_str(&text).unwrap();
+    let gate = &document["components"]["securitySchemes"]["gate"]["x-amazon-apigateway-authorizer"];
+    let named: Vec<&str> = gate["identitySource"].as_str().unwrap().split(',').map(str::trim).collect();
+    let shipped = Cedar::compile(&Bundle::shipped().unwrap()).unwrap();
+    let allowed = caching::seconds(shipped.reads(), &named);
+    assert_eq!(gate["authorizerResultTtlInSeconds"], allowed, "{:?}", caching::moving(shipped.reads(), &named));
 }

@@ -121,6 +121,33 @@ async fn a_machine_needs_none_where_the_route_asks_for_none() {
 }
 
 #[tokio::test]
+async fn a_machine_that_is_registered_with_a_service_token_needs_that_one_on_every_route() {
+    const OWN: &str = "e367826f93b8d71185e03fe518aff3b4.access";
+    let world = World::new();
+    let token = world.issuer.token(NOW, &json!({"service": OWN}));
+    let bearer = |assertions: &[&str]| json!({"Authorization": [format!("Bearer {token}")], "Cf-Access-Jwt-Assertion": assertions});
+    let (own, other) = (world.team.service(OWN, NOW), world.team.service(&OWN.replace('e', "f"), NOW));
+    let ada = world.team.person(ADA, "ada@example.com", NOW, &json!({}));
+    for (what, assertions) in [
+        ("none", vec![]),
+        ("another one of the team", vec![&*other]),
+        ("a person's assertion", vec![&*ada]),
+        ("both", vec![&*own, &*other]),
+        ("garbage", vec!["x"]),
+    ] {
+        assert_eq!(world.rest(bearer(&assertions)).await, Err(Failure::UNAUTHORIZED), "{what}");
+    }
+    assert!(allows(&world.rest(bearer(&[&own])).await));
+    let event = json!({"type": "TOKEN", "methodArn": format!("{STAGE}/GET{FILE}"), "authorizationToken": format!("Bearer {token}")});
+    assert_eq!(world.ask(event).await, Err(Failure::UNAUTHORIZED), "there is no place for it");
+    for service in [json!(""), json!("x.access"), json!([OWN]), json!(OWN.to_uppercase())] {
+        let token = world.issuer.token(NOW, &json!({"service": service}));
+        let headers = json!({"Authorization": [format!("Bearer {token}")], "Cf-Access-Jwt-Assertion": [own]});
+        assert_eq!(world.rest(headers).await, Err(Failure::UNAUTHORIZED), "{service}");
+    }
+}
+
+#[tokio::test]
 async fn an_http_api_is_answered_alike_and_a_token_event_has_no_place_for_an_assertion() {
     let world = World::new();
     let (token, ada) = (world.token(json!({})), world.team.person(ADA, "ada@example.com", NOW, &json!({})));

@@ -330,9 +330,6 @@ async fn what_is_none_of_the_shapes_is_unauthorized() {
     };
     let mut routeless = http("GET", "/files/{id}", FILE, &good);
     routeless.as_object_mut().unwrap().remove("routeArn");
-    let websocket = json!({"type": "REQUEST", "methodArn": format!("{API}/v1/$connect"),
-        "headers": {"Authorization": good}, "multiValueHeaders": {"Authorization": [good]},
-        "requestContext": {"routeKey": "$connect", "eventType": "CONNECT", "requestId": "g", "connectionId": "c"}});
     for event in [
         json!(null),
         json!([]),
@@ -341,14 +338,84 @@ async fn what_is_none_of_the_shapes_is_unauthorized() {
         routeless.clone(),
         // Not even when another shape could be read into it.
         with(routeless, "methodArn", json!(format!("{API}/v1/GET{FILE}"))),
-        websocket.clone(),
-        with(websocket, "version", json!("$LATEST")),
         with(request("GET", "/files/{id}", FILE, &good), "type", json!("request")),
         with(token("GET", "", FILE, &good), "type", json!("JWT")),
         with(token("GET", "", FILE, &good), "methodArn", json!(format!("{API}/*/GET{FILE}"))),
         json!({"version": "2.0", "routeKey": "$default", "rawPath": "/", "requestContext": {"http": {"method": "GET"}}}),
     ] {
         assert_eq!(world.ask(event.clone()).await, Err(Failure::UNAUTHORIZED), "{event}");
+    }
+}
+
+/// A WebSocket API's `$connect`, after the example of AWS's documentation.
+fn socket(authorization: &str) -> Value {
+    json!({
+        "type": "REQUEST",
+        "methodArn": format!("{API}/default/$connect"),
+        "headers": {"Connection": "upgrade", "content-length": "0", "Authorization": authorization, "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13", "X-Forwarded-Port": "443", "X-Forwarded-Proto": "https"},
+        "multiValueHeaders": {"Connection": ["upgrade"], "content-length": ["0"], "Authorization": [authorization],
+            "Upgrade": ["websocket"], "Sec-WebSocket-Version": ["13"], "X-Forwarded-Port": ["443"], "X-Forwarded-Proto": ["https"]},
+        "queryStringParameters": {"QueryString1": "queryValue1"},
+        "multiValueQueryStringParameters": {"QueryString1": ["queryValue1"]},
+        "stageVariables": {},
+        "requestContext": {"routeKey": "$connect", "eventType": "CONNECT", "extendedRequestId": "x", "messageDirection": "IN",
+            "requestTime": "19/Jan/2023:21:13:26 +0000", "stage": "default", "connectedAt": 1_674_162_806_344_i64,
+            "requestTimeEpoch": 1_674_162_806_345_i64, "identity": {"sourceIp": "192.0.2.1"}, "requestId": "g-5",
+            "domainName": "abcdef123.execute-api.us-east-1.amazonaws.com", "connectionId": "c", "apiId": "abcdef123"}
+    })
+}
+
+#[tokio::test]
+async fn a_websocket_is_opened_by_a_token_for_the_application_and_the_answer_names_the_handshake_alone() {
+    let world = World::new();
+    let good = world.bearer(json!({"scope": "app"}));
+    let answer = world.ask(socket(&good)).await.unwrap();
+    assert_eq!(
+        answer["policyDocument"]["Statement"],
+        json!([{"Action": "execute-api:Invoke", "Effect": "Allow",
+        "Resource": [format!("{API}/default/$connect")]}])
+    );
+    assert_eq!((&answer["principalId"], &answer["context"]["scope"]), (&json!("acme-backend"), &json!("app")));
+    assert!(answer["context"].as_object().unwrap().values().all(Value::is_string));
+    // A version of the function, as one recorded event has it, is no payload format.
+    let mut latest = socket(&good);
+    latest["version"] = json!("$LATEST");
+    assert_eq!(world.see(latest).await, Seen::Passes);
+    for (what, authorization, seen) in [
+        ("files are not the application", world.bearer(json!({})), Seen::Forbidden),
+        ("nothing", String::new(), Seen::Unauthorized),
+        ("expired", world.bearer(json!({"scope": "app", "exp": NOW.seconds()})), Seen::Unauthorized),
+        (
+            "bound, which nobody could prove",
+            world.bearer(json!({"scope": "app", "cnf": {"jkt": "k"}})),
+            Seen::Unauthorized,
+        ),
+        (
+            "a person's without the assertion",
+            world.bearer(json!({"scope": "app", "kind": "human"})),
+            Seen::Unauthorized,
+        ),
+    ] {
+        assert_eq!(world.see(socket(&authorization)).await, seen, "{what}");
+    }
+    for (pointer, value) in [
+        ("/requestContext/eventType", json!("MESSAGE")),
+        ("/requestContext/eventType", json!("DISCONNECT")),
+        ("/requestContext/eventType", json!(null)),
+        ("/requestContext/routeKey", json!("$default")),
+        ("/requestContext/routeKey", json!("sendmessage")),
+        ("/methodArn", json!(format!("{API}/default/$default"))),
+        ("/methodArn", json!(format!("{API}/default/$connect/more"))),
+        ("/methodArn", json!(format!("{API}/*/$connect"))),
+        ("/methodArn", json!(format!("{API}/default/GET/files/a"))),
+        ("/queryStringParameters", json!({"access_token": good})),
+        ("/multiValueHeaders", json!({"Authorization": [good, good]})),
+        ("/multiValueHeaders", json!([])),
+    ] {
+        let mut event = socket(&good);
+        *event.pointer_mut(pointer).unwrap() = value.clone();
+        assert_eq!(world.ask(event).await, Err(Failure::UNAUTHORIZED), "{pointer} {value}");
     }
 }
 

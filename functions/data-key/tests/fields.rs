@@ -170,6 +170,10 @@ async fn a_humans_token_is_no_credential_of_a_direct_invocation() {
         let answer = lab.encrypt.handle(event, &lab.invocation()).await.unwrap();
         assert_eq!(answer.get("code").and_then(Value::as_str), code, "{kind}: {answer}");
     }
+    // Nor is a machine's that must come with a service token, whose assertion has no place here.
+    let token = lab.token_with(&json!({"service": "e367826f93b8d71185e03fe518aff3b4.access"}));
+    let event = json!({"operation": "encrypt", "access_token": token, "items": [field("ssn", "1", b"x")]});
+    assert_eq!(lab.encrypt.handle(event, &lab.invocation()).await.unwrap()["code"], "unauthorized");
 }
 
 #[tokio::test]

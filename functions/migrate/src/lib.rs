@@ -48,6 +48,7 @@ migrations! {
     "0015_tickets",
     "0016_compact_revocations",
     "0017_moving_fields",
+    "0020_devices",
 }
 
 /// A migration as the database remembers it.

@@ -30,8 +30,8 @@ const LOGINS: [&str; 9] = [
     "admin",
 ];
 
-/// The functions of the foundation, of issuers, of signing keys, of proofs, of people and of policies, and the one login that may call each.
-const FOUNDATION: [(&str, &str); 31] = [
+/// The functions of the foundation, of issuers, of signing keys, of proofs, of people, of policies and of devices, and the one login that may call each.
+const FOUNDATION: [(&str, &str); 36] = [
     ("client_for_token", "token"),
     ("consume_assertion", "token"),
     ("consume_with_proof", "token"),
@@ -63,6 +63,11 @@ const FOUNDATION: [(&str, &str); 31] = [
     ("policy_promote", "admin"),
     ("policy_list", "admin"),
     ("trust_policies", "trust"),
+    ("client_service", "admin"),
+    ("device_put", "admin"),
+    ("device_remove", "admin"),
+    ("device_list", "admin"),
+    ("trust_devices", "trust"),
 ];
 
 const NOW: i64 = 1_800_000_000_000;
@@ -318,6 +323,34 @@ fn policies() -> (&'static str, Vec<Parameter>) {
     ("api.trust_policies", vec![])
 }
 
+fn service(tenant: &str, client_id: &str, digit: Option<char>) -> (&'static str, Vec<Parameter>) {
+    let service = digit.map(|digit| format!("{}.access", digit.to_string().repeat(32)));
+    ("api.client_service", act(vec![text(tenant), text(client_id), Parameter::OptionalText(service)]))
+}
+
+/// A device looked at so many seconds ago, with its keys by their letters where they are named.
+fn device(id: &str, ago: i64, keys: Option<&str>) -> Value {
+    let keys = keys.map(|keys| keys.chars().map(|key| key.to_string().repeat(43)).collect::<Vec<_>>());
+    json!({ "device": { "id": id, "disk_encrypted": true, "source": "operator", "checked_at": NOW / 1000 - ago }, "keys": keys })
+}
+
+fn put_devices(tenant: &str, devices: &[Value]) -> (&'static str, Vec<Parameter>) {
+    ("api.device_put", act(vec![text(tenant), Parameter::Json(json!(devices))]))
+}
+
+fn remove_device(tenant: &str, id: &str) -> (&'static str, Vec<Parameter>) {
+    ("api.device_remove", act(vec![text(tenant), text(id)]))
+}
+
+fn list_devices(tenant: &str, after: Option<&str>, limit: i64) -> (&'static str, Vec<Parameter>) {
+    let (_, parameters) = list(tenant, after, limit);
+    ("api.device_list", parameters)
+}
+
+fn devices() -> (&'static str, Vec<Parameter>) {
+    ("api.trust_devices", vec![])
+}
+
 fn issuers() -> (&'static str, Vec<Parameter>) {
     ("api.trust_issuers", vec![])
 }
@@ -563,6 +596,7 @@ async fn what_was_signed_while_its_client_was_being_disabled_dies_with_it() {
         session: None,
         groups: Groups::default(),
         thumbprint: None,
+        service: None,
         device: None,
         details: shared::details::Details::default(),
     };
@@ -876,6 +910,36 @@ async fn the_fake_registry_answers_as_postgres_does() {
         policies(),
         put_policy('a'),
         list_policies(),
+        service("acme", "acme-one", Some('a')),
+        service("acme", "acme-one", Some('a')),
+        service("globex", "acme-one", Some('b')),
+        service("acme", "nobody", None),
+        found("acme-one"),
+        service("acme", "acme-one", None),
+        found("acme-one"),
+        devices(),
+        put_devices("initech", &[device("d1", 0, None)]),
+        put_devices("acme", &[device("d1", 10, Some("ab")), device("D2", 10, None)]),
+        put_devices("acme", &[device("d1", 10, Some("ab")), device("D2", 10, None)]),
+        devices(),
+        put_devices("acme", &[device("d1", 11, None)]),
+        put_devices("acme", &[device("d1", 9, None)]),
+        put_devices("acme", &[device("D2", 9, Some("a")), device("d3", 9, Some("c"))]),
+        devices(),
+        put_devices("acme", &[device("D2", 9, Some("a")), device("d1", 9, Some("b"))]),
+        put_devices("globex", &[device("d1", 0, Some("a"))]),
+        devices(),
+        list_devices("acme", None, 10),
+        list_devices("acme", None, 1),
+        list_devices("acme", Some("D2"), 1),
+        list_devices("initech", None, 10),
+        remove_device("globex", "D2"),
+        remove_device("acme", "D2"),
+        remove_device("acme", "D2"),
+        remove_device("initech", "D2"),
+        devices(),
+        put_devices("acme", &[device("d1", 8, Some(""))]),
+        devices(),
     ] {
         let called = format!("{function}{parameters:?}");
         let real = logins[login_of(function)].call(function, parameters.clone()).await;
@@ -950,6 +1014,10 @@ async fn values_that_the_functions_of_this_house_never_send_are_faults() {
             (f, p)
         },
         workloads("acme", "nobody", json!([])),
+        put_devices("acme", &[device("-", 0, None)]),
+        put_devices("acme", &[device("d", 0, Some("abcdefghi"))]),
+        put_devices("acme", &[json!({"device": {"id": "d"}})]),
+        put_devices("acme", &[json!({"device": [], "keys": []})]),
         {
             let (f, mut p) = tenant("acme", true);
             p[0] = text("");

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use shared::access::is_service;
 use shared::clock::Timestamp;
 use shared::dpop::{self, Proof};
 use shared::federation::Rule;
@@ -22,6 +23,8 @@ pub struct Client {
     pub scopes: Scopes,
     /// Other APIs that it may ask tokens for.
     pub audiences: Vec<String>,
+    /// The Access service token that its tokens must come with.
+    pub service: Option<String>,
     /// Whether its tokens must be bound to a key.
     pub dpop: bool,
     /// The longest life of its tokens, in seconds.
@@ -48,6 +51,8 @@ struct Row {
     scopes: Vec<String>,
     #[serde(default)]
     audiences: Vec<String>,
+    #[serde(default)]
+    service: Option<String>,
     dpop: bool,
     ttl_seconds: i64,
     enabled: bool,
@@ -96,6 +101,9 @@ pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Cli
     if public && !row.dpop {
         return Err(wrong("api.client_for_token"));
     }
+    if row.service.as_deref().is_some_and(|service| !is_service(service)) {
+        return Err(wrong("api.client_for_token"));
+    }
     let keyless = row.jwks.get("keys").and_then(Value::as_array).is_some_and(Vec::is_empty);
     let keys = || if keyless { Some(KeySet::none()) } else { KeySet::parse(&row.jwks, &algorithms).ok() };
     let client = || {
@@ -104,6 +112,7 @@ pub async fn find<D: Database>(database: &D, id: &ClientId) -> Result<Option<Cli
             tenant: Tenant::parse(&row.tenant).ok()?,
             scopes: Scopes::parse(&row.scopes.join(" ")).ok()?,
             audiences: row.audiences.clone(),
+            service: row.service.clone(),
             dpop: row.dpop,
             ttl: row.ttl_seconds.clamp(1, jwt::MAX_ACCESS_LIFE),
             version: row.version,

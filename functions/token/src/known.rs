@@ -158,6 +158,9 @@ where
             members.insert("token_type".to_owned(), json!("DPoP"));
             members.insert("cnf".to_owned(), json!({"jkt": thumbprint}));
         }
+        if let Some(service) = &token.service {
+            members.insert("service".to_owned(), json!(service));
+        }
         if token.kind == Kind::Human {
             members.insert("kind".to_owned(), json!(token.kind.as_str()));
             members.insert("sid".to_owned(), json!(token.session));

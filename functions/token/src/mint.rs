@@ -15,7 +15,7 @@ use shared::policy::{Ask, Judge, Judged, Net, Principal, Reason, What};
 use shared::port::{Fault, FaultKind, ObjectReader, Signer};
 use shared::scope::Scopes;
 use shared::secret::SecretString;
-use shared::trust::{Cached, OwnKeys, SigningState};
+use shared::trust::{Cached, OwnKeys, Posture, SigningState};
 
 use crate::config::Settings;
 use crate::oauth::Error;
@@ -47,8 +47,10 @@ pub struct Claims<'a> {
     pub session: Option<&'a str>,
     /// `groups`, of a person.
     pub groups: Option<&'a Groups>,
-    /// `device`, where its posture is known.
+    /// `device`, where somebody vouches for one; the list of devices goes before it.
     pub device: Option<&'a Device>,
+    /// `service`: the Access service token that must come along with a machine's.
+    pub service: Option<&'a str>,
     /// When it must have ended at the latest: what it was given for does not last longer.
     pub not_after: Option<Timestamp>,
     /// `authorization_details`: what it is narrowed to
@@ -96,14 +98,15 @@ pub struct Mint<S, R, C, E> {
     entropy: E,
     state: Cached<SigningState>,
     keys: Cached<OwnKeys>,
+    posture: Cached<Posture>,
     proven: Mutex<Option<String>>,
 }
 
 impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
     /// A mint; nothing is read or signed yet.
     pub fn new(settings: Settings, signer: S, reader: R, policies: Arc<dyn Judge>, clock: C, entropy: E) -> Self {
-        let (state, keys) = (Cached::default(), Cached::default());
-        Self { settings, signer, reader, policies, clock, entropy, state, keys, proven: Mutex::new(None) }
+        let (state, keys, posture) = (Cached::default(), Cached::default(), Cached::default());
+        Self { settings, signer, reader, policies, clock, entropy, state, keys, posture, proven: Mutex::new(None) }
     }
 
     /// The current time.
@@ -113,6 +116,8 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
 
     /// Signs a token that policy permits. Nothing is consumed by it: an unused token is only a lost signature.
     pub(crate) async fn mint(&self, claims: &Claims<'_>) -> Result<Minted, Refused> {
+        let listed = self.listed(claims).await;
+        let claims = &Claims { device: listed.as_deref().or(claims.device), ..*claims };
         let ask = self.question(claims);
         let (judged, state) = tokio::join!(self.policies.judge(&ask), self.state.current(&self.reader, &self.clock));
         let judged = judged.map_err(|_| refused(Error::TEMPORARILY_UNAVAILABLE, "trust_stale"))?;
@@ -122,6 +127,13 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         }
         let state = state.map_err(|_| Fault::new(FaultKind::Unavailable, "trust", "signing-state"))?;
         Ok(self.sign(claims, &state).await?)
+    }
+
+    /// The device on which the token's key was made. While nobody can say, the token says nothing of it, which opens nothing.
+    async fn listed(&self, claims: &Claims<'_>) -> Option<Arc<Device>> {
+        let thumbprint = claims.thumbprint?;
+        let posture = self.posture.current(&self.reader, &self.clock).await.ok()?;
+        posture.of_key(claims.tenant, thumbprint).cloned()
     }
 
     async fn sign(&self, claims: &Claims<'_>, state: &SigningState) -> Result<Minted, Fault> {
@@ -162,6 +174,8 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
             device,
             details,
             asked,
+            // It only adds to what a request has to bring.
+            service: _,
             session: _,
             not_after: _,
         } = claims;
@@ -200,6 +214,7 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
             ("sid", claims.session.map(|session| json!(session))),
             ("groups", groups.map(|groups| groups.iter().collect())),
             ("device", claims.device.map(Device::to_value)),
+            ("service", claims.service.map(|service| json!(service))),
         ];
         if let Some(members) = said.as_object_mut() {
             members.extend(further.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));

@@ -130,6 +130,23 @@ fn error(response: &Response) -> (u16, String) {
 }
 
 #[tokio::test]
+async fn a_token_names_the_service_token_that_its_client_is_registered_with() {
+    const SERVICE: &str = "e367826f93b8d71185e03fe518aff3b4.access";
+    let world = World::new();
+    let said = async |jti: &str| {
+        let body = json_of(&world.grant(jti, &[]).await);
+        let token = body["access_token"].as_str().unwrap().to_owned();
+        let keys = KeySet::parse(&json!({"keys": [world.issuer.jwk()]}), &[Algorithm::Es256]).unwrap();
+        jwt::access_token(&token, ISSUER, AUDIENCE, &keys, NOW).unwrap().service
+    };
+    assert_eq!(said("s1").await, None);
+    world.register("acme-backend", json!({"service": SERVICE}));
+    assert_eq!(said("s2").await.as_deref(), Some(SERVICE), "although the client was remembered without one");
+    world.register("acme-backend", json!({"service": "x"}));
+    assert_eq!(world.grant("s3", &[]).await.status(), 500, "a row that makes no sense issues nothing");
+}
+
+#[tokio::test]
 async fn a_proven_client_gets_a_token_that_verifiers_accept() {
     let world = World::new();
     let response = world.grant("a1", &[]).await;

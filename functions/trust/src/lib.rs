@@ -1,7 +1,7 @@
 //! Publishes the trust objects from Postgres and leads the signing keys through their life.
 //!
 //! Started by the schedule or by a nudge; what the event says does not matter, because everything published is read anew. The
-//! four parts stand alone: a signing state that cannot be read must not keep a revocation from being published.
+//! five parts stand alone: a signing state that cannot be read must not keep a revocation from being published.
 //!
 //! A body is always gathered *after* the object it will replace was read, and written under that object's entity tag. So whoever
 //! overwrites a publication has seen at least what it had seen; two instances at once cannot bring an older body back.
@@ -22,7 +22,7 @@ use shared::jwks::Algorithm;
 use shared::name::Malformed;
 use shared::policy::{Bundle, Release, Unfit};
 use shared::port::{Database, Fault, FaultKind, ObjectReader, ObjectWriter, Parameter, SigningKeys};
-use shared::trust::{Revocations, TrustObject};
+use shared::trust::{Posture, Revocations, TrustObject};
 
 use self::publish::{Held, Outcome, Shelf};
 use self::rotation::{Move, Policy};
@@ -35,6 +35,7 @@ pub const POLICIES: &str = "trust/policies.json";
 /// Verifiers keep them for an hour without a word from us.
 const POLICIES_LIFE: i64 = 3_600_000;
 const PROFILES_LIFE: i64 = Profiles::LAST_GOOD;
+const POSTURE_LIFE: i64 = Posture::LAST_GOOD;
 /// How often a part starts over because somebody else wrote meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -89,10 +90,10 @@ where
 {
     /// Publishes whatever changed or comes near its `not_after`.
     pub async fn publish(&self) -> Report {
-        let (revocations, keys, profiles, policies) =
-            tokio::join!(self.revocations(), self.signing(), self.profiles(), self.policies());
+        let (revocations, keys, profiles, policies, posture) =
+            tokio::join!(self.revocations(), self.signing(), self.profiles(), self.policies(), self.posture());
         let mut report = Report::default();
-        for part in [revocations, keys, profiles, policies] {
+        for part in [revocations, keys, profiles, policies, posture] {
             report.published.extend(part.published);
             report.unchanged.extend(part.unchanged);
             report.genesis.extend(part.genesis);
@@ -196,6 +197,24 @@ where
             None
         });
         Ok(json!({ "active": active.to_value(), "candidate": candidate.map(|candidate| candidate.to_value()) }))
+    }
+
+    async fn posture(&self) -> Report {
+        let mut report = Report::default();
+        for _ in 0..ATTEMPTS {
+            let outcome = async {
+                let held = self.shelf().read(Posture::KEY).await?;
+                let body = self.database.call("api.trust_devices", vec![]).await?;
+                Posture::parse(&body).map_err(|malformed| refused("trust_devices", malformed))?;
+                self.put(&mut report, Posture::KEY, &held, body, POSTURE_LIFE, self.clock.now()).await
+            };
+            match outcome.await {
+                Ok(Outcome::Contested) => {}
+                Ok(_) => return report,
+                Err(fault) => return report.failed(fault),
+            }
+        }
+        report.failed(contested())
     }
 
     async fn put(

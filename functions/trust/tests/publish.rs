@@ -11,9 +11,10 @@ use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::{Clock, Timestamp};
 use shared::issuer::Profiles;
 use shared::jwks::Algorithm;
+use shared::name::Tenant;
 use shared::policy::{Bundle, SCHEMA};
 use shared::port::{CreatedKey, Database, Fault, FaultKind, Parameter, SigningKeys};
-use shared::trust::{Envelope, KeyState, OwnKeys, Revocations, Revoked, SigningState, TrustObject};
+use shared::trust::{Envelope, KeyState, OwnKeys, Posture, Revocations, Revoked, SigningState, TrustObject};
 use testkit::{FixedClock, Registry, TrustBucket};
 use trust::rotation::{DAY, Policy, Waits};
 use trust::{Issues, POLICIES, PROFILES, Publisher};
@@ -21,6 +22,7 @@ use trust::{Issues, POLICIES, PROFILES, Publisher};
 const KEYS: &str = "trust/keys.json";
 const STATE: &str = "trust/signing-state.json";
 const REVOCATIONS: &str = "trust/revocations.json";
+const POSTURE: &str = "trust/posture.json";
 const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 /// Makes real key pairs and forgets the private halves.
@@ -156,7 +158,7 @@ async fn genesis_makes_one_active_key_and_one_spare_that_verifiers_know() {
         let world = World::new();
         let report = world.publisher_for(algorithm).publish().await;
         assert_eq!(report.faults.len(), 0);
-        assert_eq!(report.published, [REVOCATIONS, STATE, KEYS, PROFILES, POLICIES]);
+        assert_eq!(report.published, [REVOCATIONS, STATE, KEYS, PROFILES, POLICIES, POSTURE]);
         let state = world.state();
         let states: Vec<KeyState> = state.keys.iter().map(|key| key.state).collect();
         assert_eq!(states, [KeyState::Active, KeyState::Published]);
@@ -281,16 +283,48 @@ async fn an_object_is_published_anew_before_its_life_is_half_over() {
     world.clock.advance(1);
     assert_eq!(world.run().await, [REVOCATIONS]);
     world.clock.advance(1_650);
-    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, POLICIES]);
+    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, POLICIES, POSTURE]);
     world.clock.advance(12 * 3_600);
-    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, PROFILES, POLICIES]);
+    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, PROFILES, POLICIES, POSTURE]);
+}
+
+#[tokio::test]
+async fn devices_are_published_as_verifiers_read_them_and_what_is_none_is_not() {
+    let world = World::settled().await;
+    let put = async |id: &str, encrypted: bool, keys: Value| {
+        let at = world.clock.now();
+        let device = json!({"id": id, "disk_encrypted": encrypted, "source": "operator", "checked_at": at.seconds()});
+        let text = |text: &str| Parameter::Text(text.to_owned());
+        let devices = json!([{"device": device, "keys": keys}]);
+        let parameters =
+            vec![text("op"), text("r"), Parameter::Int(at.millis()), text("acme"), Parameter::Json(devices)];
+        world.registry.call("api.device_put", parameters).await.unwrap();
+    };
+    let (key, acme) = ("k".repeat(43), Tenant::parse("acme").unwrap());
+    let encrypted = || {
+        let posture = Posture::parse(&world.bucket.json(POSTURE)["body"]).unwrap();
+        posture.of_key(&acme, &key).and_then(|device| device.disk_encrypted)
+    };
+    assert_eq!(encrypted(), None);
+    put("laptop", true, json!([key])).await;
+    assert_eq!(world.run().await, [POSTURE]);
+    assert_eq!(encrypted(), Some(true));
+    put("laptop", false, Value::Null).await;
+    assert_eq!(world.run().await, [POSTURE]);
+    assert_eq!(encrypted(), Some(false));
+    put("-", true, Value::Null).await;
+    let report = world.publisher().publish().await;
+    assert_eq!((report.faults.len(), report.published), (1, vec![]), "what no verifier would read is not written");
+    assert_eq!(encrypted(), Some(false));
 }
 
 #[tokio::test]
 async fn every_envelope_says_until_when_it_may_be_used() {
     let world = World::new();
     world.run().await;
-    for (key, life) in [(REVOCATIONS, 300), (KEYS, 3_600), (STATE, 3_600), (PROFILES, 86_400), (POLICIES, 3_600)] {
+    for (key, life) in
+        [(REVOCATIONS, 300), (KEYS, 3_600), (STATE, 3_600), (PROFILES, 86_400), (POLICIES, 3_600), (POSTURE, 3_600)]
+    {
         let envelope = Envelope::open(world.bucket.text(key).unwrap().as_bytes()).unwrap();
         // The state was written twice: the intention, then the keys.
         let version = START.millis() + i64::from(key == STATE);
@@ -320,8 +354,10 @@ async fn a_clock_that_was_ahead_leaves_no_object_without_an_end() {
     world.clock.advance(100 * 365 * 86_400);
     world.run().await;
     world.clock.advance(-100 * 365 * 86_400);
-    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, PROFILES, POLICIES]);
-    for (key, life) in [(REVOCATIONS, 300), (KEYS, 3_600), (STATE, 3_600), (PROFILES, 86_400), (POLICIES, 3_600)] {
+    assert_eq!(world.run().await, [REVOCATIONS, STATE, KEYS, PROFILES, POLICIES, POSTURE]);
+    for (key, life) in
+        [(REVOCATIONS, 300), (KEYS, 3_600), (STATE, 3_600), (PROFILES, 86_400), (POLICIES, 3_600), (POSTURE, 3_600)]
+    {
         let not_after = world.bucket.json(key)["not_after"].as_i64().unwrap();
         assert_eq!(not_after, START.plus_seconds(life).millis(), "{key}");
     }

@@ -269,12 +269,13 @@ const WRITERS: &[(&str, &[&str])] = &[
         &[
             "trust/keys.json",
             "trust/policies.json",
+            "trust/posture.json",
             "trust/profiles.json",
             "trust/revocations.json",
             "trust/signing-state.json",
         ],
     ),
-    ("issuer-keys", &["trust/issuers/*", "trust/posture.json"]),
+    ("issuer-keys", &["trust/issuers/*"]),
     ("token", &["trust-inbox/token/*"]),
     ("admin", &["trust-inbox/admin/*"]),
 ];

@@ -220,6 +220,7 @@ pub(crate) fn guarded_routes(graph: &Graph, findings: &mut Findings) {
     };
     let mut open = BTreeSet::new();
     let mut by_path: BTreeMap<String, BTreeSet<bool>> = BTreeMap::new();
+    let mut paths = BTreeSet::new();
     for (route, operation) in operations(graph) {
         let mut fault = |property: &str, text: String| findings.on(&route, property, text);
         for name in operation.as_object().into_iter().flat_map(|fields| fields.keys()) {
@@ -240,6 +241,14 @@ pub(crate) fn guarded_routes(graph: &Graph, findings: &mut Findings) {
         // API Gateway treats a path and its twin with a slash as two; a greedy one covers everything below.
         let twin = path.trim_end_matches('/').trim_end_matches("/{proxy+}").to_owned();
         by_path.entry(format!("{verb} {twin}")).or_default().insert(guarded);
+        if !is_plain(path) {
+            fault(
+                "path",
+                "is no path that two readers read alike: small letters, whole parameters, no slash at the end"
+                    .to_owned(),
+            );
+        }
+        paths.insert(path.to_owned());
         match reason {
             Some(reason) => {
                 if reason.trim().len() < 10 {
@@ -279,6 +288,7 @@ pub(crate) fn guarded_routes(graph: &Graph, findings: &mut Findings) {
     for (path, _) in by_path.iter().filter(|(_, guarded)| guarded.len() > 1) {
         findings.on(path, "security", "one twin of this path is guarded and the other is not");
     }
+    one_path_each(&paths, findings);
     let scheme = |pointer: &str| api.pointer(&format!("/components/securitySchemes/gate{pointer}"));
     if scheme("/x-amazon-apigateway-authtype").and_then(Value::as_str) != Some("custom") {
         findings.on("api", "securitySchemes/gate", "is no custom authorizer");
@@ -290,6 +300,43 @@ pub(crate) fn guarded_routes(graph: &Graph, findings: &mut Findings) {
     }
     if api.get("security").is_some() {
         findings.on("api", "security", "API Gateway ignores it at the root");
+    }
+}
+
+/// Whether a path template has one reading: no capitals, no encoding, no empty segment, a parameter as a whole segment, a greedy one last.
+fn is_plain(path: &str) -> bool {
+    let word = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    let mut segments = path.split('/').skip(1).peekable();
+    let mut plain = path.starts_with('/');
+    while let Some(segment) = segments.next() {
+        let parameter = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        plain &= match parameter {
+            None => word(segment) && !matches!(segment, "." | ".."),
+            Some(name) => {
+                word(name.strip_suffix('+').unwrap_or(name)) && (!name.ends_with('+') || segments.peek().is_none())
+            }
+        };
+    }
+    plain
+}
+
+/// No two templates that a request could be taken for: the same but for the names of parameters, or one below the greedy one of another.
+fn one_path_each(paths: &BTreeSet<String>, findings: &mut Findings) {
+    let shape = |path: &str| -> Vec<String> {
+        let segment = |segment: &str| if segment.starts_with('{') { "{}".to_owned() } else { segment.to_lowercase() };
+        path.trim_end_matches('/').split('/').map(segment).collect()
+    };
+    for path in paths {
+        let own = shape(path);
+        for other in paths.iter().filter(|other| *other != path) {
+            let below = path.ends_with("+}") && shape(other).starts_with(own.get(..own.len() - 1).unwrap_or_default());
+            if below || shape(other) == own {
+                findings.on(other, "path", format!("a request for it could be taken for one of {path}"));
+            }
+        }
     }
 }
 

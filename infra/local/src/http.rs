@@ -187,7 +187,8 @@ pub async fn send(
     exchange(connector.connect(name, stream).await?, request).await
 }
 
-async fn exchange<S>(stream: S, request: http::Request<Full<Bytes>>) -> io::Result<http::Response<Bytes>>
+/// Sends one request over an open connection and reads the whole answer.
+pub(crate) async fn exchange<S>(stream: S, request: http::Request<Full<Bytes>>) -> io::Result<http::Response<Bytes>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

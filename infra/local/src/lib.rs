@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod account;
+pub mod application;
 pub mod aws_json;
 pub mod ca;
 pub mod clock;

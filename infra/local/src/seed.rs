@@ -97,6 +97,7 @@ pub async fn seed(stack: &Stack) -> io::Result<Vec<Client>> {
         Client::make("acme-reader", "acme", &["files:read"], false, &directory)?,
         Client::make("globex-backend", "globex", &everything, false, &directory)?,
         Client::make("acme-bound", "acme", &["files:read"], true, &directory)?,
+        Client::make("acme-legacy", "acme", &["app"], false, &directory)?,
     ];
     for tenant in ["acme", "globex"] {
         act(stack, json!({"operation": "tenant.put", "operator": "seed", "tenant": tenant})).await?;

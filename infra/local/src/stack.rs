@@ -21,7 +21,7 @@ use crate::account::{Account, Keys};
 use crate::ca::Ca;
 use crate::clock::Clock;
 use crate::events::Events;
-use crate::gateway::{self, Gateway};
+use crate::gateway::{self, Gateway, Link};
 use crate::http::{Server, bind};
 use crate::kms::{KeySpec, KeyUsage, Kms};
 use crate::lambda::{self, Kind, Lambda};
@@ -46,6 +46,10 @@ pub const DATABASE: &str = "portcullis";
 const PROXY_ID: &str = "prx-0a1b2c3d4e5f60718";
 const INSTANCE_ID: &str = "db-LOCALSTACKINSTANCE0000000";
 const API: &str = "local";
+const APP_LINK: &str = "local";
+const APP_TARGET: &str = "arn:aws:elasticloadbalancing:us-east-1:111122223333:loadbalancer/app/local/0123456789abcdef";
+/// The name of the application behind the gate, which is the `Host` that it gets.
+pub const APP_HOST: &str = "app.portcullis.local";
 const TRUST_BUCKET: &str = "portcullis-local-trust";
 const OBJECT_BUCKET: &str = "portcullis-local-objects";
 
@@ -126,6 +130,8 @@ pub struct Places {
     pub object_bucket: &'static str,
     /// The trust bucket.
     pub trust_bucket: &'static str,
+    /// The socket to which the VPC link leads: an application that listens there stands behind the gate.
+    pub application: PathBuf,
 }
 
 /// Carries created objects from S3 to the rules; ends with the stack.
@@ -224,6 +230,9 @@ impl Stack {
             ("Architecture", if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }),
             ("CodeBucket", "local"),
             ("Stage", ENV),
+            ("AppLinkId", APP_LINK),
+            ("AppLoadBalancerArn", APP_TARGET),
+            ("AppHost", APP_HOST),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -259,7 +268,10 @@ impl Stack {
         let lambda = Lambda::start(Arc::clone(&account), settings).await.map_err(all)?;
         let runner: Arc<dyn lambda::Invoke> = lambda.clone();
         let events = Arc::new(Events::new(Arc::clone(&account), deployment, runner.clone()).map_err(all)?);
-        let settings = gateway::Settings::new(API, deployment);
+        let mut settings = gateway::Settings::new(API, deployment);
+        let application = root.join("application.sock");
+        let (id, target, socket) = (APP_LINK.to_owned(), APP_TARGET.to_owned(), application.clone());
+        settings.link = Some(Link { id, target, socket });
         let api = Gateway::new(template.document(), settings, Arc::clone(&account), runner).map_err(all)?;
 
         let dispatcher = Arc::clone(&events);
@@ -293,6 +305,7 @@ impl Stack {
             import_key,
             object_bucket: OBJECT_BUCKET,
             trust_bucket: TRUST_BUCKET,
+            application,
         };
         let stack = Stack {
             account,

@@ -235,7 +235,7 @@ fn an_application_behind_the_gate_is_there_only_with_its_link_and_never_without_
         ("X-Portcullis-Tenant", "context.authorizer.tenant"),
         ("X-Portcullis-Client", "context.authorizer.client_id"),
         ("X-Portcullis-Scope", "context.authorizer.scope"),
-        ("X-Portcullis-Device", "''"),
+        ("X-Portcullis-Device", "context.authorizer.device_id"),
         ("X-Portcullis-Request-Id", "context.requestId"),
         ("X-Forwarded-User", "''"),
         ("X-Remote-User", "''"),

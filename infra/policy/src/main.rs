@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::ExitCode;
 
 use policy::{Replay, event, load};
+use shared::policy::Reads;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,9 +40,16 @@ fn run(arguments: &[String]) -> Result<(String, u8), String> {
             _ => return Err(usage()),
         }
     }
-    let hash = format!("{}  {file}\n", loaded.hash);
+    let hash = format!("{}  {file}{}\n", loaded.hash, looks(loaded.reads()));
     Ok(match replay {
         None => (hash, 0),
         Some(replay) => (format!("{hash}{}", replay.render()), u8::from(!replay.changes.is_empty())),
     })
+}
+
+/// What of a question the bundle looks at that is something else the next time.
+fn looks(reads: Reads) -> String {
+    let named = [(reads.time, "the time"), (reads.net, "the network"), (reads.device, "the device")];
+    let named: Vec<&str> = named.into_iter().filter(|(looks, _)| *looks).map(|(_, what)| what).collect();
+    if named.is_empty() { String::new() } else { format!("  looks at {}", named.join(", ")) }
 }

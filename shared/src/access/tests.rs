@@ -94,6 +94,21 @@ fn both_forms_of_the_documentation_are_read_and_told_apart() {
 }
 
 #[test]
+fn an_application_for_managed_devices_vouches_for_one_and_another_does_not() {
+    let mut team = Team::new();
+    assert_eq!(team.judge(&team.sign(&person())).unwrap().person().unwrap().device(), None);
+    let mut managed = profile("managed", TEAM, TAG);
+    managed["kind"] = json!("cloudflare-access-managed");
+    team.profiles = Profiles::parse(&json!({"profiles": [managed, profile("any", TEAM, &"0".repeat(64))]})).unwrap();
+    let device = team.judge(&team.sign(&person())).unwrap().person().unwrap().device().unwrap();
+    assert_eq!((device.id.as_str(), device.managed, device.source.as_str()), ("managed", Some(true), TIER));
+    assert_eq!((device.checked_at, device.disk_encrypted), (NOW.plus_seconds(-60), None));
+    let through_any = team.sign(&with(person(), "aud", json!(["0".repeat(64)])));
+    assert_eq!(team.judge(&through_any).unwrap().person().unwrap().device(), None);
+    assert_eq!(Device::parse(&device.to_value()), Ok(device), "it fits into a token");
+}
+
+#[test]
 fn groups_are_read_where_the_provider_hands_them_on_and_another_shape_grants_nothing() {
     let team = Team::new();
     for (custom, groups) in [

@@ -91,6 +91,7 @@ fn bound_to(thumbprint: Option<String>) -> AccessToken {
         session: None,
         groups: Groups::default(),
         thumbprint,
+        service: None,
         device: None,
         details: crate::details::Details::default(),
     }

@@ -58,7 +58,7 @@ impl IssuerKind {
             Self::GithubActions => Some(&GITHUB_ACTIONS),
             Self::Kubernetes => Some(&KUBERNETES),
             Self::Spiffe => Some(&SPIFFE_SVID),
-            Self::CloudflareAccess | Self::Generic => None,
+            Self::CloudflareAccess | Self::CloudflareAccessManaged | Self::Generic => None,
         }
     }
 }

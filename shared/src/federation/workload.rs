@@ -189,7 +189,9 @@ fn selectors(kind: IssuerKind, claims: &Map<String, Value>) -> Result<BTreeMap<&
             }
             found.insert("spiffe_id", id.to_owned());
         }
-        IssuerKind::CloudflareAccess | IssuerKind::Generic => return Err(Reason::WrongIssuer),
+        IssuerKind::CloudflareAccess | IssuerKind::CloudflareAccessManaged | IssuerKind::Generic => {
+            return Err(Reason::WrongIssuer);
+        }
     }
     let required = kind.terms().map_or(&[][..], |terms| terms.required);
     if required.iter().all(|selector| found.contains_key(selector.name)) { Ok(found) } else { Err(Reason::BadClaims) }

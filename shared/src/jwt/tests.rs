@@ -86,6 +86,15 @@ fn a_persons_token_says_its_groups() {
 }
 
 #[test]
+fn a_machines_token_says_with_which_service_token_it_comes() {
+    let issuer = Issuer::new("k1");
+    let service = "e367826f93b8d71185e03fe518aff3b4.access";
+    let token = check(&issuer, &issuer.sign(&header(), &with(claims(), "service", json!(service)))).unwrap();
+    assert_eq!(token.service.as_deref(), Some(service));
+    assert_eq!(check(&issuer, &issuer.sign(&header(), &claims())).unwrap().service, None);
+}
+
+#[test]
 fn a_good_token_is_read_whole() {
     let issuer = Issuer::new("k1");
     let claims = with(with(claims(), "cnf", json!({"jkt":"thumb"})), "device", device());
@@ -190,6 +199,10 @@ fn every_claim_that_is_not_exact_is_refused() {
             ),
             Reason::UnsupportedRestriction,
         ),
+        (with(claims(), "service", json!(null)), bad),
+        (with(claims(), "service", json!("e367826f93b8d71185e03fe518aff3b4")), bad),
+        (with(claims(), "service", json!("E367826f93b8d71185e03fe518aff3b4.access")), bad),
+        (with(human(), "service", json!("e367826f93b8d71185e03fe518aff3b4.access")), bad),
         (with(claims(), "device", json!("d1")), bad),
         (with(claims(), "device", json!({"id":"d1"})), bad),
         (with(claims(), "device", with(device(), "risk", json!(1))), bad),

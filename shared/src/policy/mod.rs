@@ -5,6 +5,7 @@
 
 mod ask;
 mod bundle;
+pub mod caching;
 mod os_version;
 mod published;
 mod reader;
@@ -22,6 +23,31 @@ pub trait Policies: Sized + Send + Sync + 'static {
 
     /// Answers one question. It cannot fail: what goes wrong is a denial with [`Reason::PolicyError`].
     fn decide(&self, ask: &Ask) -> Decision;
+
+    /// What of a question the policies could look at.
+    fn reads(&self) -> Reads;
+}
+
+/// What of a question policies could look at that may be something else for the same token a moment later.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Reads {
+    /// The time, or the age of a token.
+    pub time: bool,
+    /// The address or the country.
+    pub net: bool,
+    /// The device.
+    pub device: bool,
+}
+
+impl Reads {
+    /// All there is.
+    pub const ALL: Self = Self { time: true, net: true, device: true };
+
+    /// What one of the two reads.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self { time: self.time || other.time, net: self.net || other.net, device: self.device || other.device }
+    }
 }
 
 /// Judges a bundle as verifiers will before they use it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Ask, Bundle, Decision, Expected, Policies, Reason, Release, Unfit, Why};
+use super::{Ask, Bundle, Decision, Expected, Policies, Reads, Reason, Release, Unfit, Why};
 use crate::audit::Line;
 use crate::name::Malformed;
 use crate::trust::TrustObject;
@@ -26,6 +26,11 @@ impl<P: Policies> Loaded<P> {
         let policies = P::compile(&release.bundle)?;
         run_examples(&release.bundle, &policies)?;
         Ok(Self { version: release.version, hash: release.hash, policies: Arc::new(policies) })
+    }
+
+    /// What of a question it could look at.
+    pub fn reads(&self) -> Reads {
+        self.policies.reads()
     }
 
     /// Answers one question.
@@ -80,6 +85,12 @@ pub struct Judged {
 }
 
 impl<P: Policies> Published<P> {
+    /// What of a question the bundle that decides, or its candidate, could look at.
+    pub fn reads(&self) -> Reads {
+        let candidate = self.candidate.as_ref().map(|candidate| candidate.reads());
+        self.active.reads().or(candidate.unwrap_or_default())
+    }
+
     /// Answers one question. The candidate is asked too and never heeded.
     pub fn judge(&self, ask: &Ask) -> Judged {
         let decision = self.active.decide(ask);

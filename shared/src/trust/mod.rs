@@ -6,11 +6,13 @@
 mod cached;
 mod foreign;
 mod objects;
+pub mod posture;
 mod revocations;
 
 pub use cached::{Cached, Stale};
 pub use foreign::{Foreign, IssuerKeys};
 pub use objects::{KeyState, Making, OwnKeys, SigningKey, SigningState};
+pub use posture::Posture;
 pub use revocations::{Revocations, Revoked};
 
 use std::sync::Arc;

@@ -100,6 +100,7 @@ fn token() -> AccessToken {
         session: Some("sid".into()),
         groups: Groups::default(),
         thumbprint: None,
+        service: None,
         device: Some(Device::parse(&json!({"id":"d","source":"s","checked_at":1})).unwrap()),
         details: Details::default(),
     }

@@ -1,6 +1,7 @@
 //! Tenants, clients, issuers, revocations, signing keys and used assertions in memory, behind the same functions that Postgres offers to `token`,
 //! `admin` and `trust`.
 
+mod devices;
 mod people;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ struct State {
     nonce_keys: Vec<(String, i64)>,
     signing: BTreeMap<String, Value>,
     audiences: BTreeMap<String, Vec<String>>,
+    services: BTreeMap<String, String>,
+    devices: devices::Devices,
     policies: Policies,
     people: people::People,
     acts: Vec<Value>,
@@ -425,7 +428,7 @@ impl State {
                 })
             }
             ("api.trust_snapshot", [Int(now)]) => Some(self.snapshot(*now)),
-            _ => self.people(function, parameters),
+            _ => self.devices(function, parameters).or_else(|| self.people(function, parameters)),
         }
     }
 
@@ -436,7 +439,9 @@ impl State {
         let enabled = flag(&row, "enabled") && tenant_enabled;
         let audiences = self.audiences.get(client_id).map(|audiences| json!(audiences));
         let audiences = audiences.or_else(|| row.get("audiences").cloned()).unwrap_or(json!([]));
-        merge(&mut row, json!({ "enabled": enabled, "audiences": audiences }));
+        let service = self.services.get(client_id).map(|service| json!(service));
+        let service = service.or_else(|| row.get("service").cloned()).unwrap_or(Value::Null);
+        merge(&mut row, json!({ "enabled": enabled, "audiences": audiences, "service": service }));
         if let Some(row) = row.as_object_mut() {
             row.retain(|name, _| !matches!(name.as_str(), "name" | "created_ms" | "updated_ms"));
         }

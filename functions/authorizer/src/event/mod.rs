@@ -12,7 +12,7 @@ use shared::name::Malformed;
 pub use answer::{Effect, policy, simple};
 pub use arn::MethodArn;
 
-use crate::routes::Route;
+use crate::routes::{CONNECT, Route};
 
 /// Who asks in which form, and so in which form the answer goes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +23,8 @@ pub enum Shape {
     Request,
     /// REST API, `TOKEN`: one header's value and an ARN, nothing else.
     Token,
+    /// WebSocket API, `$connect`: a `REQUEST` without method and path.
+    Socket,
 }
 
 /// What is asked: may this request pass?
@@ -46,17 +48,20 @@ pub struct Request {
     pub request_id: String,
 }
 
+/// The key of the one route of a WebSocket API that an authorizer is asked about.
+const CONNECT_KEY: &str = "$connect";
 const BAD: Malformed = Malformed("event");
 
 impl Request {
-    /// Reads the event. The shapes are told apart in this order; whatever is none of them, or incomplete, is malformed. So is a
-    /// WebSocket's `$connect`, which has neither method nor path: there is no such route.
+    /// Reads the event. The shapes are told apart in this order; whatever is none of them, or incomplete, is malformed.
     pub fn parse(event: &Value) -> Result<Self, Malformed> {
         let text = |name: &str| event.get(name).and_then(Value::as_str);
         match (text("version"), text("type")) {
             (Some("2.0"), _) if event.get("routeArn").is_some() => Self::http(event),
             (Some("2.0"), _) => Err(BAD),
             (_, Some("TOKEN")) => Self::token(event),
+            // Its `version` is no payload format: a recorded event says `$LATEST` there.
+            (_, Some("REQUEST")) if event.pointer("/requestContext/eventType").is_some() => Self::socket(event),
             (_, Some("REQUEST")) => Self::rest_request(event),
             _ => Err(BAD),
         }
@@ -65,8 +70,17 @@ impl Request {
     /// The route, from the template that the gateway matched, or for a `TOKEN` event from the ARN's method and path.
     pub fn route(&self) -> Option<&'static Route> {
         match &self.resource {
+            _ if self.shape == Shape::Socket => Some(&CONNECT),
             Some(resource) => Route::find(&self.method, resource),
             None => Route::of_path(&self.method, &self.path),
+        }
+    }
+
+    /// The one resource that an answer about this request may name. `path` is checked.
+    pub fn place(&self, path: &str) -> String {
+        match self.shape {
+            Shape::Socket => self.arn.with(CONNECT_KEY, ""),
+            _ => self.arn.with(&self.method, path),
         }
     }
 
@@ -79,7 +93,6 @@ impl Request {
     }
 
     fn rest_request(event: &Value) -> Result<Self, Malformed> {
-        let query = ["queryStringParameters", "multiValueQueryStringParameters"];
         Ok(Self {
             shape: Shape::Request,
             arn: MethodArn::parse(text(event, "/methodArn")?)?,
@@ -87,7 +100,28 @@ impl Request {
             path: text(event, "/path")?.to_owned(),
             method: text(event, "/httpMethod")?.to_owned(),
             headers: Headers::from_event(event)?,
-            token_in_query: query.iter().any(|q| event.get(q).is_some_and(|q| q.get("access_token").is_some())),
+            token_in_query: token_in_query(event),
+            request_id: text(event, "/requestContext/requestId").unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// A WebSocket's handshake. Only `$connect` is ever asked about; its ARN ends with it and names no method.
+    fn socket(event: &Value) -> Result<Self, Malformed> {
+        let arn = MethodArn::parse(text(event, "/methodArn")?)?;
+        let connects = text(event, "/requestContext/eventType")? == "CONNECT"
+            && text(event, "/requestContext/routeKey")? == CONNECT_KEY
+            && (arn.method(), arn.path()) == (CONNECT_KEY, "/");
+        if !connects {
+            return Err(BAD);
+        }
+        Ok(Self {
+            shape: Shape::Socket,
+            resource: Some(CONNECT.template.to_owned()),
+            path: CONNECT.template.to_owned(),
+            method: CONNECT.method.to_owned(),
+            arn,
+            headers: Headers::from_event(event)?,
+            token_in_query: token_in_query(event),
             request_id: text(event, "/requestContext/requestId").unwrap_or_default().to_owned(),
         })
     }
@@ -141,6 +175,11 @@ impl Request {
             arn,
         })
     }
+}
+
+fn token_in_query(event: &Value) -> bool {
+    let query = ["queryStringParameters", "multiValueQueryStringParameters"];
+    query.iter().any(|query| event.get(query).is_some_and(|query| query.get("access_token").is_some()))
 }
 
 fn text<'a>(event: &'a Value, pointer: &str) -> Result<&'a str, Malformed> {

@@ -150,20 +150,26 @@ impl Lab {
     }
 
     pub(crate) fn token(&self, tenant: &str, scope: &str) -> String {
-        self.sign(tenant, scope, "machine")
+        self.sign(tenant, scope, "machine", &json!({}))
+    }
+
+    /// A machine's with more claims.
+    pub(crate) fn token_with(&self, more: &Value) -> String {
+        self.sign("acme", ALL, "machine", more)
     }
 
     /// A token of a machine or a human, with every right on columns.
     pub(crate) fn token_of(&self, kind: &str) -> String {
-        self.sign("acme", ALL, kind)
+        self.sign("acme", ALL, kind, &json!({}))
     }
 
-    fn sign(&self, tenant: &str, scope: &str, kind: &str) -> String {
+    fn sign(&self, tenant: &str, scope: &str, kind: &str, more: &Value) -> String {
         let now = self.clock.now().seconds();
         let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": "k1"});
-        let claims = json!({"iss": ISSUER, "sub": "backend", "aud": AUDIENCE, "client_id": "backend",
+        let mut claims = json!({"iss": ISSUER, "sub": "backend", "aud": AUDIENCE, "client_id": "backend",
             "jti": "0198e1a0-0000-7000-8000-000000000001", "iat": now, "exp": now + 300,
             "scope": scope, "tenant": tenant, "kind": kind});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let signed = [header, claims].map(|part| base64url(part.to_string().as_bytes())).join(".");
         let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", base64url(signature.as_ref()))

@@ -67,6 +67,7 @@ where
             session: None,
             groups: None,
             device: None,
+            service: client.service.as_deref(),
             not_after: None,
             details: &details,
             asked: Asked {

@@ -54,7 +54,7 @@ where
         let held = identity.scopes.meet(&client.scopes).map_err(|_| Error::INVALID_SCOPE).map_err(of(&client))?;
         let scopes = narrowed(&held, form).map_err(of(&client))?;
         let (sid, subject) = (uuid_v7(now, &self.entropy).to_string(), person.token_subject());
-        let (net, details) = (Net::of(&request.headers), Details::default());
+        let (net, details, device) = (Net::of(&request.headers), Details::default(), person.device());
         let claims = Claims {
             subject: &subject,
             client_id: client.client_id.as_str(),
@@ -66,7 +66,8 @@ where
             ttl: client.ttl,
             session: Some(&sid),
             groups: Some(&identity.groups),
-            device: None,
+            device: device.as_ref(),
+            service: None,
             not_after: Some(person.expires_at),
             details: &details,
             asked: Asked {

@@ -86,7 +86,7 @@ where
         }
         let still = identity.scopes.meet(&client.scopes).and_then(|allowed| allowed.meet(&found.scopes));
         let scopes = narrowed(&still.map_err(|_| Error::INVALID_SCOPE)?, form)?;
-        let (net, details) = (Net::of(&request.headers), Details::default());
+        let (net, details, device) = (Net::of(&request.headers), Details::default(), person.device());
         let claims = Claims {
             subject: &found.subject,
             client_id: client.client_id.as_str(),
@@ -98,7 +98,8 @@ where
             ttl: client.ttl,
             session: Some(&found.sid),
             groups: Some(&identity.groups),
-            device: None,
+            device: device.as_ref(),
+            service: None,
             not_after: Some(person.expires_at.min(found.ends)),
             details: &details,
             asked: Asked {

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 use shared::clock::Clock as _;
 use shared::jwt::Kind;
-use testkit::access::{ADA, BEN};
+use testkit::access::{ADA, BEN, ID, TAG, TEAM};
 use testkit::issuer::AUDIENCE;
 use testkit::{Issuer, Team};
 
@@ -26,6 +26,38 @@ async fn a_person_gets_a_bound_token_of_the_tenant_and_a_session() {
     assert_eq!((token.tenant.as_str(), token.groups.iter().collect::<Vec<_>>()), ("acme", vec!["staff"]));
     assert_eq!((token.thumbprint, token.device), (Some(world.page.thumbprint()), None));
     assert_eq!(world.registry.sessions(), [(token.session.unwrap(), None)]);
+}
+
+#[tokio::test]
+async fn a_token_says_on_which_device_its_key_was_made_and_otherwise_what_access_vouches_for() {
+    let world = World::new().await;
+    let device =
+        json!({"id": "laptop-7", "disk_encrypted": true, "source": "operator", "checked_at": NOW.seconds() - 5});
+    let list = |tenant: &str, keys: &[String]| {
+        let body = json!({"tenants": {tenant: [{"device": device, "keys": keys}]}});
+        world.issuer.put(&world.bucket, "trust/posture.json", world.clock.now(), body);
+        world.clock.advance(60);
+    };
+    let said = async || {
+        let response = world.exchange(&world.assertion(ADA, json!({})), &[]).await;
+        world.read(&tokens(&response).0).device.map(|device| device.to_value())
+    };
+    assert_eq!(said().await, None, "there is no list");
+    list("globex", &[world.page.thumbprint()]);
+    assert_eq!(said().await, None, "another tenant's device");
+    list("acme", &[world.page.thumbprint()]);
+    assert_eq!(said().await, Some(device.clone()));
+    let (_, refresh) = world.begun().await;
+    let again = world.read(&tokens(&world.refresh(&refresh, &[]).await).0);
+    assert_eq!(again.device.map(|device| device.to_value()), Some(device.clone()));
+    list("acme", &[]);
+    assert_eq!(said().await, None);
+    let profile = json!({"id": ID, "kind": "cloudflare-access-managed", "issuer": TEAM, "audience": TAG, "algorithms": ["RS256"],
+        "jwks_url": format!("{TEAM}/cdn-cgi/access/certs")});
+    world.issuer.put(&world.bucket, "trust/profiles.json", world.clock.now(), json!({"profiles": [profile]}));
+    world.clock.advance(60);
+    let tier = json!({"id": ID, "managed": true, "source": "access-tier", "checked_at": world.clock.now().seconds()});
+    assert_eq!(said().await, Some(tier));
 }
 
 #[tokio::test]

@@ -150,6 +150,22 @@ fn api_settings() -> Vec<Mutant> {
             put(&mut operation, "x-portcullis-open", json!("a reason that sounds well"));
             put(api(d, "/paths"), "/{proxy+}", json!({"x-amazon-apigateway-any-method": operation}));
         }),
+        t(5, "a guarded twin in capitals", |d| {
+            let operation = api(d, "/paths/~1files/post").clone();
+            put(api(d, "/paths"), "/Files", json!({"post": operation}));
+        }),
+        t(5, "a guarded twin with an encoded slash", |d| {
+            let operation = api(d, "/paths/~1files/post").clone();
+            put(api(d, "/paths"), "/files%2Fnew", json!({"post": operation}));
+        }),
+        t(5, "a guarded twin with an empty segment", |d| {
+            let operation = api(d, "/paths/~1files/post").clone();
+            put(api(d, "/paths"), "//files", json!({"post": operation}));
+        }),
+        t(5, "a guarded route below a greedy one", |d| {
+            let operation = api(d, "/paths/~1files/post").clone();
+            put(api(d, "/paths"), "/fields/{proxy+}", json!({"x-amazon-apigateway-any-method": operation}));
+        }),
         t(5, "a guarded route without its action", |d| {
             remove(api(d, "/paths/~1files/post"), "x-portcullis-action");
         }),

@@ -57,16 +57,34 @@ pub(super) fn proxy(payload: &[u8], binary: bool) -> Option<Response> {
     let mut response = http::Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     for (name, value) in headers(fields)? {
-        let lower = name.to_ascii_lowercase();
-        if DROPPED.contains(&lower.as_str()) {
-            continue;
+        if let Some(name) = renamed(&name) {
+            response.headers_mut().append(name.parse::<HeaderName>().ok()?, HeaderValue::from_str(&value).ok()?);
         }
-        let name = if REMAPPED.contains(&lower.as_str()) { format!("x-amzn-remapped-{lower}") } else { lower };
-        let name: HeaderName = name.parse().ok()?;
-        response.headers_mut().append(name, HeaderValue::from_str(&value).ok()?);
     }
     if !response.headers().contains_key("content-type") {
         response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+    }
+    Some(response)
+}
+
+/// The name under which a header arrives, if it does.
+fn renamed(name: &str) -> Option<String> {
+    let lower = name.to_ascii_lowercase();
+    if DROPPED.contains(&lower.as_str()) {
+        return None;
+    }
+    Some(if REMAPPED.contains(&lower.as_str()) { format!("x-amzn-remapped-{lower}") } else { lower })
+}
+
+/// An application's answer on its way to the client.
+pub(super) fn passed_on(answer: http::Response<Bytes>) -> Option<Response> {
+    let (parts, body) = answer.into_parts();
+    let mut response = http::Response::new(Full::new(body));
+    *response.status_mut() = parts.status;
+    for (name, value) in &parts.headers {
+        if let Some(name) = renamed(name.as_str()) {
+            response.headers_mut().append(name.parse::<HeaderName>().ok()?, value.clone());
+        }
     }
     Some(response)
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Settings, extension,
+    proxy::HttpProxy,
     response::{Responses, Template},
     route::Resource,
 };
@@ -42,6 +43,7 @@ pub(super) struct Operation {
 #[derive(Debug)]
 pub(super) enum Integration {
     Function { name: String, timeout: Duration },
+    Http(HttpProxy),
     Mock(Mock),
 }
 
@@ -251,7 +253,7 @@ impl Reader<'_> {
     ) -> Operation {
         let authorizer = self.security(location, fields);
         let integration = match fields.get("x-amazon-apigateway-integration").and_then(Value::as_object) {
-            Some(fields) => self.integration(&format!("{location}/x-amazon-apigateway-integration"), fields),
+            Some(fields) => self.integration(&format!("{location}/x-amazon-apigateway-integration"), template, fields),
             None => {
                 self.fault(location, "no x-amazon-apigateway-integration");
                 Integration::Mock(Mock::empty())
@@ -315,7 +317,7 @@ impl Reader<'_> {
         authorizer
     }
 
-    fn integration(&mut self, location: &str, fields: &Map<String, Value>) -> Integration {
+    fn integration(&mut self, location: &str, template: &str, fields: &Map<String, Value>) -> Integration {
         match fields.get("type").and_then(Value::as_str).map(str::to_lowercase).as_deref() {
             Some("aws_proxy") => {
                 let known =
@@ -339,6 +341,13 @@ impl Reader<'_> {
                 let name = self.function(location, fields.get("uri"));
                 Integration::Function { name, timeout: Duration::from_millis(timeout) }
             }
+            Some("http_proxy") => match HttpProxy::read(fields, template, self.settings.link.as_ref()) {
+                Ok(proxy) => Integration::Http(proxy),
+                Err(faults) => {
+                    faults.iter().for_each(|fault| self.fault(location, fault));
+                    Integration::Mock(Mock::empty())
+                }
+            },
             Some("mock") => Integration::Mock(self.mock(location, fields)),
             other => {
                 self.fault(location, &format!("integration type {other:?} is not supported"));
@@ -430,6 +439,9 @@ impl Reader<'_> {
                 }
             }
             (Integration::Function { .. }, None) if open.is_none() => self.fault(location, "no x-portcullis-function"),
+            (Integration::Http(_), function) if function != Some("vpc-link") => {
+                self.fault(location, "x-portcullis-function of an application is vpc-link");
+            }
             (Integration::Mock(_), Some(function)) if function != "mock" => {
                 self.fault(location, "x-portcullis-function on a mock");
             }

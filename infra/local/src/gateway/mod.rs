@@ -10,6 +10,7 @@ mod connection;
 mod document;
 mod event;
 mod extension;
+mod proxy;
 mod response;
 mod route;
 
@@ -21,6 +22,7 @@ use serde_json::Value;
 use tokio::{net::TcpListener, time::timeout};
 
 pub use self::connection::Serving;
+pub use self::proxy::Link;
 use self::{
     connection::Spelling,
     document::{Document, Integration, Mock, Operation},
@@ -60,6 +62,8 @@ pub struct Settings {
     pub connecting_ip: Option<String>,
     /// `CF-IPCountry` for requests that come without one.
     pub country: Option<String>,
+    /// The VPC link to an application behind the gate.
+    pub link: Option<Link>,
 }
 
 impl Settings {
@@ -81,6 +85,7 @@ impl Settings {
             authorizer_limit: Duration::from_secs(29),
             connecting_ip: Some("127.0.0.1".to_owned()),
             country: None,
+            link: None,
         }
     }
 }
@@ -191,6 +196,7 @@ impl Inner {
         check_parameters(&operation, incoming)?;
         match &operation.integration {
             Integration::Mock(mock) => mocked(mock, incoming),
+            Integration::Http(proxy) => Ok(proxy.answer(incoming, authorized.as_ref()).await?),
             Integration::Function { name, timeout } => {
                 self.function(name, *timeout, incoming, authorized.as_ref()).await
             }

@@ -6,6 +6,7 @@
     reason = "a missing member of a JSON value reads as null, and the file is a constant"
 )]
 
+mod behind;
 mod bound;
 mod client;
 mod people;
@@ -68,6 +69,8 @@ impl<'a> Journey<'a> {
         self.bound_tokens().await?;
         self.report.part("people");
         self.people().await?;
+        self.report.part("an application behind the gate");
+        self.behind().await?;
         self.report.part("refusals: tenants and scopes");
         self.tenant_refusals(&file, &record).await?;
         self.report.part("refusals: ciphertexts");

@@ -3,7 +3,7 @@
 use cedar_policy::{Context, Policy, RestrictedExpression};
 use serde_json::Value;
 use shared::device::Device;
-use shared::policy::{Ask, Net, What, os_version};
+use shared::policy::{Ask, Net, Reads, What, os_version};
 
 type Pairs = Vec<(String, RestrictedExpression)>;
 
@@ -81,24 +81,47 @@ fn flag(name: &str, value: bool) -> (String, RestrictedExpression) {
     (name.to_owned(), RestrictedExpression::new_bool(value))
 }
 
-/// Whether a policy could look at `context.net`: it reads that member, or the context as a whole.
-pub(crate) fn needs_net(policy: &Policy) -> bool {
+/// What of the context a policy could look at.
+pub(crate) fn reads(policy: &Policy) -> Reads {
     // What cannot be looked into could hold anything.
-    policy.to_json().map_or(true, |json| reads_net(&json))
+    policy.to_json().map_or(Reads::ALL, |json| within(&json))
 }
 
-fn reads_net(value: &Value) -> bool {
-    let is_context = |value: &Value| value.get("Var").and_then(Value::as_str) == Some("context");
+/// A member of the context by its name. A member that nobody thought of moves until somebody says that it does not.
+fn member(name: &str) -> Reads {
+    let nothing = Reads::default();
+    match name {
+        "net" => Reads { net: true, ..nothing },
+        "device" => Reads { device: true, ..nothing },
+        "grant" | "issuer" | "client_id" | "scopes" | "operations" | "ttl" | "bound" | "details" => nothing,
+        // A token as a whole holds its age.
+        _ => Reads { time: true, ..nothing },
+    }
+}
+
+fn is_context(value: &Value) -> bool {
+    value.get("Var").and_then(Value::as_str) == Some("context")
+}
+
+fn is_token(value: &Value) -> bool {
+    let member = value.get(".").filter(|member| member.get("left").is_some_and(is_context));
+    member.and_then(|member| member.get("attr")).and_then(Value::as_str) == Some("token")
+}
+
+fn within(value: &Value) -> Reads {
+    let all = |values: &mut dyn Iterator<Item = &Value>| values.fold(Reads::default(), |sum, one| sum.or(within(one)));
     match value {
-        Value::Array(items) => items.iter().any(reads_net),
-        Value::Object(members) if is_context(value) => members.len() == 1,
-        Value::Object(members) => members.iter().any(|(name, inner)| {
-            let member = (name == "." || name == "has") && inner.get("left").is_some_and(is_context);
-            match inner.get("attr").and_then(Value::as_str) {
-                Some(attribute) if member => attribute == "net",
-                _ => reads_net(inner),
-            }
+        Value::Array(items) => all(&mut items.iter()),
+        Value::Object(members) if is_context(value) && members.len() == 1 => Reads::ALL,
+        Value::Object(members) => members.iter().fold(Reads::default(), |sum, (name, inner)| {
+            let left = inner.get("left").filter(|_| name == "." || name == "has");
+            sum.or(match (inner.get("attr").and_then(Value::as_str), left) {
+                (Some(attribute), Some(left)) if is_context(left) => member(attribute),
+                (Some("age"), Some(left)) if is_token(left) => Reads { time: true, ..Reads::default() },
+                (Some(_), Some(left)) if is_token(left) => Reads::default(),
+                _ => within(inner),
+            })
         }),
-        _ => false,
+        _ => Reads::default(),
     }
 }

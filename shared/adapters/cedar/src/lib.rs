@@ -8,9 +8,9 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Decision as Effect, Entities, Entity, PolicyId, Request, RestrictedExpression,
     Schema, ValidationMode, Validator,
 };
-use shared::policy::{Ask, Bundle, Decision, Policies, Policy, Reason, Unfit, Why};
+use shared::policy::{Ask, Bundle, Decision, Policies, Policy, Reads, Reason, Unfit, Why};
 
-use context::{context, needs_net};
+use context::{context, reads};
 use index::Index;
 use names::{Names, Parties};
 
@@ -20,7 +20,7 @@ pub struct Cedar {
     names: Names,
     authorizer: Authorizer,
     index: Index,
-    needs_net: bool,
+    reads: Reads,
 }
 
 impl Policies for Cedar {
@@ -29,7 +29,7 @@ impl Policies for Cedar {
             Schema::from_cedarschema_str(&bundle.schema).map_err(|error| Unfit::new(Why::Schema, told(&error)))?;
         let names = Names::of(&schema).ok_or_else(|| Unfit::new(Why::Schema, "a name is missing in the schema"))?;
         let mut index = Index::new(names.invoking().cloned());
-        let (validator, mut net) = (Validator::new(schema.clone()), false);
+        let (validator, mut read) = (Validator::new(schema.clone()), Reads::default());
         let common = bundle.policies.iter().map(|policy| (None, policy));
         let own = bundle.tenants.iter().flat_map(|(tenant, policies)| policies.iter().map(move |p| (Some(tenant), p)));
         for (tenant, policy) in common.chain(own) {
@@ -38,19 +38,23 @@ impl Policies for Cedar {
                 Some(tenant) => format!("{tenant}:{}", policy.id),
             };
             let parsed = parse(&name, policy, &validator)?;
-            net |= needs_net(&parsed);
+            read = read.or(reads(&parsed));
             index
                 .add(tenant.map(String::as_str), parsed)
                 .map_err(|detail| Unfit::new(Why::Invalid, detail).at(&name))?;
         }
-        Ok(Self { schema, names, authorizer: Authorizer::new(), index, needs_net: net })
+        Ok(Self { schema, names, authorizer: Authorizer::new(), index, reads: read })
     }
 
     fn decide(&self, ask: &Ask) -> Decision {
-        if ask.net.is_none() && self.needs_net {
+        if ask.net.is_none() && self.reads.net {
             return Decision { reason: Reason::NetUnknown, policies: Vec::new() };
         }
         self.judge(ask).unwrap_or_else(Decision::error)
+    }
+
+    fn reads(&self) -> Reads {
+        self.reads
     }
 }
 

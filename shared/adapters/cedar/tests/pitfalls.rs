@@ -5,7 +5,7 @@ mod support;
 
 use proptest::prelude::*;
 use serde_json::json;
-use shared::policy::{Policies as _, Why};
+use shared::policy::{Bundle, Policies as _, Reads, Why};
 use support::{ask, compile, device, engine, load, mint, said};
 
 const PERMIT: &str = r#"permit (principal, action in Portcullis::Action::"invoke", resource);"#;
@@ -119,6 +119,40 @@ fn an_address_that_is_unknown_denies_as_soon_as_a_policy_could_need_it() {
         let decision = engine(&[PERMIT, &policy]).decide(&nowhere());
         assert_eq!(said(&decision), ("net_unknown", vec![]), "{looks}");
     }
+}
+
+#[test]
+fn what_a_policy_could_look_at_is_known() {
+    let reads = |condition: &str| {
+        let policy =
+            format!(r#"permit (principal, action == Portcullis::Action::"app", resource) when {{ {condition} }};"#);
+        engine(&[&policy]).reads()
+    };
+    let nothing = Reads::default();
+    for (condition, expected) in [
+        (r#"context.token.operations.contains("app")"#, nothing),
+        (r#"context.token has sid && context.token.sid == "s""#, nothing),
+        (r#"principal.tenant == Portcullis::Tenant::"acme""#, nothing),
+        ("context.token.age < 60", Reads { time: true, ..nothing }),
+        (r#"context["token"]["age"] < 60"#, Reads { time: true, ..nothing }),
+        ("context.now > 0", Reads { time: true, ..nothing }),
+        ("context has device", Reads { device: true, ..nothing }),
+        ("context.net.ip.isIpv4() || context.now == 1", Reads { net: true, time: true, ..nothing }),
+        (
+            "context has device && context.now - context.device.checked_at < 900",
+            Reads { device: true, time: true, ..nothing },
+        ),
+        ("[context.token] == [context.token]", Reads { time: true, ..nothing }),
+        ("context == context", Reads::ALL),
+        ("if context.token.bound then context.now > 1 else false", Reads { time: true, ..nothing }),
+    ] {
+        assert_eq!(reads(condition), expected, "{condition}");
+    }
+    let ttl = r#"permit (principal, action == Portcullis::Action::"mint", resource) when { context.ttl <= 300 };"#;
+    assert_eq!(engine(&[ttl]).reads(), nothing);
+    assert_eq!(engine(&[]).reads(), nothing);
+    let shipped = load(Bundle::shipped().unwrap()).unwrap_or_else(|unfit| panic!("{unfit:?}"));
+    assert_eq!(shipped.reads(), nothing, "the shipped bundle looks at tokens and routes");
 }
 
 #[test]
