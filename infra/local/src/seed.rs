@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -63,6 +64,14 @@ impl Client {
         let input = format!("{}.{}", part(header), part(claims));
         let signature = self.pair.sign(&SystemRandom::new(), input.as_bytes()).map_err(io::Error::other)?;
         Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+
+    /// The thumbprint of the client's key (RFC 7638).
+    pub fn thumbprint(&self) -> String {
+        let member = |name: &str| self.public.get(name).and_then(Value::as_str).unwrap_or_default();
+        let (x, y) = (member("x"), member("y"));
+        let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
+        URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes()))
     }
 
     /// A proof of possession of the client's key (RFC 9449 §4.2).

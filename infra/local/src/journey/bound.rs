@@ -8,8 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::Journey;
 use super::client::{Answer, JWT_BEARER, seconds, unique};
+use super::devices::DEVICE;
+use super::{Journey, claims};
 use crate::seed::Client;
 
 const PATH: &str = "/files/0198e1a0-0000-7000-8000-000000000000";
@@ -36,6 +37,8 @@ impl Journey<'_> {
         self.report.row("the same proof with another assertion", "400 invalid_dpop_proof", again.outcome());
         let token = answer.json()["access_token"].as_str().unwrap_or_default().to_owned();
         let ath = json!({"ath": URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes()))});
+        let device = claims(&token)["device"]["id"].as_str().unwrap_or("none").to_owned();
+        self.report.row("which says on which device its key was made", DEVICE, device);
         let proof = self.api.proof(bound, "GET", PATH, &ath)?;
         let answer = self.api.proven(PATH, &token, &proof).await?;
         self.report.row("it passes the gate with a fresh proof", "404 not_found", answer.outcome());

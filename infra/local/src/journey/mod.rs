@@ -9,6 +9,7 @@
 mod behind;
 mod bound;
 mod client;
+mod devices;
 mod people;
 mod report;
 
@@ -56,6 +57,7 @@ impl<'a> Journey<'a> {
     /// When a step leaves nothing for the next one to go on with.
     pub async fn travel(mut self) -> io::Result<Report> {
         let backend = self.client("acme-backend")?;
+        self.know_a_device().await?;
         self.report.part("tokens");
         let token = self.tokens(backend).await?;
         self.report.part("files");

@@ -37,6 +37,9 @@ impl Journey<'_> {
             let answer = self.api.beside(page, &token, assertion).await?;
             self.report.row(what, "401 unauthorized", answer.outcome());
         }
+        let (stray, _) = both(&self.api.exchange(thief, JWT, &ada, None).await?);
+        let answer = self.api.beside(thief, &stray, Some(&ada)).await?;
+        self.report.row("she herself, on a device that nobody knows", "403 forbidden", answer.outcome());
         let answer = self.api.refreshed(page, &refresh, Some(&ada)).await?;
         self.report.row("her session goes on with a new refresh token", "200 DPoP", shown(&answer));
         let (_, next) = both(&answer);
