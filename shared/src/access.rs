@@ -167,6 +167,17 @@ impl Assertion {
             Self::Service(_) => Err(Flaw::OfService),
         }
     }
+
+    /// Whether two are of the same person, or of the same service.
+    pub fn is_of_whom(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Person(one), Self::Person(other)) => (&one.iss, &one.subject) == (&other.iss, &other.subject),
+            (Self::Service(one), Self::Service(other)) => {
+                (&one.issuer, &one.common_name) == (&other.issuer, &other.common_name)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The one assertion among the headers, if there is any. The cookie that holds a copy is never read.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use shared::audit::Line;
-use shared::clock::Clock;
+use shared::clock::{Clock, Timestamp};
 use shared::entropy::{Entropy, uuid_v7};
 use shared::http::{Request, Response};
 use shared::jwt::{AccessToken, Kind};
@@ -13,7 +13,7 @@ use shared::trust;
 
 use crate::Token;
 use crate::authentication::{Presented, first_use, form};
-use crate::client::{self, Client};
+use crate::client::{self, Client, Use};
 use crate::form::Form;
 use crate::oauth::{self, Error};
 use crate::public;
@@ -46,12 +46,16 @@ where
         // A refresh token is no JWT, and is known without any key.
         let of_access = if presented.contains('.') {
             match self.trust.genuine(presented, &self.accepts).await {
-                Ok(t) if t.client_id == client.client_id.as_str() && t.tenant == client.tenant => t.session,
+                Ok(t) if t.client_id == client.client_id.as_str() && t.tenant == client.tenant => Some(t),
                 Ok(_) | Err(trust::Refusal::Credential(_)) => None,
                 Err(trust::Refusal::Stale(stale)) => return Err(unjudged(stale, client)),
             }
         } else {
             None
+        };
+        let of_access = match of_access {
+            Some(token) if token.session.is_none() => return self.end_token(request, client, &token, now).await,
+            other => other.and_then(|token| token.session),
         };
         let of = of_access.as_deref().map_or(session::Of::Refresh(presented), session::Of::Sid);
         let outcome = session::end(&self.database, client, of, now).await;
@@ -63,6 +67,26 @@ where
         } else {
             line.decision("allow", "nothing_to_revoke").emit();
         }
+        Ok(Response::empty(200).header("pragma", "no-cache"))
+    }
+
+    /// Ends a service's token, which has no session around it: with a client that holds no key, who has the token is who may.
+    async fn end_token(
+        &self,
+        request: &Request,
+        client: &Client,
+        token: &AccessToken,
+        now: Timestamp,
+    ) -> Result<Response, Refused> {
+        let used = Use { once: None, until: token.expires_at };
+        let consumed = client::revoke(&self.database, client, &used, token, now).await;
+        first_use(consumed.map_err(|fault| Refused::from(fault).of(client))?, client)?;
+        let nudge = self.nudge().await;
+        line("revoke", request, client)
+            .text("revoked", &token.jti)
+            .text("nudge", nudge)
+            .decision("allow", "revoked")
+            .emit();
         Ok(Response::empty(200).header("pragma", "no-cache"))
     }
 

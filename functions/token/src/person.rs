@@ -1,7 +1,7 @@
 //! Who a person is here: the assertion that proves it, and the row that says where the person belongs.
 
 use serde_json::Value;
-use shared::access::{self, Flaw, Person, normal_email};
+use shared::access::{self, Assertion, Flaw, Person, normal_email};
 use shared::clock::Clock;
 use shared::http::Request;
 use shared::jwt::Reason;
@@ -24,26 +24,26 @@ pub(crate) struct Identity {
     pub(crate) scopes: Scopes,
 }
 
-/// Verifies an assertion; `error` is what the caller is told where it does not hold or is no person's.
+/// Verifies an assertion; `error` is what the caller is told where it does not hold.
 pub(crate) async fn verified<R: ObjectReader, C: Clock>(
     foreign: &Foreign<R, C>,
     assertion: &str,
     error: Error,
-) -> Result<Person, Refused> {
+) -> Result<Assertion, Refused> {
     match foreign.access(assertion).await {
-        Ok(assertion) => assertion.person().map_err(|flaw| refused(error, flaw.as_str())),
+        Ok(assertion) => Ok(assertion),
         Err(Refusal::Credential(reason)) => Err(refused(error, reason.as_str())),
         // Without the issuer's keys nobody can tell an assertion from garbage.
         Err(Refusal::Stale(_)) => Err(refused(Error::TEMPORARILY_UNAVAILABLE, "trust_stale")),
     }
 }
 
-/// The person of the request's own assertion, if it carries one.
+/// The request's own assertion, if it carries one.
 pub(crate) async fn of_request<R: ObjectReader, C: Clock>(
     foreign: &Foreign<R, C>,
     request: &Request,
     error: Error,
-) -> Result<Option<Person>, Refused> {
+) -> Result<Option<Assertion>, Refused> {
     match access::header(&request.headers).map_err(|flaw| refused(error, flaw.as_str()))? {
         None => Ok(None),
         Some(assertion) => verified(foreign, assertion, error).await.map(Some),

@@ -1,10 +1,12 @@
-//! Token exchange (RFC 8693): a person's Access assertion for an access token and a session.
+//! Token exchange (RFC 8693): what Cloudflare Access says of a person, for an access token and a session; of a service, see
+//! [`super::service`].
 
 use serde_json::json;
-use shared::access::{Flaw, Person};
+use shared::access::{Assertion, Flaw, Person};
 use shared::audit::Line;
 use shared::clock::{Clock, Timestamp};
 use shared::details::Details;
+use shared::dpop::Proof;
 use shared::entropy::{Entropy, uuid_v7};
 use shared::http::{Request, Response};
 use shared::jwt::Kind;
@@ -24,11 +26,11 @@ use crate::session::{self, Beginning, RefreshToken};
 
 /// `grant_type`
 pub(crate) const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
-const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 /// For a page that cannot read the assertion, which travels in a header and a cookie that no script sees: take it from the header.
 const ACCESS_HEADER: &str = "urn:portcullis:token-type:access-header";
-const UNACCEPTABLE: Error = Error::INVALID_REQUEST.because("the subject_token is not acceptable");
+pub(super) const UNACCEPTABLE: Error = Error::INVALID_REQUEST.because("the subject_token is not acceptable");
 
 impl<D, S, R, C, E> Token<D, S, R, C, E>
 where
@@ -46,13 +48,32 @@ where
         let proof = proof.ok_or_else(|| refused(Error::INVALID_DPOP_PROOF, "proof_missing").of(&client))?;
         is_plain(form).map_err(of(&client))?;
         self.targets(form).map_err(of(&client))?;
-        let person = self.subject(request, form).await.map_err(of(&client))?;
-        let identity = person::identity(&self.database, &person, UNACCEPTABLE).await.map_err(of(&client))?;
-        if identity.tenant != client.tenant {
-            return Err(refused(UNACCEPTABLE, "identity_of_another_tenant").of(&client));
+        match self.subject(request, form).await.map_err(of(&client))? {
+            Assertion::Service(service) => {
+                self.exchange_of_service((&client, &proof), &service, (request, form), now).await
+            }
+            // What is registered for a service acts for nobody else.
+            Assertion::Person(_) if client.service.is_some() => Err(flawed(UNACCEPTABLE, Flaw::OfAnother).of(&client)),
+            Assertion::Person(person) => {
+                self.exchange_of_person((&client, &proof), &person, (request, form), now).await
+            }
         }
-        let held = identity.scopes.meet(&client.scopes).map_err(|_| Error::INVALID_SCOPE).map_err(of(&client))?;
-        let scopes = narrowed(&held, form).map_err(of(&client))?;
+    }
+
+    /// Begins the person's session.
+    async fn exchange_of_person(
+        &self,
+        (client, proof): (&Client, &Proof),
+        person: &Person,
+        (request, form): (&Request, &Form),
+        now: Timestamp,
+    ) -> Result<Response, Refused> {
+        let identity = person::identity(&self.database, person, UNACCEPTABLE).await.map_err(of(client))?;
+        if identity.tenant != client.tenant {
+            return Err(refused(UNACCEPTABLE, "identity_of_another_tenant").of(client));
+        }
+        let held = identity.scopes.meet(&client.scopes).map_err(|_| Error::INVALID_SCOPE).map_err(of(client))?;
+        let scopes = narrowed(&held, form).map_err(of(client))?;
         let (sid, subject) = (uuid_v7(now, &self.entropy).to_string(), person.token_subject());
         let (net, details, device) = (Net::of(&request.headers), Details::default(), person.device());
         let claims = Claims {
@@ -77,19 +98,19 @@ where
                 request_id: &request.request_id,
             },
         };
-        let minted = self.mint.mint(&claims).await.map_err(of(&client))?;
+        let minted = self.mint.mint(&claims).await.map_err(of(client))?;
         let refresh = RefreshToken::new(&self.entropy);
         let begun = Beginning {
             sid: &sid,
-            person: &person,
-            client: &client,
-            proof: &proof,
+            person,
+            client,
+            proof,
             scopes: &scopes,
             issued_at: minted.issued_at,
             refresh: &refresh,
             at: now,
         };
-        begun_or_not(&session::start(&self.database, begun).await.map_err(of(&client))?).map_err(|r| r.of(&client))?;
+        begun_or_not(&session::start(&self.database, begun).await.map_err(of(client))?).map_err(|r| r.of(client))?;
         Line::new("token", "exchange")
             .request(&request.request_id)
             .who(client.tenant.as_str(), &subject, &minted.jti)
@@ -124,15 +145,15 @@ where
         if ["resource", "audience"].into_iter().any(other) { Err(Error::INVALID_TARGET) } else { Ok(()) }
     }
 
-    /// The person of the subject token, who is also the one of the request's own assertion where it carries one.
-    async fn subject(&self, request: &Request, form: &Form) -> Result<Person, Refused> {
+    /// What the subject token says, which is also what the request's own assertion says where it carries one.
+    async fn subject(&self, request: &Request, form: &Form) -> Result<Assertion, Refused> {
         let own = person::of_request(&self.foreign, request, UNACCEPTABLE).await?;
         match (form.find("subject_token_type"), form.find("subject_token")) {
             (Some(ACCESS_HEADER), Some("header")) => own.ok_or_else(|| flawed(UNACCEPTABLE, Flaw::Missing)),
             (Some(JWT), Some(assertion)) => {
-                let person = verified(&self.foreign, assertion, UNACCEPTABLE).await?;
-                let same = |own: &Person| (&own.iss, &own.subject) == (&person.iss, &person.subject);
-                if own.as_ref().is_none_or(same) { Ok(person) } else { Err(flawed(UNACCEPTABLE, Flaw::OfAnother)) }
+                let subject = verified(&self.foreign, assertion, UNACCEPTABLE).await?;
+                let same = |own: &Assertion| own.is_of_whom(&subject);
+                if own.as_ref().is_none_or(same) { Ok(subject) } else { Err(flawed(UNACCEPTABLE, Flaw::OfAnother)) }
             }
             (None, _) | (_, None) => {
                 Err(Error::INVALID_REQUEST.because("subject_token or subject_token_type is missing").into())

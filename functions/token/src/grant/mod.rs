@@ -3,6 +3,7 @@
 mod client_credentials;
 mod exchange;
 mod refresh;
+mod service;
 
 pub(crate) use exchange::GRANT as TOKEN_EXCHANGE;
 use serde_json::{Value, json};

@@ -34,6 +34,10 @@ where
     pub(super) async fn refresh(&self, request: &Request, form: &Form) -> Result<Response, Refused> {
         let now = self.mint.now();
         let client = self.client_of_people(request, form, now).await?;
+        // What is registered for a service acts for nobody else.
+        if client.service.is_some() {
+            return Err(flawed(Error::INVALID_GRANT, Flaw::OfAnother).of(&client));
+        }
         let proof = self.bindings.proof((&self.database, &self.entropy), request, &client, now).await?;
         let proof = proof.ok_or_else(|| refused(Error::INVALID_DPOP_PROOF, "proof_missing").of(&client))?;
         self.targets(form).map_err(of(&client))?;
@@ -41,6 +45,7 @@ where
         let presented = (form.find("refresh_token").ok_or_else(missing)?, &proof);
         let person = person::of_request(&self.foreign, request, Error::INVALID_GRANT).await.map_err(of(&client))?;
         let person = person.ok_or_else(|| flawed(Error::INVALID_GRANT, Flaw::Missing).of(&client))?;
+        let person = person.person().map_err(|flaw| flawed(Error::INVALID_GRANT, flaw).of(&client))?;
         let found = session::look(&self.database, &client, presented, &person, now).await.map_err(of(&client))?;
         let found = found.ok_or_else(|| refused(Error::INVALID_GRANT, "refresh_token_unknown").of(&client))?;
         if found.subject != person.token_subject() || found.iss != person.iss {

@@ -10,4 +10,5 @@
 
 mod exchange;
 mod refresh;
+mod service;
 mod world;
