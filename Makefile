@@ -23,6 +23,8 @@ MOST ?=
 OP ?=
 ARGS ?=
 OPERATOR ?=
+# An act that stops before its end goes on until it is through: make admin OP=keys.rewrap ALL=1 (docs/operations/data-keys.md)
+ALL ?=
 
 # Arguments of the targets for AWS: make deploy ENV=prod PROFILE=lean ISSUER=https://api.example.com AUDIENCE=… TEAM=…
 # What is not given there may stand in infra/aws/deploy.env.
@@ -77,7 +79,7 @@ check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, te
 	@$(STACK) demo
 
 admin: ## one operator's act on the stack of make dev: make admin OP=client.list ARGS='{"tenant":"acme"}' (ENV=prod: on AWS)
-	@ENV=$(call quoted,$(if $(filter command line,$(origin ENV)),$(ENV))) OPERATOR=$(call quoted,$(OPERATOR)) scripts/admin $(call quoted,$(OP)) $(call quoted,$(ARGS))
+	@ENV=$(call quoted,$(if $(filter command line,$(origin ENV)),$(ENV))) OPERATOR=$(call quoted,$(OPERATOR)) ALL=$(call quoted,$(ALL)) scripts/admin $(call quoted,$(OP)) $(call quoted,$(ARGS))
 
 fmt: ## check the format
 	@$(CARGO) fmt --all --check

@@ -12,7 +12,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::jwks::Algorithm;
-use crate::name::Tenant;
+use crate::name::{Identifier, Tenant};
 use crate::secret::SecretBytes;
 use crate::url::HttpsUrl;
 
@@ -220,6 +220,23 @@ pub trait KeyWrapping: Send + Sync + 'static {
     fn unwrap(&self, context: &KeyContext, wrapped: &[u8]) -> impl Future<Output = Result<Unwrapped, Fault>> + Send;
 }
 
+/// A data key that KMS wrapped anew.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rewrapped {
+    /// The same key, wrapped by the key material of today.
+    pub wrapped: Vec<u8>,
+    /// The id of that material.
+    pub material: Option<String>,
+}
+
+/// Wraps data keys anew after the KMS key was rotated, without ever seeing one.
+pub trait KeyRewrapping: Send + Sync + 'static {
+    /// The id of the key material that wraps now (KMS `ListKeyRotations`).
+    fn current_material(&self) -> impl Future<Output = Result<String, Fault>> + Send;
+    /// Wraps anew under the same KMS key and the same context (KMS `ReEncrypt`).
+    fn rewrap(&self, context: &KeyContext, wrapped: &[u8]) -> impl Future<Output = Result<Rewrapped, Fault>> + Send;
+}
+
 /// A typed argument of a database function.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Parameter {
@@ -247,6 +264,8 @@ pub enum Parameter {
     Texts(Vec<String>),
     /// `uuid[]`
     Uuids(Vec<Uuid>),
+    /// `uuid[]`, may be null
+    OptionalUuids(Option<Vec<Uuid>>),
 }
 
 /// A document of somebody else's.
@@ -277,6 +296,95 @@ pub trait Database: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Value, Fault>> + Send;
 }
 
+/// A column of a table in somebody else's Postgres database, and where its records go. Every name is a plain identifier.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ColumnPlace {
+    /// The schema.
+    pub schema: Identifier,
+    /// The table.
+    pub table: Identifier,
+    /// The column that names a row: unique, never null, of a type that has an order.
+    pub key: Identifier,
+    /// The column that holds what is to be encrypted.
+    pub plain: Identifier,
+    /// The `bytea` column of the same table that takes the records.
+    pub sealed: Identifier,
+    /// Where the table holds several tenants' rows: the column that says whose, and which of its values is meant.
+    pub only: Option<(Identifier, String)>,
+}
+
+/// What the database says of the columns of a [`ColumnPlace`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ColumnShape {
+    /// The type of the key.
+    pub key: String,
+    /// Whether the key is one of a row: the one column of a unique index over all rows, never null.
+    pub key_is_unique: bool,
+    /// The type of what is to be encrypted.
+    pub plain: String,
+    /// Whether that may be null, which it must be before it can be cleared.
+    pub plain_may_be_null: bool,
+    /// The type of the column for records.
+    pub sealed: String,
+    /// About how many rows the table has; less than nothing when the database never counted.
+    pub rows: i64,
+}
+
+/// One row of the column.
+pub struct ColumnRow {
+    /// The key as text.
+    pub key: String,
+    /// What stands in clear, unless it is null or too long.
+    pub plain: Option<SecretBytes>,
+    /// How many bytes stand in clear.
+    pub length: Option<i64>,
+    /// The record beside it.
+    pub sealed: Option<Vec<u8>>,
+}
+
+/// One change of a row, made only where the row still is what it was read as.
+pub struct ColumnChange {
+    /// The key as text.
+    pub key: String,
+    /// What stands in clear.
+    pub plain: SecretBytes,
+    /// The record that stands beside it.
+    pub before: Option<Vec<u8>>,
+    /// The record that is to stand there.
+    pub record: Vec<u8>,
+}
+
+/// A column in a database that is not ours.
+pub trait Column: Send + Sync + 'static {
+    /// What the columns are; `None` where the table or one of them does not exist, or may not be seen.
+    fn shape(&self, place: &ColumnPlace) -> impl Future<Output = Result<Option<ColumnShape>, Fault>> + Send;
+    /// At most `limit` rows after the key `after`, in the key's order, that hold anything. A value in clear of more than `longest`
+    /// bytes is left where it is.
+    fn page(
+        &self,
+        place: &ColumnPlace,
+        shape: &ColumnShape,
+        after: Option<&str>,
+        limit: i64,
+        longest: i64,
+    ) -> impl Future<Output = Result<Vec<ColumnRow>, Fault>> + Send;
+    /// Puts records beside what they were made of; answers how many rows were still that.
+    fn seal(
+        &self,
+        place: &ColumnPlace,
+        shape: &ColumnShape,
+        changes: Vec<ColumnChange>,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+    /// Takes away what stands in clear beside the record that was made of it (`before` is that record); answers how many rows were
+    /// still that.
+    fn clear(
+        &self,
+        place: &ColumnPlace,
+        shape: &ColumnShape,
+        changes: Vec<ColumnChange>,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+}
+
 macro_rules! through_arc {
     ($port:ident { $(fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $answer:ty;)+ }) => {
         impl<T: $port> $port for Arc<T> {
@@ -298,6 +406,10 @@ through_arc!(KeyWrapping {
 });
 through_arc!(MessageKeys {
     fn open(&self, key_arn: &str, context: &BTreeMap<String, String>, wrapped: &[u8]) -> SecretBytes;
+});
+through_arc!(KeyRewrapping {
+    fn current_material(&self) -> String;
+    fn rewrap(&self, context: &KeyContext, wrapped: &[u8]) -> Rewrapped;
 });
 through_arc!(Fetch { fn get(&self, url: &HttpsUrl, longest: usize) -> Document; });
 through_arc!(Database { fn call(&self, function: &'static str, parameters: Vec<Parameter>) -> Value; });

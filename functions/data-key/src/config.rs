@@ -108,6 +108,7 @@ impl Deployment {
 pub struct Operations {
     deployment: Deployment,
     enabled: Vec<Operation>,
+    maintains: bool,
 }
 
 impl Operations {
@@ -120,20 +121,29 @@ impl Operations {
             "rewrap" => Deployment::Maintain,
             _ => return None,
         };
-        let mut enabled = vec![*deployment.operations().first()?];
+        let (mut enabled, mut maintains) = (vec![*deployment.operations().first()?], false);
         for name in names {
+            if name == "maintain" && deployment == Deployment::Maintain && !maintains {
+                maintains = true;
+                continue;
+            }
             let operation = *deployment.operations().iter().find(|operation| operation.as_str() == name)?;
             if enabled.contains(&operation) {
                 return None;
             }
             enabled.push(operation);
         }
-        Some(Self { deployment, enabled })
+        Some(Self { deployment, enabled, maintains })
     }
 
     /// Which deployment this is.
     pub const fn deployment(&self) -> Deployment {
         self.deployment
+    }
+
+    /// Whether operators may maintain data keys here, by direct invocation.
+    pub const fn maintains(&self) -> bool {
+        self.maintains
     }
 
     /// The enabled operation that `matches`.
@@ -206,7 +216,7 @@ pub struct Config {
     pub trust_bucket: String,
     /// `PORTCULLIS_DATA_KEY_ARN`: the one KMS key, by ARN, never by alias.
     pub data_key_arn: String,
-    /// `PORTCULLIS_OPERATIONS`: `encrypt[,index][,inspect]`, `decrypt[,inspect]` or `rewrap[,export][,import][,inspect]`.
+    /// `PORTCULLIS_OPERATIONS`: `encrypt[,index][,inspect]`, `decrypt[,inspect]` or `rewrap[,export][,import][,inspect][,maintain]`.
     pub operations: Operations,
     /// `PORTCULLIS_IMPORT_KEYS`: `tenant=ARN` between commas; nobody's messages but our own where it is missing.
     pub import_keys: ImportKeys,
@@ -221,9 +231,9 @@ impl Config {
     pub fn read(reader: &Reader<'_>) -> Self {
         let operations = reader.parsed(
             "PORTCULLIS_OPERATIONS",
-            "`encrypt[,index][,inspect]`, `decrypt[,inspect]` or `rewrap[,export][,import][,inspect]`",
+            "`encrypt[,index][,inspect]`, `decrypt[,inspect]` or `rewrap[,export][,import][,inspect][,maintain]`",
             Operations::parse,
-            Operations { deployment: Deployment::Encrypt, enabled: Vec::new() },
+            Operations { deployment: Deployment::Encrypt, enabled: Vec::new(), maintains: false },
         );
         // A deployment that imports nothing does not know the variable.
         let imports = operations.find(|operation| operation == Operation::Import).is_some();
@@ -305,6 +315,18 @@ mod tests {
     }
 
     #[test]
+    fn only_the_maintaining_deployment_maintains() {
+        for (text, maintains) in [
+            ("rewrap,inspect", false),
+            ("rewrap,inspect,maintain", true),
+            ("rewrap,maintain", true),
+            ("encrypt,index", false),
+        ] {
+            assert_eq!(Operations::parse(text).unwrap().maintains(), maintains, "{text}");
+        }
+    }
+
+    #[test]
     fn a_key_by_alias_or_an_unknown_operation_is_a_fault() {
         for (name, value) in [
             ("PORTCULLIS_DATA_KEY_ARN", "alias/portcullis-dev-data"),
@@ -318,6 +340,9 @@ mod tests {
             ("PORTCULLIS_OPERATIONS", "encrypt,"),
             ("PORTCULLIS_OPERATIONS", "inspect"),
             ("PORTCULLIS_OPERATIONS", "maintain"),
+            ("PORTCULLIS_OPERATIONS", "decrypt,maintain"),
+            ("PORTCULLIS_OPERATIONS", "encrypt,maintain"),
+            ("PORTCULLIS_OPERATIONS", "rewrap,maintain,maintain"),
             ("PORTCULLIS_OPERATIONS", "rewrap,decrypt"),
             ("PORTCULLIS_OPERATIONS", "encrypt,rewrap"),
             ("PORTCULLIS_AUDIENCE", ""),

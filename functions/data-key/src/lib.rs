@@ -15,10 +15,12 @@ mod import;
 mod index;
 mod inspect;
 mod keys;
+mod maintain;
 mod refusal;
 mod rewrap;
 mod scope;
 
 pub use config::{Config, Deployment, ImportKeys, Operation, Operations, Purposes};
 pub use handler::{DataKey, World};
+pub use maintain::{Code as MaintenanceCode, Denied, Maintained, Maintenance, MaintenanceWorld};
 pub use refusal::Refusal;

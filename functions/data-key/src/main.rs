@@ -4,9 +4,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use aws::{AwsSettings, Connector, Service};
-use data_key::{Config, DataKey, World};
+use data_key::{Config, DataKey, Maintained, Maintenance, MaintenanceWorld, World};
 use kms::KmsWrapping;
-use rds::{Rds, RdsSettings};
+use rds::{Rds, RdsSettings, Target};
 use s3::Bucket;
 use shared::boot::run;
 use shared::clock::SystemClock;
@@ -17,20 +17,33 @@ fn main() -> ExitCode {
     run(
         |environment| {
             let reader = Reader::new(environment);
-            let settings = (Config::read(&reader), AwsSettings::read(&reader), RdsSettings::read(&reader));
+            let databases = (RdsSettings::read(&reader), RdsSettings::read_target(&reader));
+            let settings = (Config::read(&reader), AwsSettings::read(&reader), databases);
             reader.finish().map(|()| settings)
         },
-        |(config, aws, database)| {
+        |(config, aws, (database, target))| {
             let aws = Connector::new(aws);
+            let wrapping = KmsWrapping::new(&aws.service(Service::Kms), config.data_key_arn.clone());
+            let database = Arc::new(Rds::new(database, &aws));
+            let maintenance = config.operations.maintains().then(|| {
+                Maintenance::new(MaintenanceWorld {
+                    wrapping: wrapping.clone(),
+                    key_arn: config.data_key_arn.clone(),
+                    database: Arc::clone(&database),
+                    clock: SystemClock,
+                    entropy: SystemEntropy,
+                    target: target.map(|target| Target::new(target, &aws)),
+                })
+            });
             let world = World {
-                wrapping: KmsWrapping::new(&aws.service(Service::Kms), config.data_key_arn.clone()),
+                wrapping,
                 // A statement that runs twice reserves messages that nobody uses, and nothing else.
-                database: Arc::new(Rds::new(database, &aws)).idempotent(),
+                database: database.idempotent(),
                 trust: Bucket::new(&aws.service(Service::S3), config.trust_bucket.clone()),
                 clock: SystemClock,
                 entropy: SystemEntropy,
             };
-            Ok(DataKey::new(config, world))
+            Ok(Maintained { fields: DataKey::new(config, world), maintenance })
         },
     )
 }

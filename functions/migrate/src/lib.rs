@@ -48,6 +48,8 @@ migrations! {
     "0015_tickets",
     "0016_compact_revocations",
     "0017_moving_fields",
+    "0018_key_maintenance",
+    "0019_column_migration",
     "0020_devices",
 }
 

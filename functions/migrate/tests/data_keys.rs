@@ -285,6 +285,13 @@ async fn neither_login_has_the_others_functions_and_nobody_else_has_any() {
             "data_key_maintain",
             "SELECT api.insert_data_key_to_move('acme', gen_random_uuid(), '', '', '', '', '', 0, 0)",
         ),
+        ("data_key_maintain", "SELECT api.rotate_data_keys('ann', 'r', 0, 'acme', NULL)"),
+        ("data_key_maintain", "SELECT api.close_ended_data_keys('ann', 'r', 0, 1)"),
+        ("data_key_maintain", "SELECT api.count_stale_data_keys('', '', NULL)"),
+        ("data_key_maintain", "SELECT api.stale_data_keys('', '', NULL, 1)"),
+        ("data_key_maintain", "SELECT api.store_rewrapped_keys('ann', 'r', 0, '[]')"),
+        ("data_key_maintain", "SELECT api.shred_data_keys('ann', 'r', 0, 'acme', 'index', NULL, 0)"),
+        ("data_key_maintain", "SELECT api.column_migrated('ann', 'r', 0, 'acme', 'users.ssn', 'encrypt')"),
     ];
     let inspect = "SELECT api.data_keys_for_inspect('acme', '{}', 0)";
     let open = "SELECT api.data_keys_for_decrypt('acme', '{}')";
@@ -309,6 +316,8 @@ async fn neither_login_has_the_others_functions_and_nobody_else_has_any() {
             "SELECT internal.take_data_key('acme', 'x', 0, 0)",
             "SELECT internal.index_key('acme')",
             "SELECT internal.data_key_to_move('acme', '{}')",
+            "SELECT internal.ended_data_keys(0, 1)",
+            "SELECT 1 FROM public.shred_receipts",
         ] {
             assert_eq!(login.state(statement).await.as_deref(), Some("42501"), "{user}: {statement}");
         }

@@ -321,6 +321,8 @@ const CALLS: &[(&str, &[&str])] = &[
     ("generate_data_key", &["kms:GenerateDataKey"]),
     ("encrypt", &["kms:Encrypt"]),
     ("decrypt", &["kms:Decrypt"]),
+    ("re_encrypt", &["kms:ReEncryptFrom", "kms:ReEncryptTo"]),
+    ("list_key_rotations", &["kms:ListKeyRotations"]),
     ("sign", &["kms:Sign"]),
     ("create_key", &["kms:CreateKey", "kms:TagResource"]),
     ("get_public_key", &["kms:GetPublicKey"]),

@@ -291,6 +291,8 @@ fn loose(graph: &Graph, role: &Resource, action: &str, one: &Statement<'_>) -> O
                 && one.demands("Null", "aws:TagKeys", &["false"]);
             (!(usage && spec && tags && tag("RequestTag"))).then_some("is not bound to signing keys with our tag")
         }
+        // What a key consists of: nothing is opened, and the call knows no context.
+        "kms:ListKeyRotations" => (!one_key).then_some("must name one key"),
         _ if action.starts_with("kms:") => match (one_key, one.binds("kms:EncryptionContext:")) {
             (false, _) => Some("must name one key"),
             (_, false) => Some("says no encryption context"),

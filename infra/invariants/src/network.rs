@@ -196,9 +196,15 @@ fn expected(graph: &Graph) -> BTreeSet<Edge> {
     if !balancer.is_empty() {
         out("app-link", "tcp", app_port, balancer);
     }
+    let target = graph.parameter("TargetDbSecurityGroupId").unwrap_or_default();
+    if !target.is_empty() {
+        out("data-key-maintain", "tcp", graph.parameter("TargetDbPort").unwrap_or_default(), target);
+    }
     let mirrored: Vec<Edge> = edges
         .iter()
-        .filter(|one| groups.values().any(|group| *group == one.peer) || one.peer == balancer)
+        .filter(|one| {
+            groups.values().any(|group| *group == one.peer) || [balancer, target].contains(&one.peer.as_str())
+        })
         .map(|one| Edge { group: one.peer.clone(), egress: false, peer: one.group.clone(), ..one.clone() })
         .collect();
     edges.extend(mirrored);

@@ -182,6 +182,20 @@ fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_t
     }
     stack.may_not("data-key-maintain", None, "Decrypt", &unwrap);
     stack.may_not("data-key-maintain", None, "GenerateDataKey", &generate(&stack.data, context("index")));
+    stack.may("data-key-maintain", None, "ListKeyRotations", &json!({ "KeyId": stack.data }));
+    let anew = |blob: &Value, purpose: &str, to: &str| {
+        json!({ "CiphertextBlob": blob, "SourceKeyId": stack.data, "DestinationKeyId": to,
+            "SourceEncryptionContext": context(purpose), "DestinationEncryptionContext": context(purpose) })
+    };
+    stack.may("data-key-maintain", None, "ReEncrypt", &anew(&made["CiphertextBlob"], "field", &stack.data));
+    stack.may_not("data-key-maintain", None, "ReEncrypt", &anew(&made["CiphertextBlob"], "field", &stack.bucket));
+    stack.may_not("data-key-maintain", None, "ReEncrypt", &anew(&wrapped["CiphertextBlob"], "writer", &stack.data));
+    let mut renamed = anew(&made["CiphertextBlob"], "field", &stack.data);
+    renamed["DestinationEncryptionContext"] = context("writer");
+    stack.may_not("data-key-maintain", None, "ReEncrypt", &renamed);
+    for stranger in ["data-key-encrypt", "data-key-decrypt", "admin", "migrate"] {
+        stack.may_not(stranger, None, "ReEncrypt", &anew(&made["CiphertextBlob"], "field", &stack.data));
+    }
 
     let index = stack.may("data-key-encrypt", None, "GenerateDataKey", &generate(&stack.data, context("index")));
     let open_index = json!({ "CiphertextBlob": index["CiphertextBlob"], "EncryptionContext": context("index") });

@@ -608,6 +608,15 @@ const FIELD: Pairs = &[
     ("kms:EncryptionContextKeys", "purpose"),
     ("kms:EncryptionContextKeys", "data_key_id"),
 ];
+const FIELD_ON_SAME_KEY: Pairs = &[
+    ("kms:EncryptionContext:tenant", "acme"),
+    ("kms:EncryptionContext:purpose", "field"),
+    ("kms:EncryptionContext:data_key_id", "1"),
+    ("kms:EncryptionContextKeys", "tenant"),
+    ("kms:EncryptionContextKeys", "purpose"),
+    ("kms:EncryptionContextKeys", "data_key_id"),
+    ("kms:ReEncryptOnSameKey", "true"),
+];
 const WRITER: Pairs = &[
     ("kms:EncryptionContext:tenant", "acme"),
     ("kms:EncryptionContext:purpose", "writer"),
@@ -844,6 +853,14 @@ const MATRIX: &[(&str, &str, &str, Pairs, bool)] = &[
     ("data-key-maintain", "kms:Decrypt", BUCKET_KEY, FIELD, false),
     ("data-key-maintain", "kms:Encrypt", KEY, WRITER, true),
     ("data-key-maintain", "kms:Encrypt", KEY, FIELD, false),
+    ("data-key-maintain", "kms:ListKeyRotations", KEY, &[], true),
+    ("data-key-maintain", "kms:ListKeyRotations", BUCKET_KEY, &[], false),
+    ("data-key-maintain", "kms:ReEncryptFrom", KEY, FIELD_ON_SAME_KEY, true),
+    ("data-key-maintain", "kms:ReEncryptTo", KEY, FIELD_ON_SAME_KEY, true),
+    ("data-key-maintain", "kms:ReEncryptTo", KEY, FIELD, false),
+    ("data-key-maintain", "kms:ReEncryptTo", BUCKET_KEY, FIELD_ON_SAME_KEY, false),
+    ("data-key-encrypt", "kms:ReEncryptTo", KEY, FIELD_ON_SAME_KEY, false),
+    ("data-key-decrypt", "kms:ReEncryptFrom", KEY, FIELD_ON_SAME_KEY, false),
     ("object-events", "s3:GetObjectVersion", OBJECT, &[], true),
     ("object-events", "s3:PutObject", OBJECT, &[], false),
     ("object-events", "s3:DeleteObject", OBJECT, &[], false),

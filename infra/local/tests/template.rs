@@ -104,7 +104,12 @@ fn every_function_gets_exactly_its_variables() {
         ("data-key-decrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "HONEY_KEYS", "OPERATIONS", "PURPOSES"]])),
         (
             "data-key-maintain",
-            with(&[&gate, &database, &["DATA_KEY_ARN", "HONEY_KEYS", "IMPORT_KEYS", "OPERATIONS", "PURPOSES"]]),
+            with(&[
+                &gate,
+                &database,
+                &["DATA_KEY_ARN", "HONEY_KEYS", "IMPORT_KEYS", "OPERATIONS", "PURPOSES"],
+                &["TARGET_HOST", "TARGET_MODE", "TARGET_NAME", "TARGET_PORT", "TARGET_USER"],
+            ]),
         ),
         ("object-events", with(&[&database, &["ENV", "OBJECT_BUCKET", "BUCKET_KEY_ARN", "SCAN"]])),
         ("trust", with(&[&gate, &database, &["SIGNER", "SIGNING_ALG", "SIGNING_DAYS", "SIGNING_SPARES"]])),

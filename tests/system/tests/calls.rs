@@ -119,6 +119,12 @@ async fn everything(running: &Running) {
         }
     }
 
+    // The KMS key is rotated, and what it had wrapped is wrapped anew.
+    let rotate = json!({"KeyId": stack.places.data_key});
+    stack.kms.perform(&stack.account.operator(), None, "RotateKeyOnDemand", &rotate).unwrap();
+    let rewrapped = stack.invoke("data-key-maintain", &json!({"operation": "keys.rewrap", "operator": "test"})).await;
+    assert_eq!(rewrapped.unwrap()["outcome"], "rewrapped");
+
     // A file from its plan to the end of its bytes.
     let content = b"hello";
     let body = json!({"name": "a.txt", "content_type": "text/plain", "size": content.len(), "mode": "put",
@@ -257,6 +263,7 @@ const WRITTEN: &[&str] = &[
     "kms:KeySpec",
     "kms:KeyUsage",
     "kms:MessageType",
+    "kms:ReEncryptOnSameKey",
     "kms:SigningAlgorithm",
     "kms:ViaService",
     "s3:ObjectCreationOperation",

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use shared::entropy::{Entropy as _, SystemEntropy};
-use shared::port::{Fault, FaultKind, Generated, KeyContext, KeyWrapping, MessageKeys, Unwrapped};
+use shared::port::{
+    Fault, FaultKind, Generated, KeyContext, KeyRewrapping, KeyWrapping, MessageKeys, Rewrapped, Unwrapped,
+};
 use shared::secret::SecretBytes;
 
 /// A call that was made, with the context it named.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Call {
-    /// `GenerateDataKey`, `Encrypt` or `Decrypt`.
+    /// `GenerateDataKey`, `Encrypt`, `Decrypt` or `ReEncrypt`.
     pub operation: &'static str,
     /// The context of the call.
     pub context: KeyContext,
@@ -22,7 +24,8 @@ pub struct Call {
 pub struct Wrapping(Arc<Mutex<State>>);
 
 struct State {
-    key: [u8; 32],
+    /// Every material, the current one last.
+    materials: Vec<[u8; 32]>,
     calls: Vec<Call>,
     fault: Option<FaultKind>,
     length: usize,
@@ -32,10 +35,9 @@ struct State {
 
 impl Default for Wrapping {
     fn default() -> Self {
-        let mut key = [0; 32];
-        SystemEntropy.fill(&mut key);
+        let materials = vec![material()];
         Self(Arc::new(Mutex::new(State {
-            key,
+            materials,
             calls: Vec::new(),
             fault: None,
             length: 32,
@@ -54,6 +56,11 @@ impl Wrapping {
     /// Makes every call fail so, or work again.
     pub fn set_fault(&self, fault: Option<FaultKind>) {
         self.state().fault = fault;
+    }
+
+    /// Rotates the KMS key: what is wrapped from now on is wrapped by another material, and what was wrapped before still opens.
+    pub fn rotate(&self) {
+        self.state().materials.push(material());
     }
 
     /// Makes the plaintext of answers to `unwrap` this long, whatever was wrapped.
@@ -85,13 +92,30 @@ impl Wrapping {
     }
 }
 
+fn material() -> [u8; 32] {
+    let mut key = [0; 32];
+    SystemEntropy.fill(&mut key);
+    key
+}
+
 impl State {
+    /// What other writers of messages wrap under: their key is never rotated here.
+    fn first(&self) -> [u8; 32] {
+        self.materials.first().copied().unwrap_or_default()
+    }
+
+    /// The id of the current material.
+    fn current(&self) -> String {
+        format!("material-{}", self.materials.len())
+    }
+
     fn seal(&mut self, context: &KeyContext, key: &[u8], operation: &'static str) -> Result<Vec<u8>, Fault> {
         let mut nonce = [0; NONCE_LEN];
         SystemEntropy.fill(&mut nonce);
         let mut blob = key.to_vec();
         let invalid = |_| Fault::new(FaultKind::Invalid, "kms", operation);
-        UnboundKey::new(&AES_256_GCM, &self.key)
+        let current = self.materials.last().copied().unwrap_or_default();
+        UnboundKey::new(&AES_256_GCM, &current)
             .map(LessSafeKey::new)
             .and_then(|cipher| {
                 cipher.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad(context)), &mut blob)
@@ -101,12 +125,15 @@ impl State {
         Ok([&nonce[..], &blob].concat())
     }
 
-    fn open(&self, context: &KeyContext, wrapped: &[u8]) -> Option<Vec<u8>> {
+    /// The key, and the id of the material that had wrapped it.
+    fn open(&self, context: &KeyContext, wrapped: &[u8]) -> Option<(Vec<u8>, String)> {
         let (nonce, blob) = wrapped.split_first_chunk::<NONCE_LEN>()?;
-        let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.key).ok()?);
-        let mut blob = blob.to_vec();
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        Some(cipher.open_in_place(nonce, Aad::from(aad(context)), &mut blob).ok()?.to_vec())
+        self.materials.iter().enumerate().find_map(|(at, material)| {
+            let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, material).ok()?);
+            let (mut blob, nonce) = (blob.to_vec(), Nonce::assume_unique_for_key(*nonce));
+            let key = cipher.open_in_place(nonce, Aad::from(aad(context)), &mut blob).ok()?.to_vec();
+            Some((key, format!("material-{}", at + 1)))
+        })
     }
 }
 
@@ -115,8 +142,9 @@ impl KeyWrapping for Wrapping {
         self.called("GenerateDataKey", context).await?;
         let mut key = vec![0; 32];
         SystemEntropy.fill(&mut key);
-        let wrapped = self.state().seal(context, &key, "GenerateDataKey")?;
-        Ok(Generated { plaintext: SecretBytes::new(key), wrapped, material: Some("material-1".to_owned()) })
+        let mut state = self.state();
+        let wrapped = state.seal(context, &key, "GenerateDataKey")?;
+        Ok(Generated { plaintext: SecretBytes::new(key), wrapped, material: Some(state.current()) })
     }
 
     async fn wrap(&self, context: &KeyContext, key: &SecretBytes) -> Result<Vec<u8>, Fault> {
@@ -127,9 +155,30 @@ impl KeyWrapping for Wrapping {
     async fn unwrap(&self, context: &KeyContext, wrapped: &[u8]) -> Result<Unwrapped, Fault> {
         self.called("Decrypt", context).await?;
         let state = self.state();
-        let mut key = state.open(context, wrapped).ok_or_else(|| Fault::new(FaultKind::Invalid, "kms", "Decrypt"))?;
+        let opened = state.open(context, wrapped);
+        let (mut key, material) = opened.ok_or_else(|| Fault::new(FaultKind::Invalid, "kms", "Decrypt"))?;
         key.resize(state.length, 0);
-        Ok(Unwrapped { plaintext: SecretBytes::new(key), material: Some("material-1".to_owned()) })
+        Ok(Unwrapped { plaintext: SecretBytes::new(key), material: Some(material) })
+    }
+}
+
+impl KeyRewrapping for Wrapping {
+    async fn current_material(&self) -> Result<String, Fault> {
+        let (fault, current) = {
+            let state = self.state();
+            (state.fault, state.current())
+        };
+        tokio::task::yield_now().await;
+        fault.map_or(Ok(current), |kind| Err(Fault::new(kind, "kms", "ListKeyRotations")))
+    }
+
+    async fn rewrap(&self, context: &KeyContext, wrapped: &[u8]) -> Result<Rewrapped, Fault> {
+        self.called("ReEncrypt", context).await?;
+        let mut state = self.state();
+        let opened = state.open(context, wrapped);
+        let (key, _) = opened.ok_or_else(|| Fault::new(FaultKind::Invalid, "kms", "ReEncrypt"))?;
+        let wrapped = state.seal(context, &key, "ReEncrypt")?;
+        Ok(Rewrapped { wrapped, material: Some(state.current()) })
     }
 }
 
@@ -148,7 +197,7 @@ impl Wrapping {
         let mut nonce = [0; NONCE_LEN];
         SystemEntropy.fill(&mut nonce);
         let mut blob = key.to_vec();
-        let sealed = UnboundKey::new(&AES_256_GCM, &self.state().key).map(LessSafeKey::new).and_then(|cipher| {
+        let sealed = UnboundKey::new(&AES_256_GCM, &self.state().first()).map(LessSafeKey::new).and_then(|cipher| {
             let aad = Aad::from(foreign_aad(key_arn, context));
             cipher.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut blob)
         });
@@ -180,7 +229,8 @@ impl MessageKeys for Wrapping {
         }
         let (nonce, blob) = wrapped.split_first_chunk::<NONCE_LEN>().ok_or_else(invalid)?;
         let mut blob = blob.to_vec();
-        let cipher = UnboundKey::new(&AES_256_GCM, &self.state().key).map(LessSafeKey::new).map_err(|_| invalid())?;
+        let cipher =
+            UnboundKey::new(&AES_256_GCM, &self.state().first()).map(LessSafeKey::new).map_err(|_| invalid())?;
         let aad = Aad::from(foreign_aad(key_arn, context));
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let key = cipher.open_in_place(nonce, aad, &mut blob).map_err(|_| invalid())?;

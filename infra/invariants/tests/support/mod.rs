@@ -128,6 +128,7 @@ fn application(base: &Profile) -> Profile {
     base.with(&[
         ("AppLoadBalancerSecurityGroupId", "sg-0a1b2c3d4e5f60718"),
         ("AppPort", "443"),
+        ("TargetDbSecurityGroupId", "sg-0f1e2d3c4b5a69788"),
         (
             "AppLoadBalancerArn",
             "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/legacy/0123456789abcdef",

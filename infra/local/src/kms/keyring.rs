@@ -43,6 +43,7 @@ const OPERATIONS: &[(&str, &[&str], Operation)] = &[
     ("GetKeyRotationStatus", &["KeyId"], manage::key_rotation_status),
     ("GetPublicKey", &["KeyId"], sign::public_key),
     ("ListAliases", &["KeyId", "Limit", "Marker"], manage::list_aliases),
+    ("ListKeyRotations", &["IncludeKeyMaterial", "KeyId", "Limit", "Marker"], manage::list_key_rotations),
     ("ListKeys", &["Limit", "Marker"], manage::list_keys),
     ("ListResourceTags", &["KeyId", "Limit", "Marker"], manage::list_resource_tags),
     ("ReEncrypt", crypto::RE_ENCRYPT, crypto::re_encrypt),

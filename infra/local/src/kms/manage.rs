@@ -345,6 +345,31 @@ pub(crate) fn key_rotation_status(call: &Call<'_>) -> Result<Value, KmsError> {
     Ok(status)
 }
 
+/// Every rotation there was; with `ALL_KEY_MATERIAL` the material the key began with as well.
+pub(crate) fn list_key_rotations(call: &Call<'_>) -> Result<Value, KmsError> {
+    let wanted = call.input.choice("IncludeKeyMaterial", &["ALL_KEY_MATERIAL", "ROTATIONS_ONLY"])?;
+    let found = call.managed_key("KeyId")?;
+    call.admit(&found, Conditions::new())?;
+    let key = &found.key;
+    key.kept()?;
+    let Substance::Symmetric { past, current } = &key.substance else {
+        return Err(KmsError::unsupported(format!("{} has no rotation.", key.arn)));
+    };
+    let entries = past.iter().chain(std::iter::once(current)).enumerate().map(|(number, material)| {
+        let state = if material.id == current.id { "CURRENT" } else { "NON_CURRENT" };
+        let mut entry = json!({
+            "KeyId": key.id.to_string(), "KeyMaterialId": material.id.to_string(), "KeyMaterialState": state,
+        });
+        if let (true, Some(members)) = (number > 0, entry.as_object_mut()) {
+            members.insert("RotationDate".to_owned(), json!(seconds(material.since)));
+            members.insert("RotationType".to_owned(), json!("ON_DEMAND"));
+        }
+        entry
+    });
+    let first = usize::from(wanted != Some("ALL_KEY_MATERIAL"));
+    page(call, "Rotations", entries.skip(first).collect(), 100, 1000)
+}
+
 fn tag_conditions(tags: &std::collections::BTreeMap<String, String>) -> Conditions {
     let mut conditions = Conditions::new();
     if !tags.is_empty() {

@@ -621,6 +621,37 @@ fn rotation_changes_the_material_of_new_data_keys_and_old_blobs_still_open() {
 }
 
 #[test]
+fn every_key_material_is_listed_and_exactly_one_is_current() {
+    let mut bench = Bench::new();
+    let (key, signing) = (bench.symmetric(), bench.signing("ECC_NIST_P256"));
+    let all = |bench: &Bench| {
+        bench.ok("ListKeyRotations", json!({ "KeyId": key, "IncludeKeyMaterial": "ALL_KEY_MATERIAL" }))["Rotations"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
+    let [only] = &all(&bench)[..] else { panic!() };
+    assert_eq!((&only["KeyMaterialState"], only.get("RotationDate")), (&json!("CURRENT"), None));
+    assert_eq!(bench.ok("ListKeyRotations", json!({ "KeyId": key }))["Rotations"], json!([]));
+    for _ in 0..2 {
+        bench.ok("RotateKeyOnDemand", json!({ "KeyId": key }));
+        bench.now += 1;
+    }
+    let listed = all(&bench);
+    let states: Vec<_> = listed.iter().map(|one| one["KeyMaterialState"].as_str().unwrap()).collect();
+    assert_eq!(states, ["NON_CURRENT", "NON_CURRENT", "CURRENT"]);
+    assert_eq!(listed[0]["KeyMaterialId"], only["KeyMaterialId"]);
+    let fresh = bench.ok("GenerateDataKey", json!({ "KeyId": key, "KeySpec": "AES_256" }));
+    assert_eq!(fresh["KeyMaterialId"], listed[2]["KeyMaterialId"]);
+    let page = bench.ok("ListKeyRotations", json!({ "KeyId": key, "Limit": 1 }));
+    assert_eq!((&page["Rotations"], &page["Truncated"]), (&json!([listed[1]]), &json!(true)));
+    bench.refused("ListKeyRotations", json!({ "KeyId": signing }), "UnsupportedOperationException");
+    bench.refused("ListKeyRotations", json!({ "KeyId": key, "IncludeKeyMaterial": "NONE" }), "ValidationException");
+    bench.ok("ScheduleKeyDeletion", json!({ "KeyId": key, "PendingWindowInDays": 7 }));
+    bench.refused("ListKeyRotations", json!({ "KeyId": key }), "KMSInvalidStateException");
+}
+
+#[test]
 fn an_alias_moves_between_keys_of_one_usage_and_management_never_follows_it() {
     let bench = Bench::new();
     let (first, second, signing) = (bench.symmetric(), bench.symmetric(), bench.signing("ECC_NIST_P256"));

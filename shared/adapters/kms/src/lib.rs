@@ -5,6 +5,7 @@
 mod der;
 mod fault;
 mod messages;
+mod rewrapping;
 mod signing;
 mod wrapping;
 

@@ -26,7 +26,7 @@ impl KmsWrapping {
         Self { client: Lazy::new(move || Client::new(&config)), key_arn }
     }
 
-    fn answered(&self, operation: &'static str, key_id: Option<&str>) -> Result<(), Fault> {
+    pub(crate) fn answered(&self, operation: &'static str, key_id: Option<&str>) -> Result<(), Fault> {
         if key_id == Some(self.key_arn.as_str()) {
             Ok(())
         } else {
@@ -95,7 +95,7 @@ pub(crate) fn secret(plaintext: Option<Blob>, operation: &'static str) -> Result
     }
 }
 
-fn pairs(context: &KeyContext) -> HashMap<String, String> {
+pub(crate) fn pairs(context: &KeyContext) -> HashMap<String, String> {
     HashMap::from([
         ("tenant".to_owned(), context.tenant.as_str().to_owned()),
         ("purpose".to_owned(), context.purpose.to_owned()),

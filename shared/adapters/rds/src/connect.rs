@@ -65,6 +65,29 @@ impl RdsSettings {
         Self::new(&host, port, &database, &user, mode)
     }
 
+    /// Reads `PORTCULLIS_TARGET_HOST`, `_PORT`, `_NAME`, `_USER` and `_MODE`: a database of somebody else. `None` without a host.
+    #[must_use]
+    pub fn read_target(reader: &Reader<'_>) -> Option<Self> {
+        let [host, port, database, user, mode] =
+            ["HOST", "PORT", "NAME", "USER", "MODE"].map(|name| reader.optional(&format!("PORTCULLIS_TARGET_{name}")));
+        let host = host?;
+        let fit = |name: &str, value: Option<String>, fits: fn(&str) -> bool| {
+            let value = value.filter(|value| fits(value));
+            if value.is_none() {
+                reader.fault(&format!("PORTCULLIS_TARGET_{name}"), "is missing beside the host, or not of its form");
+            }
+            value.unwrap_or_default()
+        };
+        let host = fit("HOST", Some(host), is_host);
+        let port = fit("PORT", port, |value| value.parse::<u16>().is_ok_and(|port| port > 0)).parse().unwrap_or(0);
+        let (database, user) = (fit("NAME", database, is_plain), fit("USER", user, is_plain));
+        let mode = match fit("MODE", mode, |value| matches!(value, "proxy" | "direct")).as_str() {
+            "direct" => Mode::Direct,
+            _ => Mode::Proxy,
+        };
+        Some(Self::new(&host, port, &database, &user, mode))
+    }
+
     /// Settings with the house's timeouts.
     #[must_use]
     pub fn new(host: &str, port: u16, database: &str, user: &str, mode: Mode) -> Self {
@@ -245,6 +268,41 @@ mod tests {
         let reader = Reader::new(&environment);
         let _ = RdsSettings::read(&reader);
         assert_eq!(reader.finish().expect_err("all five").lines().len(), 5);
+    }
+
+    #[test]
+    fn a_target_is_whole_or_not_there() {
+        let whole = [
+            ("PORTCULLIS_TARGET_HOST", "shop.example"),
+            ("PORTCULLIS_TARGET_PORT", "5432"),
+            ("PORTCULLIS_TARGET_NAME", "shop"),
+            ("PORTCULLIS_TARGET_USER", "portcullis"),
+            ("PORTCULLIS_TARGET_MODE", "direct"),
+        ];
+        let read = |pairs: &[(&str, &str)]| {
+            let environment = Environment::from_pairs(pairs.iter().copied());
+            let reader = Reader::new(&environment);
+            let target = RdsSettings::read_target(&reader);
+            (target, reader.finish())
+        };
+        let (target, faults) = read(&whole);
+        let target = target.expect("a target");
+        assert!(faults.is_ok());
+        assert_eq!(
+            (target.host.as_str(), target.database.as_str(), target.mode),
+            ("shop.example", "shop", Mode::Direct)
+        );
+        assert!(read(&[]).0.is_none() && read(&[("PORTCULLIS_TARGET_HOST", "")]).0.is_none());
+        for missing in 1..whole.len() {
+            let mut pairs = whole.to_vec();
+            pairs.remove(missing);
+            assert!(read(&pairs).1.is_err(), "{missing}");
+        }
+        for (name, value) in [("HOST", "a b"), ("PORT", "0"), ("NAME", "a;b"), ("USER", "x&y"), ("MODE", "any")] {
+            let name = format!("PORTCULLIS_TARGET_{name}");
+            let pairs: Vec<_> = whole.iter().map(|(n, v)| (*n, if *n == name { value } else { *v })).collect();
+            assert!(read(&pairs).1.is_err(), "{name}");
+        }
     }
 
     #[tokio::test]

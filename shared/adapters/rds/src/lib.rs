@@ -6,11 +6,13 @@
 //! [`Unavailable`](FaultKind::Unavailable) and never sent again, unless the caller says through [`Rds::idempotent`] that
 //! sending it twice is harmless.
 
+mod column;
 mod connect;
 mod fault;
 mod owner;
 mod statement;
 
+pub use self::column::Target;
 pub use self::connect::{Mode, RdsSettings};
 pub use self::owner::Owner;
 

@@ -54,6 +54,7 @@ fn typed(parameter: &Parameter) -> (&(dyn ToSql + Sync), Type) {
         Parameter::Json(value) => (value, Type::JSONB),
         Parameter::Texts(value) => (value, Type::TEXT_ARRAY),
         Parameter::Uuids(value) => (value, Type::UUID_ARRAY),
+        Parameter::OptionalUuids(value) => (value, Type::UUID_ARRAY),
     }
 }
 
