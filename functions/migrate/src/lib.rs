@@ -47,6 +47,8 @@ migrations! {
     "0014_file_modes",
     "0015_tickets",
     "0016_compact_revocations",
+    "0021_receipts",
+    "0022_quotas_and_unheard_files",
 }
 
 /// A migration as the database remembers it.
