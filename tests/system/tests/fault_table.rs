@@ -29,7 +29,7 @@ const CONTENT: &[u8] = b"hello";
 /// Longer than one attempt, and than one statement, may take.
 const SLOW: Duration = Duration::from_secs(5);
 
-const CALLS: [&str; 16] = [
+const CALLS: [&str; 17] = [
     "POST /oauth2/token",
     "POST /oauth2/revoke",
     "POST /oauth2/introspect",
@@ -37,6 +37,7 @@ const CALLS: [&str; 16] = [
     "POST /files/{id}/url",
     "GET /files/{id}",
     "GET /files/{id}/content",
+    "GET /files/{id}/receipt",
     "DELETE /files/{id}",
     "POST /fields/encrypt",
     "POST /fields/decrypt",
@@ -116,7 +117,7 @@ fn the_table_has_every_call_and_every_fault() {
 /// Whose time a call takes.
 fn group(call: &str) -> &str {
     match call {
-        "GET /files/{id}" | "GET /files/{id}/content" => "download",
+        "GET /files/{id}" | "GET /files/{id}/content" | "GET /files/{id}/receipt" => "download",
         "POST /fields/encrypt" | "POST /fields/decrypt" | "POST /oauth2/token" => call,
         _ => call.split_once(':').map_or("upload", |(function, _)| function),
     }
