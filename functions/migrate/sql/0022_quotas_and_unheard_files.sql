@@ -233,6 +233,8 @@ BEGIN
     v_due := ARRAY(
         SELECT f FROM files f
          WHERE status = 'pending' AND url_expires_ms <= p_now_ms - 60000
+           -- Of parts that nobody was given a URL for there is no object.
+           AND (mode <> 'multipart' OR url_expires_ms > created_ms)
            AND (looked_ms IS NULL OR looked_ms <= p_now_ms - 3600000)
          ORDER BY looked_ms NULLS FIRST, id
          LIMIT greatest(p_limit, 0));

@@ -2,6 +2,8 @@
 //! refuses whoever asks.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may stop where it stands")]
 
+use std::path::Path;
+
 use local::postgres::{DATABASE, OWNER, Postgres};
 use migrate::MIGRATIONS;
 use serde_json::{Value, json};
@@ -27,7 +29,8 @@ struct Server {
 impl Server {
     async fn migrated() -> Self {
         let directory = TempDir::new().unwrap();
-        let postgres = Postgres::start(directory.path(), None).await.unwrap();
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
+        let postgres = Postgres::start_cached(directory.path(), None, &cache).await.unwrap();
         let server = Self { postgres, _directory: directory };
         let owner = server.connect(OWNER).await;
         for migration in MIGRATIONS {

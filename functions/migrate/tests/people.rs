@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail loudly")]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use local::postgres::{BOOT_USER, DATABASE, OWNER, Postgres};
 use migrate::MIGRATIONS;
@@ -25,7 +26,8 @@ struct Server {
 impl Server {
     async fn migrated() -> Self {
         let directory = TempDir::new().unwrap();
-        let postgres = Postgres::start(directory.path(), None).await.unwrap();
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
+        let postgres = Postgres::start_cached(directory.path(), None, &cache).await.unwrap();
         let server = Self { postgres, _directory: directory };
         let owner = server.connect(OWNER).await;
         for migration in MIGRATIONS {

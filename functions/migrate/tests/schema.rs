@@ -68,7 +68,8 @@ struct Server {
 impl Server {
     async fn start() -> Self {
         let directory = TempDir::new().unwrap();
-        let postgres = Postgres::start(directory.path(), None).await.unwrap();
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
+        let postgres = Postgres::start_cached(directory.path(), None, &cache).await.unwrap();
         Self { postgres, _directory: directory }
     }
 

@@ -88,7 +88,8 @@ impl Server {
     /// A migrated database with the tenants `acme` and `globex`.
     async fn start() -> Server {
         let directory = tempfile::tempdir().unwrap();
-        let postgres = Postgres::start(directory.path(), None).await.unwrap();
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
+        let postgres = Postgres::start_cached(directory.path(), None, &cache).await.unwrap();
         let owner = Login::open(postgres.socket_dir(), local::postgres::OWNER).await;
         for migration in MIGRATIONS {
             owner.0.batch_execute(&format!("BEGIN; {migration}; COMMIT")).await.unwrap();

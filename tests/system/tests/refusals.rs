@@ -22,12 +22,12 @@ use local::journey::{Answer, claims, seconds};
 use local::seed::act;
 use serde_json::{Value, json};
 use shared::digest::sha256;
+use support::files::{CONTENT, in_parts, new_file, part, put};
 use support::{Running, root};
 
 /// Stands in what is sent and must stand in no answer and no log.
 const CANARY: &str = "canary-3e1f";
 const NOWHERE: &str = "0198e1a0-0000-7000-8000-000000000000";
-const CONTENT: &[u8] = b"hello";
 
 /// What everybody behind the gate is refused for.
 const CREDENTIALS: [&str; 18] = [
@@ -316,32 +316,6 @@ struct World {
     record_of_globex: String,
 }
 
-fn new_file() -> Value {
-    let digest = STANDARD.encode(sha256(CONTENT));
-    json!({"name": "a.txt", "content_type": "text/plain", "size": CONTENT.len(), "sha256": digest, "mode": "put"})
-}
-
-fn part() -> Value {
-    json!({"part": 1, "size": CONTENT.len(), "sha256": STANDARD.encode(sha256(CONTENT))})
-}
-
-/// A file of one part, which is there or is not.
-async fn in_parts(running: &Running, token: &str, sent: bool) -> String {
-    let body = json!({"name": "a.txt", "content_type": "text/plain", "size": CONTENT.len(), "mode": "multipart"});
-    let plan = running.api.call("POST", "/files", Some(token), Some(&body)).await.unwrap().json();
-    let id = plan["id"].as_str().unwrap().to_owned();
-    if sent {
-        let body = json!({"parts": [part()]});
-        let signed = running.api.call("POST", &format!("/files/{id}/parts"), Some(token), Some(&body)).await.unwrap();
-        let one = &signed.json()["parts"][0];
-        let digest = one["headers"]["x-amz-checksum-sha256"].as_str().unwrap();
-        let headers = [("x-amz-checksum-sha256", digest)];
-        let put = running.api.send("PUT", one["url"].as_str().unwrap(), &headers, CONTENT.into()).await.unwrap();
-        assert_eq!(put.status, 200, "{}", put.outcome());
-    }
-    id
-}
-
 fn form(max_size: u64) -> Value {
     json!({"name": "a.txt", "content_type": "text/plain", "max_size": max_size, "mode": "post"})
 }
@@ -374,10 +348,7 @@ impl World {
         let (pending, doomed, deleted) = (file(&token).await.0, file(&token).await.0, file(&token).await.0);
         let (of_globex, of_colleague) = (file(&globex).await.0, file(&token).await.0);
         let (clean, upload) = file(&token).await;
-        let headers = upload["headers"].as_object().unwrap();
-        let headers: Vec<(&str, &str)> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
-        let put = running.api.send("PUT", upload["url"].as_str().unwrap(), &headers, CONTENT.into()).await.unwrap();
+        let put = put(&running, &upload).await;
         assert_eq!(put.status, 200);
         let (large, whole) = (in_parts(&running, &token, false).await, in_parts(&running, &token, true).await);
         running.api.call("DELETE", &format!("/files/{deleted}"), Some(&token), None).await.unwrap();

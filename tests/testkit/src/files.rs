@@ -841,6 +841,7 @@ impl State {
         let is_due = |row: &Row| {
             row.status() == "pending"
                 && row.url_expires_ms <= now - WAIT_MS
+                && (row.mode != "multipart" || row.url_expires_ms > row.created_ms)
                 && row.looked_ms.is_none_or(|looked| looked <= now - LOOK_MS)
         };
         let mut due: Vec<(Option<i64>, uuid::Uuid)> =

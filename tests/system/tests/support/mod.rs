@@ -9,6 +9,8 @@
     reason = "tests may fail loudly"
 )]
 
+pub mod files;
+
 use std::path::{Path, PathBuf};
 
 use local::clock::Clock;
