@@ -6,6 +6,7 @@ use crate::audit::Line;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::presented;
 use crate::details::{Details, FileAction};
+use crate::device::Device;
 use crate::dpop::Possession;
 use crate::http::Request;
 use crate::jwt::{AccessToken, Kind, Reason};
@@ -32,6 +33,10 @@ pub struct Caller {
     pub details: Details,
     /// Machine or human.
     pub kind: Kind,
+    /// `sid`, people only
+    pub session: Option<String>,
+    /// `device`, where its posture was known
+    pub device: Option<Device>,
     /// When the token ends.
     pub expires_at: Timestamp,
 }
@@ -46,6 +51,8 @@ impl From<AccessToken> for Caller {
             scopes: token.scopes,
             details: token.details,
             kind: token.kind,
+            session: token.session,
+            device: token.device,
             expires_at: token.expires_at,
         }
     }

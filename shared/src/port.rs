@@ -151,6 +151,12 @@ pub trait Signer: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<u8>, Fault>> + Send;
 }
 
+/// Tells the public half of a key that only signs.
+pub trait PublicKeys: Send + Sync + 'static {
+    /// The public half, DER `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
+    fn public_der(&self, key: &str) -> impl Future<Output = Result<Vec<u8>, Fault>> + Send;
+}
+
 /// A signing key that was just made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CreatedKey {
@@ -398,6 +404,7 @@ macro_rules! through_arc {
 through_arc!(ObjectReader { fn read(&self, key: &str, known: Option<&str>) -> Read; });
 through_arc!(ObjectWriter { fn write(&self, key: &str, body: Vec<u8>, when: Precondition) -> Written; });
 through_arc!(Signer { fn sign(&self, key: &str, algorithm: Algorithm, input: &[u8]) -> Vec<u8>; });
+through_arc!(PublicKeys { fn public_der(&self, key: &str) -> Vec<u8>; });
 through_arc!(SigningKeys { fn create(&self, algorithm: Algorithm) -> CreatedKey; });
 through_arc!(KeyWrapping {
     fn generate(&self, context: &KeyContext) -> Generated;

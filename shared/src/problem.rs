@@ -42,6 +42,7 @@ codes! {
     Unauthorized 401 "unauthorized" "The credential was not accepted",
     Forbidden 403 "forbidden" "The policy does not allow this",
     InsufficientScope 403 "insufficient_scope" "The token does not hold the scope for this",
+    QuotaExceeded 403 "quota_exceeded" "There is no room for this under the quota",
     AuthorizerMissing 403 "authorizer_missing" "The request did not pass the gate",
     NotFound 404 "not_found" "There is no such thing, or it is not yours",
     MethodNotAllowed 405 "method_not_allowed" "The method is not allowed here",

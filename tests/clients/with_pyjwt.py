@@ -1,5 +1,6 @@
 """PyJWT and requests: tokens, the API, and everything that must be refused."""
 
+import base64
 import hashlib
 import hmac
 import json
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from stack import (
     CA, GATEWAY, HTTP, MANIFEST, UNKNOWN_FILE, Report, ask, assertion, b64url, call, claims, forge, outcome, private_key,
-    register, tampered, token, unsigned, version,
+    new_file, register, settled, tampered, token, unsigned, version,
 )
 
 ME = "acme-backend"
@@ -62,6 +63,28 @@ opened = call("POST", "/fields/decrypt", access, json={"items": [item | {"record
 report.row("a field encrypted and decrypted", b64url(b"ada@example.com"), opened.get("plaintext"))
 moved = call("POST", "/fields/decrypt", access, json={"items": [item | {"record": record, "row": "43"}]})
 report.row("but not in another row", "decrypt_failed", moved.json()["items"][0].get("error", {}).get("code"))
+
+# A receipt, checked with its own key set alone.
+content = b"%PDF-1.7 " + access[-9:].encode()
+plan = new_file(access, content)
+upload = plan["upload"]
+report.row("a file for a receipt", 200, HTTP.put(upload["url"], data=content, headers=upload["headers"], timeout=20).status_code)
+report.row("arrives", "clean", settled(access, plan["id"]))
+receipt = call("GET", f"/files/{plan['id']}/receipt", access).json()["receipt"]
+receipt_keys = jwt.PyJWKClient(f"{GATEWAY}/.well-known/receipts/jwks.json", ssl_context=ssl.create_default_context(cafile=CA))
+said = jwt.decode(receipt, receipt_keys.get_signing_key_from_jwt(receipt), algorithms=["ES256"], issuer=metadata["issuer"])
+report.row("PyJWT verifies its receipt under the receipts' keys", (ME, base64.b64encode(hashlib.sha256(content).digest()).decode()),
+           (said["sub"], said["file"]["checksum"]["value"]))
+report.row("which is no token by its type", "portcullis-receipt+jwt", jwt.get_unverified_header(receipt)["typ"])
+report.row("nor by its key", True, jwt.get_unverified_header(receipt)["kid"] not in {one.key_id for one in keys.get_signing_keys()})
+report.row("and no credential", "401 unauthorized", outcome(call("GET", UNKNOWN_FILE, receipt)))
+try:
+    changed = tampered(receipt, sub="somebody")
+    jwt.decode(changed, receipt_keys.get_signing_key_from_jwt(changed), algorithms=["ES256"], issuer=metadata["issuer"])
+    refusal = "accepted"
+except jwt.InvalidTokenError as error:
+    refusal = type(error).__name__
+report.row("PyJWT refuses it with another uploader written in", "InvalidSignatureError", refusal)
 
 # Tokens that must not pass. The first of them shows that the forger's signature is a right one.
 now = int(time.time())

@@ -26,7 +26,7 @@ from gate import AUDIENCE, ISSUER, Answer, Client, Gate, b64url, new_file, unsea
 from templates import Template, deploy
 
 UNKNOWN_FILE = "/files/0198e1a0-0000-7000-8000-000000000000"
-CONTENT = b"The quick brown fox jumps over the lazy dog.\n" * 100
+CONTENT = b"%PDF-1.7\n" + b"The quick brown fox jumps over the lazy dog.\n" * 100
 
 
 class Run(Deployment):

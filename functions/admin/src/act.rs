@@ -63,6 +63,8 @@ impl Act {
             "policy.put" => policy_put(&mut fields, check)?,
             "policy.promote" => policy_promote(&mut fields)?,
             "policy.list" => policy_list(),
+            "quota.put" => quota_put(&mut fields)?,
+            "quota.list" => quota_list(&mut fields)?,
             "revoke" => revoke(&mut fields, now)?,
             "signing.list" => signing_list(),
             "signing.rotate" => signing_rotate(&mut fields)?,
@@ -289,6 +291,47 @@ fn policy_list() -> Act {
         parameters: vec![],
         moves_trust: false,
     }
+}
+
+/// `subject`: whose, `*` for each that has no quota of its own, and none for the tenant as a whole. Neither `files` nor `bytes` takes
+/// the quota away.
+fn quota_put(fields: &mut Fields) -> Result<Act, Refusal> {
+    let tenant = tenant(fields)?;
+    let subject = fields.optional_text("subject")?;
+    if subject.as_deref().is_some_and(|subject| !is_printable(subject, 255)) {
+        return Err(Refusal::of(Code::InvalidSubject, "subject"));
+    }
+    let mut most = |name: &'static str| match fields.optional_int(name)? {
+        Some(most) if most < 0 => Err(Refusal::of(Code::InvalidQuota, name)),
+        most => Ok(Parameter::OptionalInt(most)),
+    };
+    let (files, bytes) = (most("files")?, most("bytes")?);
+    Ok(Act {
+        operation: "quota.put",
+        function: "api.quota_put",
+        target: tenant.to_string(),
+        parameters: vec![text(&tenant), Parameter::Text(subject.unwrap_or_default()), files, bytes],
+        moves_trust: false,
+    })
+}
+
+fn quota_list(fields: &mut Fields) -> Result<Act, Refusal> {
+    let tenant = tenant(fields)?;
+    let after = fields.optional_text("after")?;
+    if after.as_deref().is_some_and(|after| !is_printable(after, 255)) {
+        return Err(Refusal::of(Code::InvalidSubject, "after"));
+    }
+    let limit = fields.optional_int("limit")?.unwrap_or(100);
+    if !(1..=500).contains(&limit) {
+        return Err(Refusal::of(Code::InvalidLimit, "limit"));
+    }
+    Ok(Act {
+        operation: "quota.list",
+        function: "api.quota_list",
+        target: tenant.to_string(),
+        parameters: vec![text(&tenant), Parameter::OptionalText(after), Parameter::Int(limit)],
+        moves_trust: false,
+    })
 }
 
 /// `at`: every token issued up to then is refused, default now. `exp` (of a `jti`): default the latest it can be.

@@ -34,6 +34,10 @@ pub enum Code {
     InvalidTtl,
     /// `limit` is not within 1–500.
     InvalidLimit,
+    /// `subject` is not 1–255 printable ASCII characters.
+    InvalidSubject,
+    /// A quota is below zero.
+    InvalidQuota,
     /// `kind` is none of those that the operation knows.
     InvalidKind,
     /// `value` is no value of its kind.
@@ -122,6 +126,8 @@ impl Code {
             Self::InvalidScopes => "invalid_scopes",
             Self::InvalidTtl => "invalid_ttl",
             Self::InvalidLimit => "invalid_limit",
+            Self::InvalidSubject => "invalid_subject",
+            Self::InvalidQuota => "invalid_quota",
             Self::InvalidKind => "invalid_kind",
             Self::InvalidValue => "invalid_value",
             Self::InvalidTime => "invalid_time",

@@ -378,6 +378,19 @@ async fn refused_acts_name_the_field_and_reach_neither_database_nor_bucket() {
         (jwk(json!("k")), ("invalid_jwks", "jwks")),
         (json!({"operation":"client.list","operator":"a","tenant":"acme","limit":0}), ("invalid_limit", "limit")),
         (json!({"operation":"client.list","operator":"a","tenant":"acme","limit":501}), ("invalid_limit", "limit")),
+        (json!({"operation":"quota.put","operator":"a","tenant":"acme","files":-1}), ("invalid_quota", "files")),
+        (json!({"operation":"quota.put","operator":"a","tenant":"acme","bytes":-1}), ("invalid_quota", "bytes")),
+        (json!({"operation":"quota.put","operator":"a","tenant":"acme","bytes":1.5}), ("wrong_type", "bytes")),
+        (json!({"operation":"quota.put","operator":"a","tenant":"acme","bytes":"1"}), ("wrong_type", "bytes")),
+        (json!({"operation":"quota.put","operator":"a","tenant":"acme","subject":""}), ("invalid_subject", "subject")),
+        (
+            json!({"operation":"quota.put","operator":"a","tenant":"acme","subject":"a b"}),
+            ("invalid_subject", "subject"),
+        ),
+        (json!({"operation":"quota.put","operator":"a","tenant":"Acme"}), ("invalid_tenant", "tenant")),
+        (json!({"operation":"quota.put","operator":"a","tenant":"acme","per":"day"}), ("unknown_field", "per")),
+        (json!({"operation":"quota.list","operator":"a","tenant":"acme","limit":0}), ("invalid_limit", "limit")),
+        (json!({"operation":"quota.list","operator":"a","tenant":"acme","after":""}), ("invalid_subject", "after")),
         (json!({"operation":"client.list","operator":"a","tenant":"acme","after":"/"}), ("invalid_client_id", "after")),
         (json!({"operation":"tenant.put","operator":"a","tenant":"a","id":1}), ("unknown_field", "id")),
         (with(put(), "federation", json!([])), ("invalid_federation", "federation")),
@@ -450,6 +463,8 @@ async fn what_only_the_database_knows_is_refused_by_its_own_code() {
         (disable("acme", "nobody"), ("client_unknown", "client_id")),
         (json!({"operation":"issuer.remove","operator":"a","id":"nobody"}), ("issuer_unknown", "id")),
         (json!({"operation":"client.list","operator":"a","tenant":"initech"}), ("tenant_unknown", "tenant")),
+        (json!({"operation":"quota.put","operator":"a","tenant":"initech","files":1}), ("tenant_unknown", "tenant")),
+        (json!({"operation":"quota.list","operator":"a","tenant":"initech"}), ("tenant_unknown", "tenant")),
     ] {
         assert_eq!(code(&world.act(event.clone()).await), expected, "{event}");
     }

@@ -1,6 +1,8 @@
 //! What this deployment is told by its environment.
 
+use shared::clock::Timestamp;
 use shared::config::Reader;
+use shared::object::SignerReach;
 use shared::trust::Accepts;
 
 /// Where files lie, who signs for them, and whose tokens count.
@@ -20,6 +22,12 @@ pub struct Config {
     pub signing_host: String,
     /// `PORTCULLIS_DOWNLOAD_SIGNER_ROLE`: ARN of the role whose sessions sign.
     pub signer_role: String,
+    /// `PORTCULLIS_SIGNER_REACH`: `tenant` or `object`, what one session may sign for.
+    pub signer_reach: SignerReach,
+    /// `PORTCULLIS_URLS_REVOKED_BEFORE`: sessions from before this second sign nothing more; none where it is not set.
+    pub revoked_before: Option<Timestamp>,
+    /// `PORTCULLIS_RECEIPT_KEY_ARN`: the key that signs receipts and nothing else.
+    pub receipt_key: String,
     /// `PORTCULLIS_SCAN`: `guardduty` or `off`.
     pub scan: Scan,
 }
@@ -55,6 +63,13 @@ impl Config {
                 String::new(),
             ),
             signer_role: arn("PORTCULLIS_DOWNLOAD_SIGNER_ROLE"),
+            signer_reach: reader.choice(
+                "PORTCULLIS_SIGNER_REACH",
+                &[("tenant", SignerReach::Tenant), ("object", SignerReach::Object)],
+                SignerReach::Object,
+            ),
+            revoked_before: revoked_before(reader),
+            receipt_key: arn("PORTCULLIS_RECEIPT_KEY_ARN"),
             scan: reader.choice(
                 "PORTCULLIS_SCAN",
                 &[("guardduty", Scan::GuardDuty), ("off", Scan::Off)],
@@ -62,6 +77,16 @@ impl Config {
             ),
         }
     }
+}
+
+fn revoked_before(reader: &Reader<'_>) -> Option<Timestamp> {
+    const NAME: &str = "PORTCULLIS_URLS_REVOKED_BEFORE";
+    let text = reader.optional(NAME)?;
+    let moment = Timestamp::parse_utc(&text);
+    if moment.is_none() {
+        reader.fault(NAME, "must be a second of UTC such as 2026-11-22T08:00:00Z");
+    }
+    moment
 }
 
 fn is_base_url(text: &str) -> bool {

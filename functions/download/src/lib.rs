@@ -1,11 +1,13 @@
-//! Serves file metadata and one-object URLs, by id only, to those who may read the file, and tickets that open one once.
+//! Serves file metadata, one-object URLs and receipts, by id only, to those who may read the file, and tickets that open one once.
 //!
 //! Somebody else's file and a file that never was get the same answer. A URL is signed for the one version that was checked.
 
 mod config;
+mod receipt;
 mod tickets;
 
 pub use config::{Config, Scan};
+pub use receipt::Receipts;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,14 +23,14 @@ use shared::object::{
     ContentType, FileId, FileName, FileStatus, ObjectKey, Presign, ReadTerms, Sha256Digest, SignedRequest,
     SignerSessions, UrlLife, VersionId,
 };
-use shared::port::{Database, Fault, ObjectReader, Parameter};
+use shared::port::{Database, Fault, ObjectReader, Parameter, PublicKeys, Signer};
 use shared::problem::{Code, Problem};
 
 /// Any file of the tenant, not only one's own.
 const OF_TENANT: &str = "files:read:tenant";
 
 /// The function over its ports.
-pub struct Download<R, D, S, P, C, E> {
+pub struct Download<R, D, S, P, K, C, E> {
     /// The external base URL, for what is told to callers.
     pub base: String,
     /// Who may come in.
@@ -39,6 +41,8 @@ pub struct Download<R, D, S, P, C, E> {
     pub sessions: S,
     /// Signs for the object bucket.
     pub presign: P,
+    /// Signs receipts.
+    pub receipts: Receipts<K>,
     /// The time.
     pub clock: C,
     /// Fresh tickets.
@@ -47,12 +51,13 @@ pub struct Download<R, D, S, P, C, E> {
     pub scan: Scan,
 }
 
-impl<R, D, S, P, C, E> Routes for Download<R, D, S, P, C, E>
+impl<R, D, S, P, K, C, E> Routes for Download<R, D, S, P, K, C, E>
 where
     R: ObjectReader,
     D: Database,
     S: SignerSessions,
     P: Presign,
+    K: Signer + PublicKeys,
     C: Clock,
     E: Entropy,
 {
@@ -63,18 +68,29 @@ where
         if (method, resource) == ("GET", "/tickets/{ticket}") {
             return self.open_ticket(request).await;
         }
-        let route = match (method, resource) {
-            ("GET", "/files/{id}") => Some(Route::Metadata),
-            ("GET", "/files/{id}/content") => Some(Route::Content),
-            ("POST", "/files/{id}/tickets") => None,
+        if (method, resource) == ("GET", "/.well-known/receipts/jwks.json") {
+            return self.receipt_keys(request).await;
+        }
+        let asked = match (method, resource) {
+            ("GET", "/files/{id}") => Asked::Read(Route::Metadata),
+            ("GET", "/files/{id}/content") => Asked::Read(Route::Content),
+            ("GET", "/files/{id}/receipt") => Asked::Receipt,
+            ("POST", "/files/{id}/tickets") => Asked::Ticket,
             _ => return Err(Code::NotFound.into()),
         };
         let caller = self.gate.admit_file(request, &["files:read", OF_TENANT], FileAction::Read).await?;
-        match route {
-            Some(route) => self.read(&caller, request, route).await,
-            None => self.make_ticket(&caller, request).await,
+        match asked {
+            Asked::Read(route) => self.read(&caller, request, route).await,
+            Asked::Receipt => self.receipt(&caller, request).await,
+            Asked::Ticket => self.make_ticket(&caller, request).await,
         }
     }
+}
+
+enum Asked {
+    Read(Route),
+    Receipt,
+    Ticket,
 }
 
 /// What is asked about a file.
@@ -86,12 +102,13 @@ pub enum Route {
     Content,
 }
 
-impl<R, D, S, P, C, E> Download<R, D, S, P, C, E>
+impl<R, D, S, P, K, C, E> Download<R, D, S, P, K, C, E>
 where
     R: ObjectReader,
     D: Database,
     S: SignerSessions,
     P: Presign,
+    K: Signer + PublicKeys,
     C: Clock,
     E: Entropy,
 {
@@ -158,11 +175,12 @@ where
         asked: u32,
     ) -> Result<(SignedRequest, Timestamp), Refusal> {
         let version = file.servable(self.scan)?;
-        let session = self.sessions.session(tenant).await.map_err(Refusal::signer)?;
+        let key = ObjectKey::new(tenant.clone(), id);
+        let session = self.sessions.session(&key).await.map_err(Refusal::signer)?;
         let now = self.clock.now();
         let life = UrlLife::within(asked, session.expires_at, now).map_err(|_| Code::SignerUnavailable)?;
         let terms = ReadTerms {
-            key: ObjectKey::new(tenant.clone(), id),
+            key,
             version: version.clone(),
             content_type: file.content_type.served(),
             disposition: file.name.disposition(),
@@ -261,6 +279,20 @@ fn wants_json(headers: &Headers) -> bool {
         let refused = parts.any(|parameter| matches!(parameter, "q=0" | "q=0." | "q=0.0" | "q=0.00" | "q=0.000"));
         json && !refused
     })
+}
+
+/// Why a file in this state gives nothing.
+fn closed(answer: &Value) -> Refusal {
+    let status = answer.get("status").and_then(Value::as_str).and_then(|text| FileStatus::parse(text).ok());
+    match status {
+        Some(FileStatus::Pending | FileStatus::Scanning) => Code::FileNotReady,
+        Some(FileStatus::Unscannable) => Code::FileUnscannable,
+        Some(FileStatus::Rejected | FileStatus::Infected | FileStatus::Expired | FileStatus::Deleted) => {
+            Code::FileUnavailable
+        }
+        Some(FileStatus::Clean) | None => Code::Internal,
+    }
+    .into()
 }
 
 /// Why nothing is served, and the fault behind it where there is one.

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use aws::{AwsSettings, Connector, Service};
-use download::{Config, Download};
+use download::{Config, Download, Receipts};
+use kms::KmsSigner;
 use rds::{Rds, RdsSettings};
 use s3::{Bucket, Presigner};
 use shared::boot::{Api, run};
@@ -29,14 +30,20 @@ fn main() -> ExitCode {
                 permission: Permission::Download,
                 bucket: config.object_bucket.clone(),
                 bucket_key: config.bucket_key.clone(),
+                reach: config.signer_reach,
             };
+            let sessions = Sessions::new(&aws.service(Service::Sts), signer, SystemClock);
+            if let Some(moment) = config.revoked_before {
+                sessions.revoke_before(moment);
+            }
             Ok(Api(Download {
                 base: config.accepts.issuer.clone(),
                 gate: Gate::new("download", config.accepts, trust, SystemClock),
                 database: Rds::new(database, &aws),
-                sessions: Sessions::new(&aws.service(Service::Sts), signer, SystemClock),
+                sessions,
                 presign: Presigner::new(aws.signing(), &config.signing_host, config.object_bucket, config.bucket_key)
                     .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "Presign").caused_by(malformed))?,
+                receipts: Receipts::new(KmsSigner::new(&aws.service(Service::Kms)), config.receipt_key),
                 clock: SystemClock,
                 entropy: SystemEntropy,
                 scan: config.scan,

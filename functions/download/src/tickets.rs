@@ -14,11 +14,11 @@ use shared::entropy::Entropy;
 use shared::gate::Caller;
 use shared::http::{Request, Response};
 use shared::name::Tenant;
-use shared::object::{FileId, FileStatus, Presign, SignerSessions};
-use shared::port::{Database, ObjectReader, Parameter};
+use shared::object::{FileId, Presign, SignerSessions};
+use shared::port::{Database, ObjectReader, Parameter, PublicKeys, Signer};
 use shared::problem::{Code, Problem};
 
-use crate::{Download, File, OF_TENANT, Refusal};
+use crate::{Download, File, OF_TENANT, Refusal, closed};
 
 /// The longest life of a ticket, in seconds; what nobody asked otherwise gets.
 const LONGEST: i64 = 300;
@@ -41,12 +41,13 @@ impl Secret {
     }
 }
 
-impl<R, D, S, P, C, E> Download<R, D, S, P, C, E>
+impl<R, D, S, P, K, C, E> Download<R, D, S, P, K, C, E>
 where
     R: ObjectReader,
     D: Database,
     S: SignerSessions,
     P: Presign,
+    K: Signer + PublicKeys,
     C: Clock,
     E: Entropy,
 {
@@ -88,6 +89,8 @@ where
             secret.hash(),
             Parameter::Text(caller.client_id.clone()),
             Parameter::Text(caller.jti.clone()),
+            Parameter::OptionalText(caller.session.clone()),
+            Parameter::OptionalText(caller.device.as_ref().map(|device| device.id.clone())),
             Parameter::Int(expires.millis()),
             Parameter::Int(now.millis()),
         ];
@@ -176,17 +179,4 @@ fn asked_life(request: &Request) -> Result<i64, Refusal> {
         Some(seconds) if seconds >= 1 => Ok(seconds.min(LONGEST)),
         Some(_) => Err(Code::MalformedRequest.into()),
     }
-}
-
-fn closed(answer: &Value) -> Refusal {
-    let status = answer.get("status").and_then(Value::as_str).and_then(|text| FileStatus::parse(text).ok());
-    match status {
-        Some(FileStatus::Pending | FileStatus::Scanning) => Code::FileNotReady,
-        Some(FileStatus::Unscannable) => Code::FileUnscannable,
-        Some(FileStatus::Rejected | FileStatus::Infected | FileStatus::Expired | FileStatus::Deleted) => {
-            Code::FileUnavailable
-        }
-        Some(FileStatus::Clean) | None => Code::Internal,
-    }
-    .into()
 }

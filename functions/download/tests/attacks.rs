@@ -2,45 +2,30 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
-use download::{Download, Scan};
-use serde_json::json;
-use shared::boot::{Invocation, Routes as _};
-use shared::clock::Timestamp;
-use shared::entropy::SystemEntropy;
-use shared::gate::Gate;
-use shared::http::{AuthorizerContext, Request};
-use shared::trust::Accepts;
-use testkit::issuer::{AUDIENCE, ISSUER};
-use testkit::{Files, FixedClock, Issuer, Signing, TrustBucket, attacks};
-use uuid::{Uuid, uuid};
+mod support;
 
-const ID: Uuid = uuid!("01920000-0000-7000-8000-0000000000f1");
+use download::Scan;
+use serde_json::json;
+use shared::boot::Routes as _;
+use shared::clock::Timestamp;
+use shared::http::{AuthorizerContext, Request};
+use support::{ID, invocation};
+use testkit::{Files, Issuer, attacks};
+
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 struct World {
     issuer: Issuer,
     files: Files,
-    download: Download<TrustBucket, Files, Signing, Signing, FixedClock, SystemEntropy>,
+    inner: support::World,
 }
 
 /// A file of `acme-backend`, and a function that knows the issuer's key.
 fn world() -> World {
-    let (issuer, bucket, clock) = (Issuer::new("k1"), TrustBucket::default(), FixedClock::at(NOW));
-    issuer.publish(&bucket, NOW);
-    let (files, signing) = (Files::default(), Signing::new(clock.clone()));
-    files.seed(ID, "acme", "acme-backend");
-    let accepts = Accepts { issuer: ISSUER.into(), audience: AUDIENCE.into() };
-    let download = Download {
-        base: ISSUER.to_owned(),
-        gate: Gate::new("download", accepts, bucket, clock.clone()),
-        database: files.clone(),
-        sessions: signing.clone(),
-        presign: signing,
-        clock,
-        entropy: SystemEntropy,
-        scan: Scan::Off,
-    };
-    World { issuer, files, download }
+    let (issuer, inner) = (Issuer::new("k1"), support::world(Scan::Off));
+    issuer.publish(&inner.trust, NOW);
+    inner.files.seed(ID, "acme", "acme-backend");
+    World { issuer, files: inner.files.clone(), inner }
 }
 
 impl World {
@@ -60,8 +45,7 @@ impl World {
             }),
             request_id: "r-1".to_owned(),
         };
-        let invocation = Invocation { request_id: "r".into(), deadline: NOW, function_arn: String::new() };
-        match self.download.answer(&request, &invocation).await {
+        match self.inner.download.answer(&request, &invocation()).await {
             Ok(answer) => answer.status(),
             Err(problem) => problem.code.status(),
         }

@@ -2,77 +2,26 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on fails")]
 
-use download::{Download, Route, Scan};
-use serde_json::{Value, json};
-use shared::boot::{Invocation, Routes};
-use shared::clock::Timestamp;
-use shared::details::Details;
-use shared::entropy::SystemEntropy;
-use shared::gate::{Caller, Gate};
-use shared::http::{Headers, Request, Response};
-use shared::jwt::Kind;
+mod support;
+
+use download::{Route, Scan};
+use serde_json::json;
+use shared::boot::Routes as _;
+use shared::gate::Caller;
+use shared::http::{Request, Response};
 use shared::name::Tenant;
-use shared::port::{Fault, ObjectReader, Read};
 use shared::problem::Code;
-use shared::scope::Scopes;
-use shared::trust::Accepts;
+use support::{ID, World, answer, invocation, start, world};
+use testkit::callers;
 use testkit::files::Fact;
 use testkit::objects::CANARY;
-use testkit::{Files, FixedClock, Signing};
-use uuid::{Uuid, uuid};
-
-const ID: Uuid = uuid!("01920000-0000-7000-8000-0000000000f1");
-
-struct NoTrust;
-
-impl ObjectReader for NoTrust {
-    async fn read(&self, _: &str, _: Option<&str>) -> Result<Read, Fault> {
-        Ok(Read::Missing)
-    }
-}
-
-struct World {
-    download: Download<NoTrust, Files, Signing, Signing, FixedClock, SystemEntropy>,
-    files: Files,
-    signing: Signing,
-}
-
-fn start() -> Timestamp {
-    Timestamp::from_seconds(1_800_000_000)
-}
-
-/// A world with one pending file of `alice` in `acme`.
-fn world(scan: Scan) -> World {
-    let clock = FixedClock::at(start());
-    let (files, signing) = (Files::default(), Signing::new(clock.clone()));
-    files.seed(ID, "acme", "alice");
-    let accepts = Accepts { issuer: "https://gate.test".to_owned(), audience: "api".to_owned() };
-    let download = Download {
-        base: "https://gate.test".to_owned(),
-        gate: Gate::new("download", accepts, NoTrust, clock.clone()),
-        database: files.clone(),
-        sessions: signing.clone(),
-        presign: signing.clone(),
-        clock,
-        entropy: SystemEntropy,
-        scan,
-    };
-    World { download, files, signing }
-}
 
 fn created(version: &str, finding: &str, scan_off: bool) -> Fact {
-    Fact::Created {
-        version: version.to_owned(),
-        etag: "e".to_owned(),
-        size: 11,
-        sha256: None,
-        finding: finding.to_owned(),
-        scan_off,
-    }
+    Fact::created(version, finding, scan_off)
 }
 
 fn verdict(value: &str) -> Fact {
-    Fact::Verdict { version: "v1".to_owned(), value: value.to_owned() }
+    Fact::verdict("v1", value)
 }
 
 fn clean() -> World {
@@ -82,16 +31,7 @@ fn clean() -> World {
 }
 
 fn caller(tenant: &str, subject: &str, scopes: &str) -> Caller {
-    Caller {
-        tenant: Tenant::parse(tenant).unwrap(),
-        subject: subject.to_owned(),
-        client_id: subject.to_owned(),
-        jti: "j".to_owned(),
-        scopes: Scopes::parse(scopes).unwrap(),
-        details: Details::default(),
-        kind: Kind::Machine,
-        expires_at: start().plus_seconds(300),
-    }
+    callers::machine(tenant, subject, scopes, start())
 }
 
 fn alice() -> Caller {
@@ -99,18 +39,7 @@ fn alice() -> Caller {
 }
 
 fn request(id: &str, headers: &[(&str, &str)]) -> Request {
-    let headers: Headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Request {
-        method: "GET".to_owned(),
-        resource: "/files/{id}".to_owned(),
-        path: format!("/files/{id}"),
-        path_parameters: [("id".to_owned(), id.to_owned())].into(),
-        query: Vec::new(),
-        headers,
-        body: Vec::new(),
-        authorizer: None,
-        request_id: "r-1".to_owned(),
-    }
+    support::request(("id", id), headers, "")
 }
 
 impl World {
@@ -121,10 +50,6 @@ impl World {
     async fn content(&self, caller: &Caller) -> Result<Response, Code> {
         self.read(caller, &ID.to_string(), Route::Content, &[]).await
     }
-}
-
-fn answer(response: &Response) -> Value {
-    serde_json::from_str(response.body()).unwrap()
 }
 
 #[tokio::test]
@@ -273,24 +198,20 @@ async fn no_refusal_repeats_a_secret() {
 
 #[tokio::test]
 async fn a_route_that_is_not_built_is_not_found() {
-    let invocation =
-        Invocation { request_id: "i".to_owned(), deadline: start().plus_seconds(10), function_arn: "arn".to_owned() };
     for (method, resource) in
-        [("GET", "/files/{id}/tickets"), ("GET", "/files/{id}/receipt"), ("DELETE", "/files/{id}")]
+        [("GET", "/files/{id}/tickets"), ("POST", "/files/{id}/receipt"), ("DELETE", "/files/{id}")]
     {
         let mut asked = request(&ID.to_string(), &[]);
         (asked.method, asked.resource) = (method.to_owned(), resource.to_owned());
-        let refused = clean().download.answer(&asked, &invocation).await.unwrap_err();
+        let refused = clean().download.answer(&asked, &invocation()).await.unwrap_err();
         assert_eq!(refused.code, Code::NotFound);
     }
 }
 
 #[tokio::test]
 async fn a_request_without_a_token_is_not_answered() {
-    let invocation =
-        Invocation { request_id: "i".to_owned(), deadline: start().plus_seconds(10), function_arn: "arn".to_owned() };
     let world = clean();
-    let refused = world.download.answer(&request(&ID.to_string(), &[]), &invocation).await.unwrap_err();
+    let refused = world.download.answer(&request(&ID.to_string(), &[]), &invocation()).await.unwrap_err();
     assert_eq!(refused.code, Code::Unauthorized);
     assert!(world.files.calls().is_empty());
 }

@@ -2,105 +2,36 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on fails")]
 
-use download::{Download, Scan};
+mod support;
+
+use download::Scan;
 use serde_json::{Value, json};
-use shared::clock::Timestamp;
-use shared::entropy::SystemEntropy;
-use shared::gate::{Caller, Gate};
-use shared::http::{Headers, Request, Response};
-use shared::jwt::Kind;
-use shared::name::Tenant;
-use shared::port::{Fault, ObjectReader, Read};
+use shared::gate::Caller;
+use shared::http::{Request, Response};
 use shared::problem::Code;
-use shared::scope::Scopes;
-use shared::trust::Accepts;
+use support::{ID, World, answer, start};
+use testkit::callers;
 use testkit::files::Fact;
+use testkit::issuer::ISSUER;
 use testkit::objects::CANARY;
-use testkit::{Files, FixedClock, Signing};
-use uuid::{Uuid, uuid};
-
-const ID: Uuid = uuid!("01920000-0000-7000-8000-0000000000f1");
-
-struct NoTrust;
-
-impl ObjectReader for NoTrust {
-    async fn read(&self, _: &str, _: Option<&str>) -> Result<Read, Fault> {
-        Ok(Read::Missing)
-    }
-}
-
-struct World {
-    download: Download<NoTrust, Files, Signing, Signing, FixedClock, SystemEntropy>,
-    files: Files,
-    signing: Signing,
-    clock: FixedClock,
-}
-
-fn start() -> Timestamp {
-    Timestamp::from_seconds(1_800_000_000)
-}
 
 /// A world with one clean file of `alice` in `acme`.
 fn world() -> World {
-    let clock = FixedClock::at(start());
-    let (files, signing) = (Files::default(), Signing::new(clock.clone()));
-    files.seed(ID, "acme", "alice");
-    files.record(ID, created("v1"));
-    let accepts = Accepts { issuer: "https://gate.test".to_owned(), audience: "api".to_owned() };
-    let download = Download {
-        base: "https://gate.test".to_owned(),
-        gate: Gate::new("download", accepts, NoTrust, clock.clone()),
-        database: files.clone(),
-        sessions: signing.clone(),
-        presign: signing.clone(),
-        clock: clock.clone(),
-        entropy: SystemEntropy,
-        scan: Scan::Off,
-    };
-    World { download, files, signing, clock }
+    let world = support::world(Scan::Off);
+    world.files.record(ID, created("v1"));
+    world
 }
 
 fn created(version: &str) -> Fact {
-    Fact::Created {
-        version: version.to_owned(),
-        etag: format!("e-{version}"),
-        size: 11,
-        sha256: None,
-        finding: "ok".to_owned(),
-        scan_off: true,
-    }
+    Fact::created(version, "ok", true)
 }
 
 fn caller(tenant: &str, subject: &str, scope: &str) -> Caller {
-    Caller {
-        tenant: Tenant::parse(tenant).unwrap(),
-        subject: subject.to_owned(),
-        client_id: subject.to_owned(),
-        jti: "j".to_owned(),
-        scopes: Scopes::parse(scope).unwrap(),
-        kind: Kind::Machine,
-        expires_at: start().plus_seconds(900),
-        details: shared::details::Details::default(),
-    }
+    Caller { expires_at: start().plus_seconds(900), ..callers::machine(tenant, subject, scope, start()) }
 }
 
 fn request(name: &str, value: &str, headers: &[(&str, &str)], body: &str) -> Request {
-    let headers: Headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Request {
-        method: String::new(),
-        resource: String::new(),
-        path: String::new(),
-        path_parameters: [(name.to_owned(), value.to_owned())].into(),
-        query: Vec::new(),
-        headers,
-        body: body.into(),
-        authorizer: None,
-        request_id: "r-1".to_owned(),
-    }
-}
-
-fn answer(response: &Response) -> Value {
-    serde_json::from_str(response.body()).unwrap()
+    support::request((name, value), headers, body)
 }
 
 impl World {
@@ -127,7 +58,7 @@ async fn a_ticket_opens_one_file_once_for_whoever_holds_it() {
     let made = world.make_as(&caller("acme", "alice", "files:read"), r#"{"expires_in":60}"#).await.unwrap();
     let ticket = made["ticket"].as_str().unwrap();
     assert_eq!((ticket.len(), &made["expires_at"]), (43, &json!(start().seconds() + 60)));
-    assert_eq!(made["url"], format!("https://gate.test/tickets/{ticket}"));
+    assert_eq!(made["url"], format!("{ISSUER}/tickets/{ticket}"));
     let opened = world.open(ticket).await.unwrap();
     assert_eq!((opened.status(), opened.find("cache-control")), (302, Some("no-store")));
     assert_eq!(opened.find("referrer-policy"), Some("no-referrer"));
@@ -178,6 +109,24 @@ async fn a_ticket_ends_with_its_time_its_token_and_its_file() {
         end(&world);
         assert_eq!(world.open(&ticket).await.err(), Some(want));
         assert!(world.signing.reads().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_ends_with_the_session_and_the_device_that_made_it() {
+    for (kind, value, ends) in [
+        ("sid", "s-1", true),
+        ("device", "d-1", true),
+        ("client_id", "page", true),
+        ("jti", "j", true),
+        ("sid", "s-2", false),
+        ("device", "s-1", false),
+    ] {
+        let world = world();
+        let person = callers::person("acme", "alice", "files:read", start());
+        let ticket = world.make_as(&person, "").await.unwrap()["ticket"].as_str().unwrap().to_owned();
+        world.files.revoke(kind, value);
+        assert_eq!(world.open(&ticket).await.err(), ends.then_some(Code::NotFound), "{kind} {value}");
     }
 }
 

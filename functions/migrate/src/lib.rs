@@ -51,6 +51,8 @@ migrations! {
     "0018_key_maintenance",
     "0019_column_migration",
     "0020_devices",
+    "0021_receipts",
+    "0022_quotas_and_unheard_files",
 }
 
 /// A migration as the database remembers it.

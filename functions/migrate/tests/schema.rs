@@ -31,7 +31,7 @@ const LOGINS: [&str; 9] = [
 ];
 
 /// The functions of the foundation, of issuers, of signing keys, of proofs, of people, of policies and of devices, and the one login that may call each.
-const FOUNDATION: [(&str, &str); 36] = [
+const FOUNDATION: [(&str, &str); 38] = [
     ("client_for_token", "token"),
     ("consume_assertion", "token"),
     ("consume_with_proof", "token"),
@@ -59,6 +59,8 @@ const FOUNDATION: [(&str, &str); 36] = [
     ("signing_rotate", "admin"),
     ("signing_drop", "admin"),
     ("client_audiences", "admin"),
+    ("quota_put", "admin"),
+    ("quota_list", "admin"),
     ("policy_put", "admin"),
     ("policy_promote", "admin"),
     ("policy_list", "admin"),
@@ -168,6 +170,8 @@ fn literal(parameter: &Parameter) -> String {
         Parameter::OptionalBytes(None) => "NULL::bytea".into(),
         Parameter::OptionalBytes(Some(bytes)) => literal(&Parameter::Bytes(bytes.clone())),
         Parameter::Int(int) => format!("{int}::bigint"),
+        Parameter::OptionalInt(None) => "NULL::bigint".into(),
+        Parameter::OptionalInt(Some(int)) => literal(&Parameter::Int(*int)),
         Parameter::Bool(bool) => bool.to_string(),
         Parameter::Json(json) => format!("{}::jsonb", quoted(&json.to_string())),
         Parameter::Texts(texts) => {
@@ -298,6 +302,16 @@ fn issuer(id: &str, issuer: &str, audience: &str) -> (&'static str, Vec<Paramete
 
 fn without_issuer(id: &str) -> (&'static str, Vec<Parameter>) {
     ("api.issuer_remove", act(vec![text(id)]))
+}
+
+fn quota(tenant: &str, subject: &str, files: Option<i64>, bytes: Option<i64>) -> (&'static str, Vec<Parameter>) {
+    let most = [Parameter::OptionalInt(files), Parameter::OptionalInt(bytes)];
+    ("api.quota_put", act([vec![text(tenant), text(subject)], most.to_vec()].concat()))
+}
+
+fn quotas(tenant: &str, after: Option<&str>, limit: i64) -> (&'static str, Vec<Parameter>) {
+    let (_, parameters) = list(tenant, after, limit);
+    ("api.quota_list", parameters)
 }
 
 fn audiences(tenant: &str, client_id: &str, audiences: &[&str]) -> (&'static str, Vec<Parameter>) {
@@ -884,6 +898,21 @@ async fn the_fake_registry_answers_as_postgres_does() {
         list_keys(),
         snapshot(NOW),
         snapshot(NOW + 1_000_000_000_000),
+        quotas("acme", None, 10),
+        quota("acme", "", None, Some(5)),
+        quota("acme", "*", Some(0), None),
+        quota("acme", "*", Some(0), None),
+        quota("acme", "bob", Some(1), Some(1 << 50)),
+        quota("acme", "bob", Some(2), Some(1 << 50)),
+        quota("globex", "bob", Some(2), None),
+        quota("nowhere", "bob", Some(2), None),
+        quotas("acme", None, 10),
+        quotas("acme", None, 2),
+        quotas("acme", Some("*"), 2),
+        quotas("nowhere", None, 2),
+        quota("acme", "bob", None, None),
+        quota("acme", "bob", None, None),
+        quotas("acme", None, 10),
         audiences("acme", "acme-one", &["https://billing.example"]),
         audiences("acme", "acme-one", &["https://billing.example"]),
         audiences("globex", "acme-one", &["https://other.example"]),

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use shared::audit::Line;
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::Clock;
-use shared::object::{FileStatus, Head, ObjectHead, ObjectKey, ObjectStore, Sha256Digest, VersionId};
+use shared::object::{ContentType, FileStatus, Head, ObjectHead, ObjectKey, ObjectStore, Sha256Digest, VersionId};
 use shared::port::{Database, Fault, FaultKind, Parameter};
 
 const FUNCTION: &str = "object-events";
@@ -154,14 +154,23 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
         head: &ObjectHead,
     ) -> Result<(Finding, Option<String>), Fault> {
         let finding = declared.compare(head, &self.config.bucket_key);
-        if finding != Finding::AsDeclared || head.sha256.is_some() || !matches!(declared.bytes, Bytes::Form { .. }) {
+        if finding != Finding::AsDeclared {
             return Ok((finding, head.sha256.clone()));
         }
-        // A form need not say a digest, and then S3 keeps none of the kind that we compare.
-        match self.objects.hash(key, version).await? {
-            Some(digest) => Ok((finding, Some(digest.to_string()))),
-            None => Err(Fault::new(FaultKind::Conflict, "s3", "GetObject").caused_by("gone between two looks")),
+        let gone = || Fault::new(FaultKind::Conflict, "s3", "GetObject").caused_by("gone between two looks");
+        let told = ContentType::parse(&declared.content_type).ok().filter(|told| told.is_told_by_its_start());
+        if let Some(content_type) = told {
+            let start = self.objects.start(key, version, ContentType::LOOKED_AT).await?.ok_or_else(gone)?;
+            if !content_type.fits(&start) {
+                return Ok((Finding::Start, head.sha256.clone()));
+            }
         }
+        // A form need not say a digest, and then S3 keeps none of the kind that we compare.
+        if head.sha256.is_some() || !matches!(declared.bytes, Bytes::Form { .. }) {
+            return Ok((finding, head.sha256.clone()));
+        }
+        let digest = self.objects.hash(key, version).await?.ok_or_else(gone)?;
+        Ok((finding, Some(digest.to_string())))
     }
 
     async fn record(&self, key: ObjectKey, version: &VersionId, finding: Finding, seen: Seen) -> Result<Judged, Fault> {
@@ -206,6 +215,8 @@ enum Finding {
     Digest,
     ContentType,
     Encryption,
+    /// It does not begin as files of its type do.
+    Start,
     Late,
 }
 
@@ -217,6 +228,7 @@ impl Finding {
             Finding::Digest => "sha256",
             Finding::ContentType => "content_type",
             Finding::Encryption => "encryption",
+            Finding::Start => "start",
             Finding::Late => "late",
         }
     }

@@ -1,4 +1,5 @@
-//! The end of bytes: versions of ended files, once no URL for their key can be alive.
+//! What no event does: files whose object is there though nobody told of it, and the end of bytes, versions of ended files, once no
+//! URL for their key can be alive.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,9 +11,10 @@ use shared::object::{FileId, ObjectKey, ObjectStore, UploadId, VersionId};
 use shared::port::{Database, Fault, Parameter};
 use uuid::Uuid;
 
-use crate::{FUNCTION, ObjectEvents, unreadable};
+use crate::{FUNCTION, Happening, Judged, ObjectEvents, said, unreadable};
 
 const SWEPT: &str = "files:sweep";
+const FOUND: &str = "files:found";
 
 /// How many files are taken in hand with one statement.
 const BATCH: usize = 100;
@@ -31,42 +33,141 @@ struct Ended {
     upload_id: Option<String>,
 }
 
+/// A file of whose object no event told.
+#[derive(Deserialize)]
+struct Unheard {
+    tenant: String,
+    id: Uuid,
+}
+
+/// What one run did.
+#[derive(Default)]
+struct Swept {
+    found: i64,
+    purged: i64,
+    unseen: i64,
+    failed: i64,
+}
+
+impl Swept {
+    fn metrics(&self) -> [(&'static str, &'static str, i64); 3] {
+        [
+            ("FilesFound", "Count", self.found),
+            ("FilesPurged", "Count", self.purged),
+            ("FilesStuck", "Count", self.unseen + self.failed),
+        ]
+    }
+}
+
 impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
-    /// Removes what may go until nothing is left or time is short; the next run goes on where this one ended. One file that
-    /// cannot be purged holds up no other: it fails the invocation after all others had their turn.
+    /// Looks for what was not heard of, and then removes what may go, until nothing is left or time is short; the next run goes on where
+    /// this one ended. One file that cannot be purged holds up no other: it fails the invocation after all others had
+    /// their turn. The answer says what was done.
     pub(crate) async fn sweep(&self, invocation: &Invocation) -> Result<Value, Failure> {
-        let line = || Line::new(FUNCTION, SWEPT).request(&invocation.request_id);
-        let (mut purged, mut failed) = (0_u64, 0_u64);
-        'run: loop {
-            let files = match self.due().await {
-                Ok(files) => files,
-                Err(fault) => {
-                    line().decision("fault", "unavailable").fault(&fault).emit();
-                    return Err(Failure::UNAVAILABLE);
-                }
-            };
+        let mut done = Swept::default();
+        // In this order: what is found now must not expire for want of an event.
+        let run = match self.listen(invocation, &mut done).await {
+            Ok(()) => self.purge_all(invocation, &mut done).await,
+            Err(fault) => Err(fault),
+        };
+        let line = Line::new(FUNCTION, SWEPT).request(&invocation.request_id);
+        if let Err(fault) = run {
+            line.decision("fault", "unavailable").fault(&fault).emit();
+            return Err(Failure::UNAVAILABLE);
+        }
+        line.decision("allow", "done").metrics(self.clock.now(), &done.metrics()).emit();
+        if done.failed > 0 {
+            Err(Failure::UNAVAILABLE)
+        } else {
+            Ok(json!({ "found": done.found, "purged": done.purged }))
+        }
+    }
+
+    fn is_late(&self, invocation: &Invocation) -> bool {
+        invocation.deadline.millis_since(self.clock.now()) < RESERVE_MS
+    }
+
+    /// Judges the objects of files that no URL can fill any more, as their events would have made us.
+    async fn listen(&self, invocation: &Invocation, done: &mut Swept) -> Result<(), Fault> {
+        loop {
+            let files = self.unheard().await?;
             let full = files.len() >= BATCH;
             for file in files {
-                if invocation.deadline.millis_since(self.clock.now()) < RESERVE_MS {
-                    break 'run;
+                if self.is_late(invocation) {
+                    return Ok(());
                 }
-                let line = line().text("file", &file.id.to_string()).text("status", &file.status);
-                match self.purge(&file).await {
-                    Ok(outcome) => {
-                        purged += 1;
-                        line.decision("allow", outcome).emit();
+                let line =
+                    Line::new(FUNCTION, FOUND).request(&invocation.request_id).text("file", &file.id.to_string());
+                match self.look(&file).await {
+                    Ok(None) => {}
+                    Ok(Some(judged)) => {
+                        done.found += 1;
+                        let _ = said(line, Ok(judged));
                     }
+                    // It is asked for again within the hour; what is due to go does not wait for it.
                     Err(fault) => {
-                        failed += 1;
+                        done.unseen += 1;
                         line.decision("fault", "unavailable").fault(&fault).emit();
                     }
                 }
             }
             if !full {
-                break;
+                return Ok(());
             }
         }
-        if failed > 0 { Err(Failure::UNAVAILABLE) } else { Ok(json!({ "purged": purged })) }
+    }
+
+    /// What became of a file's object, where there is one.
+    async fn look(&self, file: &Unheard) -> Result<Option<Judged>, Fault> {
+        let tenant = Tenant::parse(&file.tenant).map_err(|_| unreadable())?;
+        let key = ObjectKey::new(tenant, FileId::from_uuid(file.id).map_err(|_| unreadable())?);
+        let Some(version) = self.objects.newest(&key).await? else { return Ok(None) };
+        let happening = Happening {
+            bucket: self.config.object_bucket.clone(),
+            key: key.to_string(),
+            version: Some(version.as_str().to_owned()),
+        };
+        self.judge(&happening).await.map(Some)
+    }
+
+    async fn unheard(&self) -> Result<Vec<Unheard>, Fault> {
+        #[derive(Deserialize)]
+        struct Answer {
+            files: Vec<Unheard>,
+        }
+        let answer = self.database.call("api.files_unheard", self.batch()).await?;
+        serde_json::from_value(answer).map(|Answer { files }| files).map_err(|_| unreadable())
+    }
+
+    fn batch(&self) -> Vec<Parameter> {
+        vec![Parameter::Int(self.clock.now().millis()), Parameter::Int(i64::try_from(BATCH).unwrap_or(i64::MAX))]
+    }
+
+    async fn purge_all(&self, invocation: &Invocation, done: &mut Swept) -> Result<(), Fault> {
+        let line = || Line::new(FUNCTION, SWEPT).request(&invocation.request_id);
+        loop {
+            let files = self.due().await?;
+            let full = files.len() >= BATCH;
+            for file in files {
+                if self.is_late(invocation) {
+                    return Ok(());
+                }
+                let line = line().text("file", &file.id.to_string()).text("status", &file.status);
+                match self.purge(&file).await {
+                    Ok(outcome) => {
+                        done.purged += 1;
+                        line.decision("allow", outcome).emit();
+                    }
+                    Err(fault) => {
+                        done.failed += 1;
+                        line.decision("fault", "unavailable").fault(&fault).emit();
+                    }
+                }
+            }
+            if !full {
+                return Ok(());
+            }
+        }
     }
 
     async fn due(&self) -> Result<Vec<Ended>, Fault> {
@@ -74,9 +175,7 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
         struct Answer {
             files: Vec<Ended>,
         }
-        let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
-        let parameters = vec![Parameter::Int(self.clock.now().millis()), Parameter::Int(limit)];
-        let answer = self.database.call("api.files_to_sweep", parameters).await?;
+        let answer = self.database.call("api.files_to_sweep", self.batch()).await?;
         serde_json::from_value(answer).map(|Answer { files }| files).map_err(|_| unreadable())
     }
 

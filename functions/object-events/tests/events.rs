@@ -139,6 +139,65 @@ async fn an_object_that_is_not_what_was_declared_is_rejected() {
     }
 }
 
+/// A world whose file was declared to be of this type, and is there as declared, with this body.
+fn of_type(content_type: &str, body: &[u8]) -> World {
+    let world = world(Scan::Off);
+    world.files.change(ID, |row| {
+        row.content_type = content_type.to_owned();
+        (row.size, row.sha256) = (i64::try_from(body.len()).ok(), Some(Sha256Digest::of(body).as_bytes().to_vec()));
+    });
+    world.objects.put(KEY, "v1", content_type, body);
+    world
+}
+
+#[tokio::test]
+async fn a_file_that_begins_as_another_type_than_its_own_is_rejected() {
+    let page = b"<!doctype html><script>alert(1)</script>".as_slice();
+    for (content_type, body, want) in [
+        (
+            "application/pdf",
+            b"%PDF-1.7
+"
+            .as_slice(),
+            "clean",
+        ),
+        ("application/pdf", page, "rejected"),
+        ("application/pdf", &[&[b' '; 1019][..], b"%PDF-"].concat(), "clean"),
+        ("application/pdf", &[&[b' '; 1020][..], b"%PDF-"].concat(), "rejected"),
+        ("image/png", b"\x89PNG\r\n\x1a\n".as_slice(), "clean"),
+        ("image/png", b"\x89PNG\r\n\x1a".as_slice(), "rejected"),
+        ("image/png", b"MZ\x90\x00".as_slice(), "rejected"),
+        ("text/plain", b"MZ\x90\x00".as_slice(), "rejected"),
+        ("text/plain", page, "clean"),
+        ("application/octet-stream", b"MZ\x90\x00".as_slice(), "clean"),
+        ("text/html", page, "clean"),
+    ] {
+        let world = of_type(content_type, body);
+        world.handle(created("objects", KEY, Some("v1"))).await.unwrap();
+        let row = world.files.row(ID).unwrap();
+        let Some(Fact::Created { finding, .. }) = row.facts().first() else { panic!("no fact") };
+        let found = if want == "clean" { "ok" } else { "start" };
+        assert_eq!((world.status(), finding.as_str()), (want, found), "{content_type} {body:?}");
+        // Types that are not told by their start cost no look at it.
+        let looks = if matches!(content_type, "application/octet-stream" | "text/html") { 1 } else { 2 };
+        assert_eq!(world.objects.asked(), looks, "{content_type}");
+        // The verdict of a scanner does not bring it back, nor does the event once more.
+        world.handle(created("objects", KEY, Some("v1"))).await.unwrap();
+        assert_eq!(world.status(), want);
+    }
+}
+
+#[tokio::test]
+async fn a_file_whose_start_cannot_be_read_stays_undecided_until_it_can() {
+    let world = of_type("image/png", b"\x89PNG\r\n\x1a\n");
+    world.objects.set_down(true);
+    world.handle(created("objects", KEY, Some("v1"))).await.unwrap_err();
+    assert_eq!(world.status(), "pending");
+    world.objects.set_down(false);
+    world.handle(created("objects", KEY, Some("v1"))).await.unwrap();
+    assert_eq!(world.status(), "clean");
+}
+
 /// A form of up to 11 bytes, filled by `hello world`.
 fn form(scan: Scan) -> World {
     let world = world(scan);
@@ -163,11 +222,11 @@ async fn a_form_tells_no_digest_so_the_object_is_read_through_for_one() {
         scan_off: true,
     };
     assert_eq!((world.status(), row.facts().first()), ("clean", Some(&want)));
-    // Where S3 has one of the whole, nothing is read.
+    // Where S3 has one of the whole, it is not read through.
     let world = form(Scan::Off);
     world.objects.change(KEY, "v1", |head| head.sha256 = Some(Sha256Digest::of(b"hello world").to_string()));
     world.handle(created("objects", KEY, Some("v1"))).await.unwrap();
-    assert_eq!((world.status(), world.objects.asked()), ("clean", 1));
+    assert_eq!((world.status(), world.objects.asked()), ("clean", 2), "its head and its first bytes");
 }
 
 #[tokio::test]

@@ -20,12 +20,14 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("../../migrate/sql/0001_foundation.sql"),
     include_str!("../../migrate/sql/0002_files.sql"),
     include_str!("../../migrate/sql/0007_file_lifecycle.sql"),
     include_str!("../../migrate/sql/0014_file_modes.sql"),
     include_str!("../../migrate/sql/0015_tickets.sql"),
+    include_str!("../../migrate/sql/0021_receipts.sql"),
+    include_str!("../../migrate/sql/0022_quotas_and_unheard_files.sql"),
 ];
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -129,6 +131,7 @@ fn create(tenant: &str, subject: &str, id: Uuid, key: Option<&str>, body: &str, 
         Parameter::Int(now + 300_000),
         Parameter::OptionalText(key.map(str::to_owned)),
         Parameter::OptionalBytes(key.map(|_| Sha256Digest::of(body.as_bytes()).as_bytes().to_vec())),
+        Parameter::Json(json!({ "client_id": subject, "jti": "j" })),
         Parameter::Int(now),
     ]
 }
@@ -198,7 +201,7 @@ async fn a_login_can_do_its_own_work_and_nothing_else() {
     server.login("upload").await.ask("api.create_file", create("acme", "alice", id(1), None, "", 1000)).await;
     for user in ["upload", "download", "object_events", "token", "trust"] {
         let login = server.login(user).await;
-        for table in ["files", "file_facts", "file_parts"] {
+        for table in ["files", "file_facts", "file_parts", "quotas", "file_usage"] {
             assert!(
                 login.0.batch_execute(&format!("SELECT * FROM public.{table}")).await.is_err(),
                 "{user} reads {table}"
@@ -210,12 +213,13 @@ async fn a_login_can_do_its_own_work_and_nothing_else() {
             "api.create_file" | "api.renew_upload" | "api.delete_file" => user == "upload",
             "api.sign_parts" | "api.begin_parts" | "api.parts_to_complete" => user == "upload",
             "api.parts_completed" | "api.parts_ended" => user == "upload",
-            "api.file_for_download" => user == "download",
+            "api.file_for_download" | "api.file_receipt" => user == "download",
             _ => user == "object_events",
         };
         for (function, parameters) in [
             ("api.create_file", create("acme", "alice", Uuid::from_u128(7), None, "", 1000)),
             ("api.file_for_download", find("acme", "alice", id(1), false)),
+            ("api.file_receipt", find("acme", "alice", id(1), false)),
             (
                 "api.file_for_event",
                 find("acme", "alice", id(1), false)[..1].iter().chain(&[Parameter::Uuid(id(1))]).cloned().collect(),
@@ -690,6 +694,8 @@ async fn a_ticket_is_used_once_and_dies_with_whoever_made_it() {
                 hash(letter),
                 text(subject),
                 text(&format!("jti-{letter}")),
+                Parameter::OptionalText(Some(format!("s-{letter}"))),
+                Parameter::OptionalText(Some(format!("d-{letter}"))),
                 Parameter::Int(now + 60_000),
                 Parameter::Int(now),
             ],
@@ -706,7 +712,15 @@ async fn a_ticket_is_used_once_and_dies_with_whoever_made_it() {
     }
     let broken = with(
         find("acme", "alice", id(1), false),
-        [hash(9), text("alice"), text("j"), Parameter::Int(3000 + 300_001), Parameter::Int(3000)],
+        [
+            hash(9),
+            text("alice"),
+            text("j"),
+            Parameter::OptionalText(None),
+            Parameter::OptionalText(None),
+            Parameter::Int(3000 + 300_001),
+            Parameter::Int(3000),
+        ],
     );
     assert!(download.call("api.ticket_put", broken).await.is_err(), "no ticket lives longer than five minutes");
     for (letter, now) in [(1, 3000), (1, 62_999), (1, 63_000), (2, 3000)] {
@@ -731,7 +745,13 @@ async fn a_ticket_is_used_once_and_dies_with_whoever_made_it() {
     assert_eq!(uses.iter().filter(|answer| answer["outcome"] == "used").count(), 1);
 
     // Whoever is revoked after he made it, by any of his names, and no other.
-    for (letter, kind, value) in [(6, "jti", "jti-6"), (7, "client_id", "alice"), (8, "tenant", "acme")] {
+    for (letter, kind, value) in [
+        (6, "jti", "jti-6"),
+        (7, "client_id", "alice"),
+        (8, "tenant", "acme"),
+        (9, "sid", "s-9"),
+        (10, "device", "d-10"),
+    ] {
         let now = 10_000 * i64::from(letter);
         download.ask("api.ticket_put", put("alice", 1, letter, now)).await;
         assert_eq!(download.ask("api.ticket_find", look(letter, now)).await["outcome"], "found");
@@ -740,18 +760,271 @@ async fn a_ticket_is_used_once_and_dies_with_whoever_made_it() {
         admin.ask("api.revoke", revoked).await;
         assert_eq!(download.ask("api.ticket_find", look(letter, now)).await["outcome"], "unknown", "{kind}");
         if kind != "jti" {
-            download.ask("api.ticket_put", put("alice", 1, letter + 10, now + 1000)).await;
-            let after = download.ask("api.ticket_find", look(letter + 10, now + 1000)).await;
+            download.ask("api.ticket_put", put("alice", 1, letter + 20, now + 1000)).await;
+            let after = download.ask("api.ticket_find", look(letter + 20, now + 1000)).await;
             assert_eq!(after["outcome"], "found", "{kind}: what was made after it lives");
         }
     }
     let shut = vec![text("op"), text("r"), Parameter::Int(1), text("acme"), text("acme"), Parameter::Bool(false)];
     admin.ask("api.tenant_put", shut).await;
-    assert_eq!(download.ask("api.ticket_find", look(18, 81_000)).await["outcome"], "unknown", "its tenant is disabled");
+    assert_eq!(download.ask("api.ticket_find", look(28, 81_000)).await["outcome"], "unknown", "its tenant is disabled");
     for user in ["upload", "object_events", "token"] {
         let login = server.login(user).await;
         assert!(login.call("api.ticket_find", look(1, 1)).await.is_err(), "{user}");
     }
+}
+
+#[tokio::test]
+async fn a_receipt_is_of_the_object_that_was_found_as_declared() {
+    let server = Server::start().await;
+    let (upload, events) = (server.login("upload").await, server.login("object_events").await);
+    let download = server.login("download").await;
+    let model = Files::default();
+    let both = async |login: &Login, function: &'static str, parameters: Vec<Parameter>| {
+        let real = login.ask(function, parameters.clone()).await;
+        assert_eq!(real, model.call(function, parameters.clone()).await.unwrap(), "{function} {parameters:?}");
+        real
+    };
+    let text = |value: &str| Parameter::Text(value.to_owned());
+    let found = |number: u64, version: &str, finding: &str, now: i64| {
+        vec![
+            text("acme"),
+            Parameter::Uuid(id(number)),
+            text("objects"),
+            text(version),
+            text(&format!("e-{version}")),
+            Parameter::Int(11),
+            Parameter::OptionalText(Some("whole".to_owned())),
+            text(finding),
+            Parameter::Bool(false),
+            Parameter::Int(now),
+        ]
+    };
+    for number in 1..=4 {
+        both(&upload, "api.create_file", create("acme", "alice", id(number), None, "", 1000)).await;
+    }
+    let mut form = create("acme", "alice", id(5), None, "", 1000);
+    form[5] = text("post");
+    (form[6], form[7], form[8]) =
+        (Parameter::OptionalInt(None), Parameter::OptionalBytes(None), Parameter::OptionalInt(Some(99)));
+    both(&upload, "api.create_file", form).await;
+    for parameters in [
+        found(1, "v1", "ok", 2000),
+        found(1, "v1", "ok", 9000),
+        found(2, "v1", "size", 2000),
+        found(3, "v1", "ok", 2000),
+        found(3, "v2", "ok", 3000),
+        found(5, "v1", "ok", 2500),
+    ] {
+        both(&events, "api.record_created", parameters).await;
+    }
+    for (tenant, subject, of_tenant) in
+        [("acme", "alice", false), ("acme", "bob", false), ("acme", "bob", true), ("globex", "alice", true)]
+    {
+        for number in 1..=6 {
+            both(&download, "api.file_receipt", find(tenant, subject, id(number), of_tenant)).await;
+        }
+    }
+    let one = download.ask("api.file_receipt", find("acme", "alice", id(1), false)).await;
+    assert_eq!((&one["receipt"]["received_ms"], &one["receipt"]["made_by"]["jti"]), (&json!(2000), &json!("j")));
+    assert_eq!(one["receipt"]["sha256"], Sha256Digest::of(b"hello world").to_string());
+    let verdict = vec![
+        text("acme"),
+        Parameter::Uuid(id(1)),
+        text("objects"),
+        text("v1"),
+        text("e-v1"),
+        text("THREATS_FOUND"),
+        Parameter::Int(3000),
+    ];
+    both(&events, "api.record_verdict", verdict).await;
+    both(&download, "api.file_receipt", find("acme", "alice", id(1), false)).await;
+}
+
+#[tokio::test]
+async fn nobody_holds_more_than_he_may_however_many_ask_at_once() {
+    let server = Server::start().await;
+    let (upload, events) = (server.login("upload").await, server.login("object_events").await);
+    let admin = server.login("admin").await;
+    let model = Files::default();
+    let both = async |login: &Login, function: &'static str, parameters: Vec<Parameter>| {
+        let real = login.ask(function, parameters.clone()).await;
+        assert_eq!(real, model.call(function, parameters.clone()).await.unwrap(), "{function} {parameters:?}");
+        real
+    };
+    let text = |value: &str| Parameter::Text(value.to_owned());
+    let act = |parameters: Vec<Parameter>| [vec![text("op"), text("r"), Parameter::Int(1)], parameters].concat();
+    let limit = async |subject: &str, files: Option<i64>, bytes: Option<i64>| {
+        let most = [Parameter::OptionalInt(files), Parameter::OptionalInt(bytes)];
+        admin.ask("api.quota_put", act([vec![text("acme"), text(subject)], most.to_vec()].concat())).await;
+        model.set_quota("acme", subject, files, bytes);
+    };
+    let held = async || {
+        let listed = act(vec![text("acme"), Parameter::OptionalText(None), Parameter::Int(100)]);
+        let answer = admin.ask("api.quota_list", listed).await;
+        (answer["held"]["files"].as_i64().unwrap(), answer["held"]["bytes"].as_i64().unwrap())
+    };
+    let make = |subject: &str, number: u64| create("acme", subject, id(number), None, "", 1000);
+    // What there was before counts too.
+    both(&upload, "api.create_file", make("alice", 1)).await;
+    limit("*", Some(3), None).await;
+    limit("bob", None, Some(22)).await;
+    limit("", Some(7), None).await;
+    for (number, subject) in [
+        (2, "alice"),
+        (3, "alice"),
+        (4, "alice"),
+        (5, "bob"),
+        (6, "bob"),
+        (7, "bob"),
+        (8, "carol"),
+        (9, "carol"),
+        (10, "dave"),
+    ] {
+        both(&upload, "api.create_file", make(subject, number)).await;
+    }
+    assert_eq!(held().await, (7, 77));
+    // Another tenant is not touched by any of it.
+    both(&upload, "api.create_file", create("globex", "alice", id(20), None, "", 1000)).await;
+    // A request that is repeated makes nothing, so it may be repeated.
+    limit("", Some(8), None).await;
+    let again = |number: u64| create("acme", "carol", id(number), Some("k"), "a", 1000);
+    assert_eq!(both(&upload, "api.create_file", again(11)).await["outcome"], "created");
+    assert_eq!(both(&upload, "api.create_file", again(14)).await["outcome"], "replayed");
+    assert_eq!(
+        both(&upload, "api.create_file", create("acme", "dave", id(12), Some("q"), "a", 1000)).await["outcome"],
+        "quota"
+    );
+
+    // Deleting makes room once the bytes are gone, and not before.
+    limit("", None, None).await;
+    both(&upload, "api.delete_file", with(whose("acme", "alice", id(1)), [Parameter::Int(2000)])).await;
+    assert_eq!(both(&upload, "api.create_file", make("alice", 13)).await["outcome"], "quota");
+    let purged = vec![
+        text("acme"),
+        Parameter::Uuid(id(1)),
+        text("objects"),
+        Parameter::Texts(vec![]),
+        Parameter::OptionalText(None),
+        Parameter::Int(4000),
+    ];
+    both(&events, "api.file_purged", purged.clone()).await;
+    assert_eq!(both(&upload, "api.create_file", make("alice", 13)).await["outcome"], "created");
+    // A version that is heard of late takes its place again.
+    let late = vec![
+        text("acme"),
+        Parameter::Uuid(id(1)),
+        text("objects"),
+        text("v9"),
+        text(""),
+        Parameter::Int(0),
+        Parameter::OptionalText(None),
+        text("late"),
+        Parameter::Bool(false),
+        Parameter::Int(5000),
+    ];
+    both(&events, "api.record_created", late).await;
+    assert_eq!(held().await.0, 9);
+
+    // A form counts with the most that it may bring, and then with what it brought.
+    limit("frank", None, Some(100)).await;
+    let form = |number: u64| {
+        let mut form = make("frank", number);
+        form[5] = text("post");
+        (form[6], form[7], form[8]) =
+            (Parameter::OptionalInt(None), Parameter::OptionalBytes(None), Parameter::OptionalInt(Some(99)));
+        form
+    };
+    assert_eq!(both(&upload, "api.create_file", form(30)).await["outcome"], "created");
+    assert_eq!(both(&upload, "api.create_file", make("frank", 31)).await["outcome"], "quota");
+    let arrived = vec![
+        text("acme"),
+        Parameter::Uuid(id(30)),
+        text("objects"),
+        text("v1"),
+        text("e"),
+        Parameter::Int(5),
+        Parameter::OptionalText(None),
+        text("ok"),
+        Parameter::Bool(true),
+        Parameter::Int(2000),
+    ];
+    both(&events, "api.record_created", arrived).await;
+    assert_eq!(both(&upload, "api.create_file", make("frank", 31)).await["outcome"], "created");
+
+    // Of many at once as many as there is room for.
+    limit("grace", Some(5), None).await;
+    let logins = join_all((0..12).map(|_| server.login("upload"))).await;
+    let asked = logins
+        .iter()
+        .enumerate()
+        .map(|(number, login)| login.ask("api.create_file", make("grace", 100 + number as u64)));
+    let answers = join_all(asked).await;
+    assert_eq!(answers.iter().filter(|answer| answer["outcome"] == "created").count(), 5, "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| answer["outcome"] == "quota").count(), 7);
+    // And under one idempotency key one file, however often.
+    limit("heidi", Some(1), None).await;
+    let asked = logins.iter().enumerate().map(|(number, login)| {
+        login.ask("api.create_file", create("acme", "heidi", id(200 + number as u64), Some("k"), "a", 1000))
+    });
+    let answers = join_all(asked).await;
+    assert_eq!(answers.iter().filter(|answer| answer["outcome"] == "created").count(), 1, "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| answer["outcome"] == "replayed").count(), 11, "{answers:?}");
+}
+
+#[tokio::test]
+async fn files_that_nobody_told_of_are_handed_out_once_an_hour() {
+    let server = Server::start().await;
+    let (upload, events) = (server.login("upload").await, server.login("object_events").await);
+    let model = Files::default();
+    let both = async |login: &Login, function: &'static str, parameters: Vec<Parameter>| {
+        let real = login.ask(function, parameters.clone()).await;
+        assert_eq!(real, model.call(function, parameters.clone()).await.unwrap(), "{function} {parameters:?}");
+        real
+    };
+    for (number, tenant) in [(1, "acme"), (2, "globex"), (3, "acme"), (4, "acme")] {
+        both(&upload, "api.create_file", create(tenant, "alice", id(number), None, "", 1000)).await;
+    }
+    both(&upload, "api.delete_file", with(whose("acme", "alice", id(4)), [Parameter::Int(2000)])).await;
+    for (now, limit) in [
+        (360_999, 10),
+        (361_000, 2),
+        (361_000, 10),
+        (361_001, 10),
+        (361_000 + 3_599_999, 10),
+        (361_000 + 3_600_000, 1),
+        (361_000 + 3_600_000, 10),
+        (361_000 + 3_600_000, 0),
+    ] {
+        both(&events, "api.files_unheard", vec![Parameter::Int(now), Parameter::Int(limit)]).await;
+    }
+    assert!(upload.call("api.files_unheard", vec![Parameter::Int(1), Parameter::Int(1)]).await.is_err());
+}
+
+#[tokio::test]
+async fn what_a_counter_says_is_what_the_rows_add_up_to() {
+    let server = Server::start().await;
+    let (upload, owner) = (server.login("upload").await, server.login(local::postgres::OWNER).await);
+    let mut plan = create("acme", "alice", id(1), None, "", 1000);
+    plan[5] = Parameter::Text("multipart".to_owned());
+    (plan[6], plan[7]) = (Parameter::OptionalInt(Some(5 << 40)), Parameter::OptionalBytes(None));
+    plan[9] = Parameter::OptionalInt(Some(5 << 30));
+    upload.ask("api.create_file", plan).await;
+    for number in 2..=5 {
+        upload.ask("api.create_file", create("acme", "alice", id(number), None, "", 1000)).await;
+        upload.ask("api.create_file", create("acme", "bob", id(number + 10), None, "", 1000)).await;
+    }
+    let wrong = "SELECT set_config('portcullis.tenant', 'acme', false);
+         DO $$ BEGIN
+             IF EXISTS (SELECT FROM (SELECT subject, count(*) AS files, sum(coalesce(actual_size, size, max_size)) AS bytes
+                                       FROM public.files WHERE purged_ms IS NULL GROUP BY subject
+                                      UNION ALL SELECT '', count(*), sum(coalesce(actual_size, size, max_size)) FROM public.files) f
+                          FULL JOIN public.file_usage u USING (subject)
+                         WHERE (f.files, f.bytes) IS DISTINCT FROM (u.files, u.bytes)) THEN
+                 RAISE EXCEPTION 'the counters are wrong';
+             END IF;
+         END $$";
+    owner.0.batch_execute(wrong).await.unwrap();
 }
 
 #[tokio::test]

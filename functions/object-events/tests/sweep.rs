@@ -103,11 +103,11 @@ async fn bytes_of_an_ended_file_go_a_minute_after_its_last_url() {
         world.files.change(id(1), |row| row.deleted = deleted);
         for seconds in [0, 300, 59] {
             world.clock.advance(seconds);
-            assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 0 }));
+            assert_eq!(world.sweep().await.unwrap(), json!({ "found": 0, "purged": 0 }));
             assert_eq!(world.objects.versions(&key(1)), ["v-1"], "a URL may still be alive");
         }
         world.clock.advance(1);
-        assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 1 }));
+        assert_eq!(world.sweep().await.unwrap(), json!({ "found": 0, "purged": 1 }));
         assert!(world.objects.versions(&key(1)).is_empty() && world.is_purged(1));
         let status = world.files.row(id(1)).unwrap().status();
         assert_eq!(status, if deleted { "deleted" } else { "rejected" }, "the tombstone stays");
@@ -129,7 +129,7 @@ async fn parts_that_no_object_came_of_are_ended_with_their_file() {
     assert_eq!((world.files.row(id(1)).unwrap().status(), world.is_purged(1)), ("expired", false));
     world.objects.set_stuck("upload-1", false);
     world.clock.advance(600);
-    assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 1 }));
+    assert_eq!(world.sweep().await.unwrap(), json!({ "found": 0, "purged": 1 }));
     assert_eq!(world.objects.aborted(), [(key(1), "upload-1".to_owned())]);
     assert!(world.is_purged(1) && world.files.row(id(1)).unwrap().upload_id.is_none());
 }
@@ -179,7 +179,7 @@ async fn an_object_that_comes_after_the_end_is_not_served_and_goes_too() {
     world.handle(created(1, "v-late"), 30).await.unwrap();
     assert_eq!((world.files.row(id(1)).unwrap().status(), world.is_purged(1)), ("deleted", false));
     world.clock.advance(900);
-    assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 1 }));
+    assert_eq!(world.sweep().await.unwrap(), json!({ "found": 0, "purged": 1 }));
     assert!(world.objects.versions(&key(1)).is_empty() && world.is_purged(1));
 }
 
@@ -224,9 +224,9 @@ async fn one_object_that_cannot_go_holds_up_no_other_and_is_tried_again() {
     assert_eq!(world.objects.versions(&key(1)), ["v-1"], "its other version is gone all the same");
 
     world.objects.set_stuck("v-1", false);
-    assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 0 }), "not at once");
+    assert_eq!(world.sweep().await.unwrap(), json!({ "found": 0, "purged": 0 }), "not at once");
     world.clock.advance(600);
-    assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 1 }));
+    assert_eq!(world.sweep().await.unwrap(), json!({ "found": 0, "purged": 1 }));
     assert!(world.is_purged(1) && world.objects.versions(&key(1)).is_empty());
 }
 
@@ -248,10 +248,10 @@ async fn a_run_that_is_short_of_time_stops_and_another_goes_on() {
     let world = world();
     world.filled(1, "size");
     world.clock.advance(360);
-    assert_eq!(world.handle(scheduled(), 7).await.unwrap(), json!({ "purged": 0 }));
+    assert_eq!(world.handle(scheduled(), 7).await.unwrap(), json!({ "found": 0, "purged": 0 }));
     assert!(!world.is_purged(1));
     world.clock.advance(900);
-    assert_eq!(world.sweep().await.unwrap(), json!({ "purged": 1 }));
+    assert_eq!(world.sweep().await.unwrap(), json!({ "found": 0, "purged": 1 }));
 }
 
 #[tokio::test]
@@ -262,4 +262,57 @@ async fn without_the_database_nothing_is_removed() {
     world.files.set_down(true);
     assert_eq!(world.sweep().await.unwrap_err().as_str(), "ServiceUnavailable");
     assert_eq!(world.objects.versions(&key(1)), ["v-1"]);
+}
+
+#[tokio::test]
+async fn an_object_whose_event_never_came_is_found_once_no_url_can_fill_its_file() {
+    let world = world();
+    for number in 1..=3 {
+        world.file(number);
+    }
+    world.objects.put(&key(1), "v-1", "text/plain", b"hello world");
+    world.objects.put(&key(2), "v-2", "text/plain", b"another one");
+    world.clock.advance(359);
+    assert_eq!(world.sweep().await.unwrap(), json!({ "found": 0, "purged": 0 }), "a URL may still be good");
+    world.clock.advance(1);
+    assert_eq!(world.sweep().await.unwrap(), json!({ "found": 2, "purged": 1 }));
+    let status = |number: u64| world.files.row(id(number)).unwrap().status();
+    assert_eq!((status(1), status(2), status(3)), ("clean", "rejected", "pending"));
+    // The event comes after all, and changes nothing.
+    world.handle(created(1, "v-1"), 30).await.unwrap();
+    assert_eq!(status(1), "clean");
+    // A file of which there is nothing is asked for once an hour, and ends after a day.
+    let asked = world.objects.asked();
+    world.sweep().await.unwrap();
+    assert_eq!(world.objects.asked(), asked);
+    world.clock.advance(3600);
+    world.sweep().await.unwrap();
+    assert_eq!(world.objects.asked(), asked + 1);
+    world.clock.advance(DAY);
+    world.sweep().await.unwrap();
+    assert_eq!(status(3), "expired");
+}
+
+#[tokio::test]
+async fn an_object_that_came_within_the_day_does_not_expire_for_want_of_an_event() {
+    let world = world();
+    world.file(1);
+    world.objects.put(&key(1), "v-1", "text/plain", b"hello world");
+    world.clock.advance(2 * DAY);
+    assert_eq!(world.sweep().await.unwrap(), json!({ "found": 1, "purged": 0 }));
+    assert_eq!(world.files.row(id(1)).unwrap().status(), "clean");
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_looked_at_is_looked_at_again_within_the_hour() {
+    let world = world();
+    world.file(1);
+    world.objects.put(&key(1), "v-1", "text/plain", b"hello world");
+    world.clock.advance(600);
+    world.objects.set_down(true);
+    assert_eq!(world.sweep().await.unwrap(), json!({ "found": 0, "purged": 0 }));
+    assert_eq!(world.files.row(id(1)).unwrap().status(), "pending");
+    world.objects.set_down(false);
+    world.clock.advance(3600);
+    assert_eq!(world.sweep().await.unwrap()["found"], 1);
 }

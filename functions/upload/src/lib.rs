@@ -127,15 +127,16 @@ where
         let file = NewFile::read(request)?;
         let repeat = idempotency_key(request)?;
 
+        let id = FileId::from_uuid(uuid_v7(self.clock.now(), &self.entropy)).map_err(|_| Code::Internal)?;
+        let key = |id: FileId| ObjectKey::new(caller.tenant.clone(), id);
         // Nothing is signed for parts before they are named, so their file needs no session yet.
         let (now, signer) = match &file.declared.bytes {
             Bytes::Parts(_) => (self.clock.now(), None),
             Bytes::Put { .. } | Bytes::Form { .. } => {
-                let (session, now, life) = self.session(caller, UrlLife::LONGEST).await?;
+                let (session, now, life) = self.session(&key(id), UrlLife::LONGEST).await?;
                 (now, Some((session, life)))
             }
         };
-        let id = FileId::from_uuid(uuid_v7(now, &self.entropy)).map_err(|_| Code::Internal)?;
         let signer = signer.as_ref().map(|(session, life)| (session, *life));
         let mut signed = self.sign(caller, signer, id, &file.declared, now).await?;
         let ends = signer.map_or(now, |(_, life)| life.ends(now));
@@ -145,7 +146,13 @@ where
         match outcome {
             Outcome::Created => Ok(created(id, "created", &signed, ends)),
             Outcome::Replayed { id, status: FileStatus::Pending } => {
-                signed = self.sign(caller, signer, id, &file.declared, now).await?;
+                // The file is another one than the session was asked for, and its session may reach no further.
+                let own = match signer {
+                    Some((_, life)) => Some((self.session(&key(id), life.seconds()).await?.0, life)),
+                    None => None,
+                };
+                let own = own.as_ref().map(|(session, life)| (session, *life));
+                signed = self.sign(caller, own, id, &file.declared, now).await?;
                 Ok(created(id, "replayed", &signed, ends))
             }
             // The object is there already, so there is nothing left to sign for.
@@ -158,6 +165,7 @@ where
                 outcome: "replayed",
             }),
             Outcome::Conflict => Err(Code::IdempotencyConflict.into()),
+            Outcome::Quota => Err(Code::QuotaExceeded.into()),
         }
     }
 
@@ -182,6 +190,7 @@ where
             Parameter::Int(ends.millis()),
             Parameter::OptionalText(repeat.clone()),
             Parameter::OptionalBytes(repeat.map(|_| file.fingerprint().as_bytes().to_vec())),
+            Parameter::Json(maker(caller)),
             Parameter::Int(now.millis()),
         ];
         Outcome::read(self.database.call("api.create_file", parameters).await.map_err(Refusal::fault)?, now)
@@ -245,6 +254,16 @@ impl Signed {
     }
 }
 
+/// Who makes the file, as its receipt will say it; of a device no more than that.
+fn maker(caller: &Caller) -> Value {
+    let mut maker = json!({ "client_id": caller.client_id, "jti": caller.jti });
+    if let Some(device) = &caller.device {
+        let checked = device.checked_at.seconds();
+        maker["device"] = json!({ "id": device.id, "source": device.source, "checked_at": checked });
+    }
+    maker
+}
+
 fn created(id: FileId, outcome: &'static str, signed: &Signed, expires_at: Timestamp) -> Created {
     Created { response: Response::json(201, &plan(id, signed, expires_at)), file: id, outcome }
 }
@@ -275,8 +294,13 @@ struct Created {
 
 enum Outcome {
     Created,
-    Replayed { id: FileId, status: FileStatus },
+    Replayed {
+        id: FileId,
+        status: FileStatus,
+    },
     Conflict,
+    /// Tenant or subject would hold more than they may; nothing was made.
+    Quota,
 }
 
 impl Outcome {
@@ -288,10 +312,12 @@ impl Outcome {
             Created,
             Replayed { id: Uuid, status: String, created_ms: i64 },
             Conflict,
+            Quota,
         }
         match serde_json::from_value(answer).map_err(|_| Code::Internal)? {
             Answer::Created => Ok((Outcome::Created, now.millis())),
             Answer::Conflict => Ok((Outcome::Conflict, now.millis())),
+            Answer::Quota => Ok((Outcome::Quota, now.millis())),
             Answer::Replayed { id, status, created_ms } => {
                 let id = FileId::from_uuid(id).map_err(|_| Code::Internal)?;
                 let status = FileStatus::parse(&status).map_err(|_| Code::Internal)?;

@@ -29,12 +29,17 @@ fn main() -> ExitCode {
                 permission: Permission::Upload,
                 bucket: config.object_bucket.clone(),
                 bucket_key: config.bucket_key.clone(),
+                reach: config.signer_reach,
             };
+            let sessions = Sessions::new(&aws.service(Service::Sts), signer, SystemClock);
+            if let Some(moment) = config.revoked_before {
+                sessions.revoke_before(moment);
+            }
             let parts = Parts::new(&aws.service(Service::S3), config.object_bucket.clone(), config.bucket_key.clone());
             Ok(Api(Upload {
                 gate: Gate::new("upload", config.accepts, trust, SystemClock),
                 database: Rds::new(database, &aws),
-                sessions: Sessions::new(&aws.service(Service::Sts), signer, SystemClock),
+                sessions,
                 presign: Presigner::new(aws.signing(), &config.signing_host, config.object_bucket, config.bucket_key)
                     .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "Presign").caused_by(malformed))?,
                 parts,

@@ -9,7 +9,7 @@ use shared::entropy::Entropy;
 use shared::gate::Caller;
 use shared::http::{Request, Response};
 use shared::object::{
-    ContentType, FileId, FileStatus, PartStore, Presign, Sha256Digest, SignerSessions, Size, UrlLife,
+    ContentType, FileId, FileStatus, ObjectKey, PartStore, Presign, Sha256Digest, SignerSessions, Size, UrlLife,
 };
 use shared::port::{Database, ObjectReader, Parameter};
 use shared::problem::{Code, Problem};
@@ -44,6 +44,11 @@ impl<'a> Act<'a> {
         }
     }
 
+    /// The key of the caller's file.
+    pub(crate) fn key(&self, id: FileId) -> ObjectKey {
+        ObjectKey::new(self.caller.tenant.clone(), id)
+    }
+
     /// Tenant, subject and file: whose file it is stands in every statement.
     pub(crate) fn parameters(&self) -> Result<(FileId, Vec<Parameter>), Refusal> {
         let id = self.id.ok_or(Code::NotFound)?;
@@ -76,7 +81,7 @@ where
     async fn decide_renewal(&self, act: &Act<'_>, request: &Request) -> Result<(Response, &'static str), Refusal> {
         let (id, mut parameters) = act.parameters()?;
         no_body(request)?;
-        let (session, now, life) = self.session(act.caller, UrlLife::LONGEST).await?;
+        let (session, now, life) = self.session(&act.key(id), UrlLife::LONGEST).await?;
         parameters.extend([Parameter::Int(life.ends(now).millis()), Parameter::Int(now.millis())]);
         let answer = self.database.call("api.renew_upload", parameters).await.map_err(Refusal::fault)?;
         let declared = declared(answer)?;

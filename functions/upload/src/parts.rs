@@ -44,7 +44,8 @@ where
     async fn decide_parts(&self, act: &Act<'_>, request: &Request) -> Result<(Response, &'static str), Refusal> {
         let (id, mut parameters) = act.parameters()?;
         let asked = SomeParts::read(request)?;
-        let (session, now, life) = self.session(act.caller, UrlLife::LONGEST).await?;
+        let key = act.key(id);
+        let (session, now, life) = self.session(&key, UrlLife::LONGEST).await?;
         let list = asked.parts.iter().map(|part| {
             let sha256 = shared::encoding::hex(part.sha256.as_bytes());
             json!({ "part": part.number, "size": part.size, "sha256": sha256 })
@@ -56,7 +57,6 @@ where
         ]);
         let answer = self.database.call("api.sign_parts", parameters).await.map_err(Refusal::fault)?;
         let open = Open::read(answer)?;
-        let key = ObjectKey::new(act.caller.tenant.clone(), id);
         let (upload, begun) = match open.upload {
             Some(upload) => (upload, false),
             None => (self.begin(act, &session, &key, open.content_type).await?, true),
@@ -102,8 +102,8 @@ where
             Planned::Open(planned) => planned,
         };
         let upload = planned.upload.ok_or(Code::PartsMissing)?;
-        let (session, now, _) = self.session(act.caller, CALL).await?;
-        let key = ObjectKey::new(act.caller.tenant.clone(), id);
+        let key = act.key(id);
+        let (session, now, _) = self.session(&key, CALL).await?;
         let held = self.held(act, &session, &key, &upload).await?;
         // What S3 holds must be what was signed last, all of it and nothing else.
         let whole = planned.count == planned.parts.len()
@@ -127,8 +127,8 @@ where
     /// Ends what is left of an upload whose file has ended. What fails here is the sweep's to do again.
     pub(crate) async fn end_parts(&self, act: &Act<'_>, id: FileId, upload: &str) -> &'static str {
         let Ok(upload) = UploadId::parse(upload) else { return "parts_left" };
-        let Ok((session, ..)) = self.session(act.caller, CALL).await else { return "parts_left" };
-        let key = ObjectKey::new(act.caller.tenant.clone(), id);
+        let key = act.key(id);
+        let Ok((session, ..)) = self.session(&key, CALL).await else { return "parts_left" };
         let ended = self.parts.abort(&session, &key, &upload).await.is_ok() && self.forget(act, &upload).await.is_ok();
         if ended { "parts_ended" } else { "parts_left" }
     }
@@ -136,10 +136,10 @@ where
     /// A session with this much life, or none.
     pub(crate) async fn session(
         &self,
-        caller: &Caller,
+        key: &ObjectKey,
         asked: u32,
     ) -> Result<(SignerSession, Timestamp, UrlLife), Refusal> {
-        let session = self.sessions.session(&caller.tenant).await.map_err(Refusal::signer)?;
+        let session = self.sessions.session(key).await.map_err(Refusal::signer)?;
         let now = self.clock.now();
         let life = UrlLife::within(asked, session.expires_at, now).map_err(|_| Code::SignerUnavailable)?;
         Ok((session, now, life))

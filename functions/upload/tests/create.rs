@@ -2,72 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod support;
+
 use serde_json::{Value, json};
-use shared::boot::{Api, Handler, Invocation, Routes};
-use shared::clock::Timestamp;
-use shared::details::Details;
-use shared::entropy::SystemEntropy;
-use shared::gate::{Caller, Gate};
-use shared::http::{Headers, Request, Response};
-use shared::jwt::Kind;
-use shared::name::Tenant;
+use shared::boot::{Api, Handler, Routes};
+use shared::gate::Caller;
+use shared::http::{Request, Response};
 use shared::object::{FileId, MAX_FILE, MAX_PUT, Sha256Digest};
-use shared::port::{Fault, ObjectReader, Read};
 use shared::problem::Code;
-use shared::scope::Scopes;
-use shared::trust::Accepts;
+use support::{World, answer, caller, empty as world, invocation, start};
+use testkit::callers;
 use testkit::files::Fact;
 use testkit::objects::CANARY;
-use testkit::{Files, FixedClock, Signing};
-use upload::{Config, Upload};
-
-struct NoTrust;
-
-impl ObjectReader for NoTrust {
-    async fn read(&self, _: &str, _: Option<&str>) -> Result<Read, Fault> {
-        Ok(Read::Missing)
-    }
-}
-
-struct World {
-    upload: Upload<NoTrust, Files, Signing, Signing, Signing, FixedClock, SystemEntropy>,
-    files: Files,
-    signing: Signing,
-    clock: FixedClock,
-}
-
-fn start() -> Timestamp {
-    Timestamp::from_millis(1_800_000_000_250)
-}
-
-fn world() -> World {
-    let clock = FixedClock::at(start());
-    let (files, signing) = (Files::default(), Signing::new(clock.clone()));
-    let accepts = Accepts { issuer: "https://gate.test".to_owned(), audience: "api".to_owned() };
-    let upload = Upload {
-        gate: Gate::new("upload", accepts, NoTrust, clock.clone()),
-        database: files.clone(),
-        sessions: signing.clone(),
-        presign: signing.clone(),
-        parts: signing.clone(),
-        clock: clock.clone(),
-        entropy: SystemEntropy,
-    };
-    World { upload, files, signing, clock }
-}
-
-fn caller(tenant: &str, subject: &str) -> Caller {
-    Caller {
-        tenant: Tenant::parse(tenant).unwrap(),
-        subject: subject.to_owned(),
-        client_id: subject.to_owned(),
-        jti: "j".to_owned(),
-        scopes: Scopes::parse("files:write").unwrap(),
-        details: Details::default(),
-        kind: Kind::Machine,
-        expires_at: start().plus_seconds(300),
-    }
-}
+use upload::Config;
 
 fn body() -> Value {
     json!({
@@ -88,20 +35,8 @@ fn large_body() -> Value {
 }
 
 fn request(body: impl Into<Vec<u8>>, headers: &[(&str, &str)]) -> Request {
-    let fixed = [("Content-Type", "application/json")];
-    let headers: Headers =
-        fixed.iter().chain(headers).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Request {
-        method: "POST".to_owned(),
-        resource: "/files".to_owned(),
-        path: "/files".to_owned(),
-        path_parameters: Default::default(),
-        query: Vec::new(),
-        headers,
-        body: body.into(),
-        authorizer: None,
-        request_id: "r-1".to_owned(),
-    }
+    let headers = [&[("Content-Type", "application/json")], headers].concat();
+    support::request(None, &headers, body)
 }
 
 impl World {
@@ -113,10 +48,6 @@ impl World {
         let answer = self.upload.create(caller, &request(body.to_string(), headers)).await;
         answer.map_err(|problem| problem.code)
     }
-}
-
-fn answer(response: &Response) -> Value {
-    serde_json::from_str(response.body()).unwrap()
 }
 
 fn id(response: &Response) -> FileId {
@@ -339,19 +270,47 @@ async fn a_key_is_its_callers_own_and_ends_after_a_day() {
 }
 
 #[tokio::test]
+async fn over_the_quota_nothing_is_made_and_nothing_signed_leaves() {
+    for (subject, files, bytes) in
+        [("", Some(0), None), ("*", Some(0), None), ("alice", None, Some(10)), ("", None, Some(10))]
+    {
+        let world = world();
+        world.files.set_quota("acme", subject, files, bytes);
+        for body in [body(), form_body(), large_body()] {
+            assert_eq!(world.post(&body, &[]).await.err(), Some(Code::QuotaExceeded), "{subject} {body}");
+        }
+        assert!(world.files.is_empty());
+        let elsewhere = world.post_as(&caller("globex", "alice"), &body(), &[]).await.unwrap();
+        assert_eq!(elsewhere.status(), 201);
+    }
+    let world = world();
+    world.files.set_quota("acme", "*", Some(0), None);
+    world.files.set_quota("acme", "alice", Some(1), Some(11));
+    let key = [("Idempotency-Key", "order-7")];
+    let first = id(&world.post(&body(), &key).await.unwrap());
+    assert_eq!(world.post(&body(), &[]).await.err(), Some(Code::QuotaExceeded));
+    assert_eq!(id(&world.post(&body(), &key).await.unwrap()), first, "what is there may be asked for again");
+    assert_eq!(world.post_as(&caller("acme", "bob"), &body(), &[]).await.err(), Some(Code::QuotaExceeded));
+}
+
+#[tokio::test]
+async fn the_row_says_by_which_token_and_from_which_device_the_file_was_asked_for() {
+    let world = world();
+    let response = world.post(&body(), &[]).await.unwrap();
+    let made = |response: &Response| world.files.row(id(response).uuid()).unwrap().made_by;
+    assert_eq!(made(&response), json!({ "client_id": "alice", "jti": "j" }));
+    let person = callers::person("acme", "access|alice", "files:write", start());
+    let response = world.post_as(&person, &body(), &[]).await.unwrap();
+    let device = json!({ "id": "d-1", "source": "cloudflare", "checked_at": start().seconds() - 60 });
+    assert_eq!(made(&response), json!({ "client_id": "page", "jti": "j", "device": device }));
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_longer_pending_gets_no_url() {
     let world = world();
     let key = [("Idempotency-Key", "order-7")];
     let first = id(&world.post(&body(), &key).await.unwrap());
-    let arrived = Fact::Created {
-        version: "v1".to_owned(),
-        etag: "e".to_owned(),
-        size: 11,
-        sha256: None,
-        finding: "ok".to_owned(),
-        scan_off: true,
-    };
-    world.files.record(first.uuid(), arrived);
+    world.files.record(first.uuid(), Fact::created("v1", "ok", true));
     let again = world.post(&body(), &key).await.unwrap();
     assert_eq!(again.status(), 200);
     assert_eq!(answer(&again), json!({ "id": first.to_string(), "mode": "put", "status": "clean" }));
@@ -410,10 +369,6 @@ fn event(resource: &str, method: &str, headers: Value) -> Value {
         "queryStringParameters": null, "multiValueQueryStringParameters": null, "pathParameters": null,
         "requestContext": { "requestId": "r-1", "httpMethod": method, "authorizer": { "jti": "j", "sub": "alice" }, "identity": {} },
         "body": body().to_string(), "isBase64Encoded": false })
-}
-
-fn invocation() -> Invocation {
-    Invocation { request_id: "i-1".to_owned(), deadline: start().plus_seconds(10), function_arn: "arn".to_owned() }
 }
 
 #[tokio::test]

@@ -2,92 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+mod support;
+
 use serde_json::{Value, json};
 use shared::boot::Routes as _;
-use shared::clock::Timestamp;
-use shared::details::Details;
-use shared::entropy::SystemEntropy;
-use shared::gate::{Caller, Gate};
-use shared::http::{Headers, Request, Response};
-use shared::jwt::Kind;
-use shared::name::Tenant;
-use shared::port::{Fault, ObjectReader, Read};
+use shared::gate::Caller;
+use shared::http::{Request, Response};
 use shared::problem::Code;
-use shared::scope::Scopes;
-use shared::trust::Accepts;
+use support::{DAY, ID, World, caller, invocation, pending as world, start};
 use testkit::files::Fact;
 use testkit::objects::CANARY;
-use testkit::{Files, FixedClock, Signing};
-use upload::Upload;
-use uuid::{Uuid, uuid};
-
-const ID: Uuid = uuid!("01920000-0000-7000-8000-0000000000f1");
-const DAY: i64 = 24 * 60 * 60;
-
-struct NoTrust;
-
-impl ObjectReader for NoTrust {
-    async fn read(&self, _: &str, _: Option<&str>) -> Result<Read, Fault> {
-        Ok(Read::Missing)
-    }
-}
-
-struct World {
-    upload: Upload<NoTrust, Files, Signing, Signing, Signing, FixedClock, SystemEntropy>,
-    files: Files,
-    signing: Signing,
-    clock: FixedClock,
-}
-
-fn start() -> Timestamp {
-    Timestamp::from_millis(1_800_000_000_250)
-}
-
-/// A world with one pending file of alice's, made now.
-fn world() -> World {
-    let clock = FixedClock::at(start());
-    let (files, signing) = (Files::default(), Signing::new(clock.clone()));
-    files.seed(ID, "acme", "alice");
-    files.change(ID, |row| row.created_ms = start().millis());
-    let accepts = Accepts { issuer: "https://gate.test".to_owned(), audience: "api".to_owned() };
-    let upload = Upload {
-        gate: Gate::new("upload", accepts, NoTrust, clock.clone()),
-        database: files.clone(),
-        sessions: signing.clone(),
-        presign: signing.clone(),
-        parts: signing.clone(),
-        clock: clock.clone(),
-        entropy: SystemEntropy,
-    };
-    World { upload, files, signing, clock }
-}
-
-fn caller(tenant: &str, subject: &str) -> Caller {
-    Caller {
-        tenant: Tenant::parse(tenant).unwrap(),
-        subject: subject.to_owned(),
-        client_id: subject.to_owned(),
-        jti: "j".to_owned(),
-        scopes: Scopes::parse("files:write").unwrap(),
-        details: Details::default(),
-        kind: Kind::Machine,
-        expires_at: start().plus_seconds(300),
-    }
-}
 
 fn request(id: &str, content_type: &str, body: &str) -> Request {
-    let headers: Headers = [("Content-Type".to_owned(), content_type.to_owned())].into_iter().collect();
-    Request {
-        method: String::new(),
-        resource: String::new(),
-        path: String::new(),
-        path_parameters: [("id".to_owned(), id.to_owned())].into_iter().collect(),
-        query: Vec::new(),
-        headers,
-        body: body.into(),
-        authorizer: None,
-        request_id: "r-1".to_owned(),
-    }
+    support::request(Some(id), &[("Content-Type", content_type)], body)
 }
 
 impl World {
@@ -103,14 +30,7 @@ impl World {
 }
 
 fn arrived(finding: &str, scan_off: bool) -> Fact {
-    Fact::Created {
-        version: "v1".to_owned(),
-        etag: "e".to_owned(),
-        size: 11,
-        sha256: None,
-        finding: finding.to_owned(),
-        scan_off,
-    }
+    Fact::created("v1", finding, scan_off)
 }
 
 #[tokio::test]
@@ -145,7 +65,7 @@ async fn a_shorter_url_never_lowers_the_wait_for_a_longer_one() {
 
 #[tokio::test]
 async fn a_file_that_is_not_pending_gets_no_other_url() {
-    let verdict = |value: &str| Fact::Verdict { version: "v1".to_owned(), value: value.to_owned() };
+    let verdict = |value: &str| Fact::verdict("v1", value);
     let cases: [(&[Fact], Code); 5] = [
         (&[arrived("ok", true)], Code::FileAlreadyUploaded),
         (&[arrived("ok", false)], Code::FileAlreadyUploaded),
@@ -241,7 +161,7 @@ async fn a_deleted_file_stays_deleted_and_deleting_it_again_is_no_fault() {
 
 #[tokio::test]
 async fn every_state_can_be_deleted() {
-    let verdict = |value: &str| Fact::Verdict { version: "v1".to_owned(), value: value.to_owned() };
+    let verdict = |value: &str| Fact::verdict("v1", value);
     let cases: [&[Fact]; 5] = [
         &[],
         &[arrived("ok", false)],
@@ -274,12 +194,7 @@ async fn the_new_routes_are_behind_the_gate() {
     for (method, resource) in [("POST", "/files/{id}/url"), ("DELETE", "/files/{id}")] {
         let mut asked = request(&ID.to_string(), "", "");
         (asked.method, asked.resource) = (method.to_owned(), resource.to_owned());
-        let invocation = shared::boot::Invocation {
-            request_id: "i-1".to_owned(),
-            deadline: start().plus_seconds(10),
-            function_arn: "arn".to_owned(),
-        };
-        assert_eq!(world.upload.answer(&asked, &invocation).await.unwrap_err().code, Code::Unauthorized);
+        assert_eq!(world.upload.answer(&asked, &invocation()).await.unwrap_err().code, Code::Unauthorized);
     }
     assert!(world.files.calls().is_empty());
 }

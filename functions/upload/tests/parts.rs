@@ -2,98 +2,32 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod support;
+
 use serde_json::{Value, json};
-use shared::clock::Timestamp;
-use shared::entropy::SystemEntropy;
-use shared::gate::{Caller, Gate};
-use shared::http::{Headers, Request, Response};
-use shared::jwt::Kind;
-use shared::name::Tenant;
+use shared::http::Request;
 use shared::object::Sha256Digest;
-use shared::port::{Fault, ObjectReader, Read};
 use shared::problem::Code;
-use shared::scope::Scopes;
-use shared::trust::Accepts;
+use support::{DAY, ID, World, answer, caller, start};
 use testkit::files::Fact;
 use testkit::objects::CANARY;
-use testkit::{Files, FixedClock, Signing};
-use upload::Upload;
-use uuid::{Uuid, uuid};
 
-const ID: Uuid = uuid!("01920000-0000-7000-8000-0000000000f1");
 const KEY: &str = "t/acme/01920000-0000-7000-8000-0000000000f1";
 const EACH: u64 = 5 << 20;
 const LAST: u64 = 7;
-const DAY: i64 = 24 * 60 * 60;
-
-struct NoTrust;
-
-impl ObjectReader for NoTrust {
-    async fn read(&self, _: &str, _: Option<&str>) -> Result<Read, Fault> {
-        Ok(Read::Missing)
-    }
-}
-
-struct World {
-    upload: Upload<NoTrust, Files, Signing, Signing, Signing, FixedClock, SystemEntropy>,
-    files: Files,
-    signing: Signing,
-    clock: FixedClock,
-}
-
-fn start() -> Timestamp {
-    Timestamp::from_millis(1_800_000_000_250)
-}
 
 /// A world with one file of alice's of three parts, the last of 7 bytes.
 fn world() -> World {
-    let clock = FixedClock::at(start());
-    let (files, signing) = (Files::default(), Signing::new(clock.clone()));
-    files.seed(ID, "acme", "alice");
-    files.change(ID, |row| {
-        row.created_ms = start().millis();
+    let world = support::pending();
+    world.files.change(ID, |row| {
         (row.mode, row.sha256, row.content_type) = ("multipart".to_owned(), None, "application/zip".to_owned());
         (row.size, row.part_size) = (i64::try_from(2 * EACH + LAST).ok(), i64::try_from(EACH).ok());
     });
-    let accepts = Accepts { issuer: "https://gate.test".to_owned(), audience: "api".to_owned() };
-    let upload = Upload {
-        gate: Gate::new("upload", accepts, NoTrust, clock.clone()),
-        database: files.clone(),
-        sessions: signing.clone(),
-        presign: signing.clone(),
-        parts: signing.clone(),
-        clock: clock.clone(),
-        entropy: SystemEntropy,
-    };
-    World { upload, files, signing, clock }
-}
-
-fn caller(tenant: &str, subject: &str) -> Caller {
-    Caller {
-        tenant: Tenant::parse(tenant).unwrap(),
-        subject: subject.to_owned(),
-        client_id: subject.to_owned(),
-        jti: "j".to_owned(),
-        scopes: Scopes::parse("files:write").unwrap(),
-        kind: Kind::Machine,
-        expires_at: start().plus_seconds(300),
-        details: shared::details::Details::default(),
-    }
+    world
 }
 
 fn request(id: &str, body: &str) -> Request {
-    let headers: Headers = [("Content-Type".to_owned(), "application/json".to_owned())].into_iter().collect();
-    Request {
-        method: "POST".to_owned(),
-        resource: String::new(),
-        path: String::new(),
-        path_parameters: [("id".to_owned(), id.to_owned())].into(),
-        query: Vec::new(),
-        headers,
-        body: body.into(),
-        authorizer: None,
-        request_id: "r-1".to_owned(),
-    }
+    support::request(Some(id), &[("Content-Type", "application/json")], body)
 }
 
 fn part(number: u64) -> Value {
@@ -103,10 +37,6 @@ fn part(number: u64) -> Value {
 
 fn parts(numbers: &[u64]) -> Value {
     json!({ "parts": numbers.iter().map(|number| part(*number)).collect::<Vec<_>>() })
-}
-
-fn answer(response: &Response) -> Value {
-    serde_json::from_str(response.body()).unwrap()
 }
 
 impl World {
@@ -374,16 +304,8 @@ async fn a_file_that_has_ended_takes_no_parts_and_its_upload_ends_with_it() {
     world.clock.advance(DAY);
     assert_eq!(world.sign(&parts(&[1])).await, Err(Code::FileUnavailable));
     assert_eq!(world.complete().await, Err(Code::FileUnavailable));
-    let arrived = Fact::Created {
-        version: "v1".to_owned(),
-        etag: "e".to_owned(),
-        size: 11,
-        sha256: None,
-        finding: "ok".to_owned(),
-        scan_off: true,
-    };
     let world = self::world();
-    world.files.record(ID, arrived);
+    world.files.record(ID, Fact::created("v1", "ok", true));
     assert_eq!(world.sign(&parts(&[1])).await, Err(Code::FileAlreadyUploaded));
 }
 

@@ -198,6 +198,7 @@ pub(crate) fn private_api(graph: &Graph, findings: &mut Findings) {
 const OPEN: &[&str] = &[
     "GET /.well-known/jwks.json",
     "GET /.well-known/oauth-authorization-server",
+    "GET /.well-known/receipts/jwks.json",
     "GET /health",
     "GET /tickets/{ticket}",
     "POST /oauth2/introspect",

@@ -34,7 +34,7 @@ pub(crate) const DEPLOYMENTS: &[Deployment] = &[
     deployment("token", "Token", "token", Some("token"), &[Kms, Ssm, S3], false),
     deployment("authorizer", "Authorizer", "authorizer", None, &[S3], false),
     deployment("upload", "Upload", "upload", Some("upload"), &[Sts, S3], false),
-    deployment("download", "Download", "download", Some("download"), &[Sts, S3], false),
+    deployment("download", "Download", "download", Some("download"), &[Kms, Sts, S3], false),
     deployment("data-key-encrypt", "DataKeyEncrypt", "data-key", Some("data_key_encrypt"), &[Kms, S3], false),
     deployment("data-key-decrypt", "DataKeyDecrypt", "data-key", Some("data_key_decrypt"), &[Kms, S3], false),
     deployment("data-key-maintain", "DataKeyMaintain", "data-key", Some("data_key_maintain"), &[Kms, S3], false),

@@ -216,8 +216,8 @@ pub fn write_manifest(stack: &Stack, clients: &[Client], path: &Path) -> io::Res
         "postgres": {"admin_url": stack.postgres.admin_url(), "database": DATABASE,
             "proxy": {"host": "localhost", "port": places.proxy_port, "users": users}},
         "bucket": places.object_bucket, "trust_bucket": places.trust_bucket,
-        "kms_keys": {"data": places.data_key, "bucket": places.bucket_key, "parameters": places.signing_key,
-            "import": places.import_key},
+        "kms_keys": {"data": places.data_key, "bucket": places.bucket_key, "receipts": places.receipt_key,
+            "parameters": places.signing_key, "import": places.import_key},
         "access": access,
         "clients": clients,
     });

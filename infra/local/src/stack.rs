@@ -122,6 +122,8 @@ pub struct Places {
     pub data_key: String,
     /// The KMS key of the object bucket.
     pub bucket_key: String,
+    /// The KMS key that signs receipts.
+    pub receipt_key: String,
     /// The KMS key that seals signing keys in parameters.
     pub signing_key: String,
     /// KMS key whose messages `acme` may import.
@@ -205,6 +207,7 @@ impl Stack {
         let draft = Kms::new(Arc::new(draft));
         let symmetric = || draft.create_key(KeySpec::SymmetricDefault, KeyUsage::EncryptDecrypt, &[]).map_err(shown);
         let (data_key, bucket_key, signing_key, import_key) = (symmetric()?, symmetric()?, symmetric()?, symmetric()?);
+        let receipt_key = draft.create_key(KeySpec::EccNistP256, KeyUsage::SignVerify, &[]).map_err(shown)?;
         draft.create_service_alias("ssm", &symmetric()?).map_err(shown)?;
         let mut parameters: BTreeMap<String, String> = [
             ("Env", ENV),
@@ -214,6 +217,7 @@ impl Stack {
             ("ObjectBucket", OBJECT_BUCKET),
             ("DataKeyArn", &data_key),
             ("BucketKeyArn", &bucket_key),
+            ("ReceiptKeyArn", &receipt_key),
             ("SigningHost", &s3_url),
             ("DbHost", "localhost"),
             ("DbPort", &proxy_port.to_string()),
@@ -301,6 +305,7 @@ impl Stack {
             proxy_port,
             data_key,
             bucket_key,
+            receipt_key,
             signing_key,
             import_key,
             object_bucket: OBJECT_BUCKET,

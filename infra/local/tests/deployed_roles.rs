@@ -27,6 +27,7 @@ struct Stack {
     ssm: Arc<Ssm>,
     data: String,
     bucket: String,
+    receipts: String,
     signing: String,
 }
 
@@ -37,6 +38,8 @@ impl Stack {
 
     fn start_with(signer: &str, algorithm: &str) -> Self {
         let (data_id, bucket_id, signing_id) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+        let receipts_id = Uuid::from_u128(4);
+        let receipts = Kms::key_arn(ACCOUNT, REGION, receipts_id);
         let [data, bucket, signing] = [data_id, bucket_id, signing_id].map(|id| Kms::key_arn(ACCOUNT, REGION, id));
         let parameters = BTreeMap::from(
             [
@@ -47,6 +50,7 @@ impl Stack {
                 ("ObjectBucket", "objects"),
                 ("DataKeyArn", &data),
                 ("BucketKeyArn", &bucket),
+                ("ReceiptKeyArn", &receipts),
                 ("SigningHost", "http://127.0.0.1:1"),
                 ("DbHost", "localhost"),
                 ("DbProxyResourceId", "prx-1"),
@@ -69,8 +73,9 @@ impl Stack {
         assert_eq!(kms.create_key_with_id(bucket_id, KeySpec::SymmetricDefault, &[]).unwrap(), bucket);
         assert!(kms.create_key_with_id(data_id, KeySpec::SymmetricDefault, &[]).is_err());
         assert_eq!(kms.create_key_with_id(signing_id, KeySpec::SymmetricDefault, &[]).unwrap(), signing);
+        assert_eq!(kms.create_key_with_id(receipts_id, KeySpec::EccNistP256, &[]).unwrap(), receipts);
         let ssm = Ssm::new(Arc::clone(&account), Arc::clone(&kms));
-        Self { account, kms, ssm, data, bucket, signing }
+        Self { account, kms, ssm, data, bucket, receipts, signing }
     }
 
     fn call(&self, deployment: &str, via: Option<&str>, operation: &str, input: &Value) -> Result<Value, KmsError> {
@@ -217,6 +222,24 @@ fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_t
     {
         stack.may_not(stranger, None, "GenerateDataKey", &generate(&stack.data, context("field")));
         stack.may_not(stranger, None, "Decrypt", &open);
+    }
+}
+
+#[test]
+fn receipts_are_signed_by_download_with_their_own_key_and_in_one_way() {
+    let stack = Stack::start("ES256");
+    let (receipts, public) = (json!(stack.receipts), json!({ "KeyId": stack.receipts }));
+    stack.may("download", None, "Sign", &signing(&receipts, "ECDSA_SHA_256", "DIGEST"));
+    stack.may("download", None, "GetPublicKey", &public);
+    stack.may_not("download", None, "Sign", &signing(&receipts, "ECDSA_SHA_256", "RAW"));
+    let token = stack.may("trust", None, "CreateKey", &create("ECC_NIST_P256", "dev"));
+    let token = &token["KeyMetadata"]["Arn"];
+    stack.may("token", None, "Sign", &signing(token, "ECDSA_SHA_256", "DIGEST"));
+    stack.may_not("download", None, "Sign", &signing(token, "ECDSA_SHA_256", "DIGEST"));
+    stack.may_not("download", None, "GetPublicKey", &json!({ "KeyId": token }));
+    for who in ["token", "trust", "upload", "data-key-encrypt", "object-events", "download-signer"] {
+        stack.may_not(who, None, "Sign", &signing(&receipts, "ECDSA_SHA_256", "DIGEST"));
+        stack.may_not(who, None, "GetPublicKey", &public);
     }
 }
 

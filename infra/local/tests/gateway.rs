@@ -652,6 +652,7 @@ fn the_projects_own_document_is_served_with_the_projects_own_template() {
         ("ObjectBucket", "object-bucket"),
         ("DataKeyArn", "arn:aws:kms:us-east-1:111122223333:key/data"),
         ("BucketKeyArn", "arn:aws:kms:us-east-1:111122223333:key/bucket"),
+        ("ReceiptKeyArn", "arn:aws:kms:us-east-1:111122223333:key/receipts"),
         ("SigningHost", "http://127.0.0.1:2"),
         ("DbHost", "localhost"),
         ("DbProxyResourceId", "prx-1"),

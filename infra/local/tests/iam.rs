@@ -579,6 +579,7 @@ fn template() -> Template {
         ("ObjectBucket", "objects"),
         ("DataKeyArn", KEY),
         ("BucketKeyArn", "arn:aws:kms:us-east-1:111122223333:key/bucket"),
+        ("ReceiptKeyArn", "arn:aws:kms:us-east-1:111122223333:key/receipts"),
         ("SigningHost", "http://127.0.0.1:2"),
         ("DbHost", "localhost"),
         ("DbProxyResourceId", "prx-1"),
@@ -599,6 +600,8 @@ fn deployed() -> Account {
 
 const BUCKET_KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/bucket";
 const SIGNING_KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/sign";
+const RECEIPT_KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/receipts";
+const RECEIPT: Pairs = &[("kms:SigningAlgorithm", "ECDSA_SHA_256"), ("kms:MessageType", "DIGEST")];
 const OBJECT: &str = "arn:aws:s3:::objects/t/acme/1";
 const FIELD: Pairs = &[
     ("kms:EncryptionContext:tenant", "acme"),
@@ -788,6 +791,12 @@ const MATRIX: &[(&str, &str, &str, Pairs, bool)] = &[
     ("download", "sts:AssumeRole", "arn:aws:iam::111122223333:role/portcullis-test-download-signer", &[], true),
     ("download", "sts:AssumeRole", "arn:aws:iam::111122223333:role/portcullis-test-upload-signer", &[], false),
     ("download", "s3:GetObjectVersion", OBJECT, SIGNED_GET, false),
+    ("download", "kms:Sign", RECEIPT_KEY, RECEIPT, true),
+    ("download", "kms:Sign", RECEIPT_KEY, &[], false),
+    ("download", "kms:Sign", SIGNING_KEY, RECEIPT, false),
+    ("download", "kms:GetPublicKey", RECEIPT_KEY, &[], true),
+    ("download", "kms:GetPublicKey", SIGNING_KEY, &[], false),
+    ("token", "kms:Sign", RECEIPT_KEY, RECEIPT, false),
     ("upload-signer", "s3:PutObject", OBJECT, SIGNED_PUT, true),
     ("upload-signer", "s3:PutObject", OBJECT, SIGNED_PUT_OVERWRITING, false),
     ("upload-signer", "s3:PutObject", OBJECT, SIGNED_PUT_OTHER_KEY, false),
@@ -861,6 +870,8 @@ const MATRIX: &[(&str, &str, &str, Pairs, bool)] = &[
     ("data-key-maintain", "kms:ReEncryptTo", BUCKET_KEY, FIELD_ON_SAME_KEY, false),
     ("data-key-encrypt", "kms:ReEncryptTo", KEY, FIELD_ON_SAME_KEY, false),
     ("data-key-decrypt", "kms:ReEncryptFrom", KEY, FIELD_ON_SAME_KEY, false),
+    ("object-events", "s3:GetObject", OBJECT, &[], true),
+    ("object-events", "s3:GetObject", "arn:aws:s3:::trust/trust/keys.json", &[], false),
     ("object-events", "s3:GetObjectVersion", OBJECT, &[], true),
     ("object-events", "s3:PutObject", OBJECT, &[], false),
     ("object-events", "s3:DeleteObject", OBJECT, &[], false),

@@ -14,8 +14,10 @@ const ROUTES: &[(&str, &str, &str, &[&str])] = &[
     ("delete", "/files/{id}", "upload", &["files:write"]),
     ("get", "/.well-known/jwks.json", "token", &["open"]),
     ("get", "/.well-known/oauth-authorization-server", "token", &["open"]),
+    ("get", "/.well-known/receipts/jwks.json", "download", &["open"]),
     ("get", "/files/{id}", "download", &["files:read", "files:read:tenant"]),
     ("get", "/files/{id}/content", "download", &["files:read", "files:read:tenant"]),
+    ("get", "/files/{id}/receipt", "download", &["files:read", "files:read:tenant"]),
     ("get", "/health", "mock", &["open"]),
     ("get", "/tickets/{ticket}", "download", &["open"]),
     ("post", "/fields/decrypt", "data-key-decrypt", &["fields:decrypt"]),
@@ -50,6 +52,7 @@ fn parameters() -> BTreeMap<String, String> {
         "ObjectBucket",
         "DataKeyArn",
         "BucketKeyArn",
+        "ReceiptKeyArn",
         "SigningHost",
         "DbHost",
         "DbProxyResourceId",
@@ -62,7 +65,12 @@ fn parameters() -> BTreeMap<String, String> {
     for (name, value) in [("Env", "test"), ("Scan", "off"), ("Issuer", "https://gate.example")] {
         parameters.insert(name.to_owned(), value.to_owned());
     }
-    for (name, key) in [("DataKeyArn", "data"), ("BucketKeyArn", "bucket"), ("SigningKeyArn", "signing")] {
+    for (name, key) in [
+        ("DataKeyArn", "data"),
+        ("BucketKeyArn", "bucket"),
+        ("ReceiptKeyArn", "receipts"),
+        ("SigningKeyArn", "signing"),
+    ] {
         parameters.insert(name.to_owned(), format!("arn:aws:kms:us-east-1:111122223333:key/{key}"));
     }
     parameters

@@ -64,6 +64,7 @@ fn deployed_roles() -> Vec<RoleSpec> {
         ("ObjectBucket", BUCKET),
         ("DataKeyArn", OTHER_KEY_ARN),
         ("BucketKeyArn", KEY_ARN),
+        ("ReceiptKeyArn", "arn:aws:kms:us-east-1:111122223333:key/receipts"),
         ("SigningHost", "http://127.0.0.1:2"),
         ("DbHost", "localhost"),
         ("DbProxyResourceId", "prx-1"),

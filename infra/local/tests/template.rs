@@ -21,6 +21,7 @@ fn parameters(changes: &[(&str, &str)]) -> BTreeMap<String, String> {
         ("ObjectBucket", "object-bucket"),
         ("DataKeyArn", "arn:aws:kms:us-east-1:111122223333:key/data"),
         ("BucketKeyArn", "arn:aws:kms:us-east-1:111122223333:key/bucket"),
+        ("ReceiptKeyArn", "arn:aws:kms:us-east-1:111122223333:key/receipts"),
         ("SigningHost", "http://127.0.0.1:2"),
         ("DbHost", "localhost"),
         ("DbPort", "3"),
@@ -90,14 +91,26 @@ fn every_function_gets_exactly_its_variables() {
         ("authorizer", with(&[&gate])),
         (
             "upload",
-            with(&[&gate, &database, &["OBJECT_BUCKET", "BUCKET_KEY_ARN", "SIGNING_HOST", "UPLOAD_SIGNER_ROLE"]]),
+            with(&[
+                &gate,
+                &database,
+                &["OBJECT_BUCKET", "BUCKET_KEY_ARN", "SIGNING_HOST", "SIGNER_REACH", "UPLOAD_SIGNER_ROLE"],
+            ]),
         ),
         (
             "download",
             with(&[
                 &gate,
                 &database,
-                &["OBJECT_BUCKET", "BUCKET_KEY_ARN", "SIGNING_HOST", "DOWNLOAD_SIGNER_ROLE", "SCAN"],
+                &[
+                    "OBJECT_BUCKET",
+                    "BUCKET_KEY_ARN",
+                    "RECEIPT_KEY_ARN",
+                    "SIGNING_HOST",
+                    "SIGNER_REACH",
+                    "DOWNLOAD_SIGNER_ROLE",
+                    "SCAN",
+                ],
             ]),
         ),
         ("data-key-encrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),

@@ -8,6 +8,7 @@ mod content_type;
 mod digest;
 mod key;
 mod life;
+mod magic;
 mod name;
 mod port;
 mod size;
@@ -20,7 +21,7 @@ pub use life::{TooShort, UrlLife};
 pub use name::FileName;
 pub use port::{
     Completion, FormTerms, Head, HeldPart, ObjectHead, ObjectStore, Part, PartStore, PartTerms, Presign, ReadTerms,
-    SignedForm, SignedRequest, SignedUrl, SignerSession, SignerSessions, WriteTerms,
+    SignedForm, SignedRequest, SignedUrl, SignerReach, SignerSession, SignerSessions, WriteTerms,
 };
 pub use size::{MAX_FILE, MAX_PUT, Parts, Size, SizeFault};
 pub use status::FileStatus;

@@ -3,11 +3,10 @@ use std::future::Future;
 
 use super::{ContentType, ObjectKey, Sha256Digest, Size, UploadId, UrlLife, VersionId};
 use crate::clock::Timestamp;
-use crate::name::Tenant;
 use crate::port::Fault;
 use crate::secret::SecretString;
 
-/// Short-lived credentials that may sign URLs for the objects of one tenant and do nothing else.
+/// Short-lived credentials that may sign URLs for the objects of one tenant, or for one object, and do nothing else.
 #[derive(Clone, Debug)]
 pub struct SignerSession {
     /// Names the credentials; public, it stands in every URL they sign.
@@ -22,10 +21,19 @@ pub struct SignerSession {
     pub expires_at: Timestamp,
 }
 
-/// Signer sessions, one per tenant.
+/// How far a signer session reaches: what somebody can do who takes one out of a function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SignerReach {
+    /// All objects of one tenant. A session serves for minutes.
+    Tenant,
+    /// One object. STS is asked for each.
+    Object,
+}
+
+/// Signer sessions.
 pub trait SignerSessions: Send + Sync + 'static {
-    /// A session limited to the tenant's prefix, as fresh as can be had.
-    fn session(&self, tenant: &Tenant) -> impl Future<Output = Result<SignerSession, Fault>> + Send;
+    /// A session that may sign for this object and no other tenant's, as fresh as can be had.
+    fn session(&self, key: &ObjectKey) -> impl Future<Output = Result<SignerSession, Fault>> + Send;
 }
 
 /// Everything that a signed PUT fixes.
@@ -282,12 +290,23 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// Asks for size, type, checksum and encryption of one version.
     fn head(&self, key: &ObjectKey, version: &VersionId) -> impl Future<Output = Result<Head, Fault>> + Send;
 
+    /// The newest version of an object. `None` where there is none that this bucket tells us of.
+    fn newest(&self, key: &ObjectKey) -> impl Future<Output = Result<Option<VersionId>, Fault>> + Send;
+
     /// Reads one version through, and keeps nothing of it but its digest. `None` where there is no such object or version.
     fn hash(
         &self,
         key: &ObjectKey,
         version: &VersionId,
     ) -> impl Future<Output = Result<Option<Sha256Digest>, Fault>> + Send;
+
+    /// Reads at most `longest` bytes from the start of one version. `None` where there is no such object or version.
+    fn start(
+        &self,
+        key: &ObjectKey,
+        version: &VersionId,
+        longest: u32,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, Fault>> + Send;
 
     /// Ends an upload in parts that no object came of. One that is not there counts as ended.
     fn abort(&self, key: &ObjectKey, upload: &UploadId) -> impl Future<Output = Result<(), Fault>> + Send;

@@ -166,6 +166,7 @@ async fn everything(running: &Running) {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    call("GET", &format!("{path}/receipt"), None).await;
     let answer = call("GET", &format!("{path}/content"), None).await;
     let read = running.api.send("GET", answer.header("location"), &[], Vec::new().into()).await.unwrap();
     assert_eq!((read.status, read.body.as_ref()), (200, content.as_slice()));
@@ -284,6 +285,7 @@ impl Places<'_> {
         let named = [
             (&places.data_key, "key/data"),
             (&places.bucket_key, "key/bucket"),
+            (&places.receipt_key, "key/receipts"),
             (&places.signing_key, "key/parameters"),
         ];
         if let Some((_, name)) = named.iter().find(|(arn, _)| **arn == entry.resource) {
@@ -377,6 +379,7 @@ impl Places<'_> {
         let places = &self.running.stack.places;
         text.replace(&places.data_key, "{data-key}")
             .replace(&places.bucket_key, "{bucket-key}")
+            .replace(&places.receipt_key, "{receipt-key}")
             .replace(&places.signing_key, "{signing-key}")
             .replace(places.trust_bucket, "{trust}")
             .replace(places.object_bucket, "{objects}")

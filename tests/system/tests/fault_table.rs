@@ -27,7 +27,7 @@ use support::{Running, root};
 /// Longer than one attempt, and than one statement, may take.
 const SLOW: Duration = Duration::from_secs(5);
 
-const CALLS: [&str; 23] = [
+const CALLS: [&str; 24] = [
     "POST /oauth2/token",
     "POST /oauth2/revoke",
     "POST /oauth2/introspect",
@@ -35,6 +35,7 @@ const CALLS: [&str; 23] = [
     "POST /files/{id}/url",
     "GET /files/{id}",
     "GET /files/{id}/content",
+    "GET /files/{id}/receipt",
     "DELETE /files/{id}",
     "POST /files/{id}/parts",
     "POST /files/{id}/complete",
@@ -119,9 +120,11 @@ fn the_table_has_every_call_and_every_fault() {
 /// Whose time a call takes.
 fn group(call: &str) -> &str {
     match call {
-        "GET /files/{id}" | "GET /files/{id}/content" | "POST /files/{id}/tickets" | "GET /tickets/{ticket}" => {
-            "download"
-        }
+        "GET /files/{id}"
+        | "GET /files/{id}/content"
+        | "GET /files/{id}/receipt"
+        | "POST /files/{id}/tickets"
+        | "GET /tickets/{ticket}" => "download",
         "POST /fields/encrypt" | "POST /fields/decrypt" | "POST /oauth2/token" => call,
         _ => call.split_once(':').map_or("upload", |(function, _)| function),
     }

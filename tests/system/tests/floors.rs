@@ -28,7 +28,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("authorizer", &["aws", "cedar", "s3", "shared"]),
     ("token", &["aws", "cedar", "kms", "rds", "s3", "shared", "ssm"]),
     ("upload", &["aws", "rds", "s3", "shared", "sts"]),
-    ("download", &["aws", "rds", "s3", "shared", "sts"]),
+    ("download", &["aws", "kms", "rds", "s3", "shared", "sts"]),
     ("data-key", &["aws", "kms", "rds", "s3", "shared"]),
     ("object-events", &["aws", "rds", "s3", "shared"]),
     ("trust", &["aws", "kms", "rds", "s3", "shared", "ssm"]),

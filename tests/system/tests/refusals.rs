@@ -76,7 +76,7 @@ const CLIENT: [&str; 8] = [
 ];
 
 /// Ways that the document cannot tell of.
-const OWN: [(&str, &[&str]); 17] = [
+const OWN: [(&str, &[&str]); 18] = [
     (
         "POST /files",
         &[
@@ -97,6 +97,7 @@ const OWN: [(&str, &[&str]); 17] = [
     ("POST /files/{id}/tickets", &["a life of no seconds", "a file that is not there", "a deleted file"]),
     ("GET /tickets/{ticket}", &["a used ticket", "an unknown ticket", "no ticket", "a second credential"]),
     ("GET /files/{id}/content", &["a file that is not there", "a deleted file"]),
+    ("GET /files/{id}/receipt", &["a file that is not there", "a deleted file"]),
     ("POST /fields/encrypt", &["a column without a scope", "1,001 items", "no items", "a plaintext over 64 KiB"]),
     (
         "POST /fields/decrypt",

@@ -31,6 +31,7 @@ struct State {
     audiences: BTreeMap<String, Vec<String>>,
     services: BTreeMap<String, String>,
     devices: devices::Devices,
+    quotas: BTreeMap<(String, String), (Option<i64>, Option<i64>)>,
     policies: Policies,
     people: people::People,
     acts: Vec<Value>,
@@ -124,7 +125,7 @@ impl Database for Registry {
 
 impl State {
     fn call(&mut self, function: &str, parameters: &[Parameter]) -> Option<Value> {
-        use Parameter::{Bool, Bytes, Int, Json, OptionalBytes, OptionalText, Text, Texts};
+        use Parameter::{Bool, Bytes, Int, Json, OptionalBytes, OptionalInt, OptionalText, Text, Texts};
         match (function, parameters) {
             ("api.client_for_token", [Text(client_id)]) => Some(self.client_for_token(client_id)),
             (
@@ -289,6 +290,63 @@ impl State {
                     "client_unknown" => json!({ "outcome": outcome }),
                     _ => json!({ "outcome": outcome, "client_id": client_id, "audiences": audiences }),
                 })
+            }
+            (
+                "api.quota_put",
+                [
+                    Text(operator),
+                    Text(request),
+                    Int(now),
+                    Text(tenant),
+                    Text(subject),
+                    OptionalInt(files),
+                    OptionalInt(bytes),
+                ],
+            ) => {
+                let (whose, quota) = ((tenant.clone(), subject.clone()), (*files, *bytes));
+                let outcome = match (self.quotas.get(&whose).copied(), quota) {
+                    _ if !self.tenants.contains_key(tenant) => "tenant_unknown",
+                    (None, (None, None)) => "unchanged",
+                    (Some(_), (None, None)) => "removed",
+                    (None, _) => "created",
+                    (Some(held), quota) if held == quota => "unchanged",
+                    (Some(_), _) => "updated",
+                };
+                match outcome {
+                    "removed" => drop(self.quotas.remove(&whose)),
+                    "created" | "updated" => drop(self.quotas.insert(whose, quota)),
+                    _ => {}
+                }
+                self.act(*now, operator, request, "quota.put", tenant, outcome);
+                if outcome == "tenant_unknown" {
+                    return Some(json!({ "outcome": outcome }));
+                }
+                let subject = Some(subject).filter(|subject| !subject.is_empty());
+                Some(json!({ "outcome": outcome, "subject": subject, "files": files, "bytes": bytes }))
+            }
+            (
+                "api.quota_list",
+                [Text(operator), Text(request), Int(now), Text(tenant), OptionalText(after), Int(limit)],
+            ) => {
+                let known = self.tenants.contains_key(tenant);
+                let outcome = if known { "listed" } else { "tenant_unknown" };
+                self.act(*now, operator, request, "quota.list", tenant, outcome);
+                if !known {
+                    return Some(json!({ "outcome": outcome }));
+                }
+                let limit = usize::try_from(*limit).ok()?.min(500);
+                let own = self.quotas.iter().filter(|((of, _), _)| of == tenant);
+                let rest = own.filter(|((_, subject), _)| after.as_ref().is_none_or(|after| subject > after));
+                let page: Vec<_> = rest.take(limit).collect();
+                let next = page.last().filter(|_| page.len() == limit).map(|((_, subject), _)| subject);
+                let nothing = json!({ "files": 0, "bytes": 0 });
+                let view = |((_, subject), (files, bytes)): &(&(String, String), &(Option<i64>, Option<i64>))| {
+                    let held = if subject == "*" { Value::Null } else { nothing.clone() };
+                    let subject = Some(subject).filter(|subject| !subject.is_empty());
+                    json!({ "subject": subject, "files": files, "bytes": bytes, "held": held })
+                };
+                let quotas: Vec<Value> = page.iter().map(view).collect();
+                Some(json!({ "outcome": outcome, "held": nothing, "quotas": quotas, "next": next }))
             }
             ("api.revoke", [Text(operator), Text(request), Int(now), Text(kind), Text(value), Int(epoch)]) => {
                 let entry = (kind.clone(), value.clone());

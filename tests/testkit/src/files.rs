@@ -12,6 +12,7 @@ use uuid::Uuid;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const WAIT_MS: i64 = 60 * 1000;
 const LEASE_MS: i64 = 10 * 60 * 1000;
+const LOOK_MS: i64 = 60 * 60 * 1000;
 
 /// The tables `files` and `file_facts` behind their functions.
 #[derive(Clone, Default)]
@@ -22,6 +23,7 @@ struct State {
     rows: BTreeMap<Uuid, Row>,
     tickets: BTreeMap<Vec<u8>, Ticket>,
     revoked: BTreeSet<(String, String)>,
+    quotas: BTreeMap<(String, String), (Option<i64>, Option<i64>)>,
     calls: Vec<&'static str>,
     down: bool,
 }
@@ -34,6 +36,8 @@ struct Ticket {
     subject: String,
     client_id: String,
     jti: String,
+    sid: Option<String>,
+    device: Option<String>,
     expires_ms: i64,
     used: bool,
 }
@@ -75,7 +79,12 @@ pub struct Row {
     pub expired: bool,
     /// When the last known version was gone.
     pub purged_ms: Option<i64>,
+    /// Who made it, as its receipt says it.
+    pub made_by: Value,
+    /// When its object was found as declared.
+    pub received_ms: Option<i64>,
     sweep_ms: Option<i64>,
+    looked_ms: Option<i64>,
     gone: BTreeSet<String>,
     repeat: Option<(String, Vec<u8>)>,
     facts: BTreeSet<Fact>,
@@ -106,6 +115,25 @@ pub enum Fact {
         /// What it said.
         value: String,
     },
+}
+
+impl Fact {
+    /// 11 bytes in a version, compared.
+    pub fn created(version: &str, finding: &str, scan_off: bool) -> Fact {
+        Fact::Created {
+            version: version.to_owned(),
+            etag: format!("e-{version}"),
+            size: 11,
+            sha256: None,
+            finding: finding.to_owned(),
+            scan_off,
+        }
+    }
+
+    /// What a scanner said of a version.
+    pub fn verdict(version: &str, value: &str) -> Fact {
+        Fact::Verdict { version: version.to_owned(), value: value.to_owned() }
+    }
 }
 
 /// The state and verdict that a set of facts amounts to.
@@ -297,7 +325,10 @@ impl Files {
             deleted: false,
             expired: false,
             purged_ms: None,
+            made_by: json!({}),
+            received_ms: None,
             sweep_ms: None,
+            looked_ms: None,
             gone: BTreeSet::new(),
             repeat: None,
             facts: BTreeSet::new(),
@@ -319,9 +350,15 @@ impl Files {
         });
     }
 
-    /// Shuts out a `sub`, `client_id`, `tenant` or `jti`, as an operator would, now.
+    /// Shuts out a `sub`, `client_id`, `tenant`, `jti`, `sid` or `device`, as an operator would, now.
     pub fn revoke(&self, kind: &str, value: &str) {
         self.state().revoked.insert((kind.to_owned(), value.to_owned()));
+    }
+
+    /// Sets how many files and bytes `tenant` may hold, or a subject of it; `*` is each that has no quota of its own, and an empty
+    /// one the tenant as a whole.
+    pub fn set_quota(&self, tenant: &str, subject: &str, files: Option<i64>, bytes: Option<i64>) {
+        self.state().quotas.insert((tenant.to_owned(), subject.to_owned()), (files, bytes));
     }
 
     /// The functions called so far.
@@ -349,6 +386,7 @@ impl Database for Files {
         let answer = match function {
             "api.create_file" => state.create(parameters),
             "api.file_for_download" => state.for_download(parameters),
+            "api.file_receipt" => state.receipt(parameters),
             "api.file_for_event" => state.for_event(parameters),
             "api.record_created" => state.record_created(parameters),
             "api.ticket_put" => state.ticket_put(parameters),
@@ -362,6 +400,7 @@ impl Database for Files {
             "api.parts_ended" => state.parts_ended(parameters),
             "api.renew_upload" => state.renew(parameters),
             "api.delete_file" => state.delete(parameters),
+            "api.files_unheard" => state.unheard(parameters),
             "api.files_to_sweep" => state.sweep(parameters),
             "api.file_purged" => state.purged(parameters),
             _ => None,
@@ -372,7 +411,7 @@ impl Database for Files {
 
 impl State {
     fn create(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
-        use Parameter::{Int, OptionalBytes, OptionalInt, OptionalText, Text, Uuid};
+        use Parameter::{Int, Json, OptionalBytes, OptionalInt, OptionalText, Text, Uuid};
         let [
             Text(tenant),
             Text(subject),
@@ -387,8 +426,9 @@ impl State {
             Int(url_expires_ms),
             OptionalText(key),
             OptionalBytes(hash),
+            Json(made_by),
             Int(now),
-        ]: [Parameter; 14] = parameters.try_into().ok()?
+        ]: [Parameter; 15] = parameters.try_into().ok()?
         else {
             return None;
         };
@@ -421,6 +461,10 @@ impl State {
                 }));
             }
         }
+        let bytes = size.or(max_size).unwrap_or_default();
+        if self.is_over_quota(&tenant, &subject, bytes) {
+            return Some(json!({ "outcome": "quota" }));
+        }
         let facts = BTreeSet::new();
         let row = Row {
             tenant,
@@ -440,13 +484,33 @@ impl State {
             deleted: false,
             expired: false,
             purged_ms: None,
+            made_by,
+            received_ms: None,
             sweep_ms: None,
+            looked_ms: None,
             gone: BTreeSet::new(),
             repeat,
             facts,
         };
         self.rows.insert(id, row);
         Some(json!({ "outcome": "created", "id": id, "status": "pending", "created_ms": now }))
+    }
+
+    /// Whether tenant or subject would hold more than they may with one more file of `bytes`.
+    fn is_over_quota(&self, tenant: &str, subject: &str, bytes: i64) -> bool {
+        let held = |whose: &dyn Fn(&Row) -> bool| {
+            let rows = self.rows.values().filter(|row| row.tenant == tenant && row.purged_ms.is_none() && whose(row));
+            let sizes: Vec<i64> =
+                rows.map(|row| row.actual().0.or(row.size).or(row.max_size).unwrap_or_default()).collect();
+            (i64::try_from(sizes.len()).unwrap_or(i64::MAX) + 1, sizes.iter().sum::<i64>() + bytes)
+        };
+        let quota = |of: &str| self.quotas.get(&(tenant.to_owned(), of.to_owned()));
+        let over = |quota: Option<&(Option<i64>, Option<i64>)>, (files, bytes): (i64, i64)| {
+            quota.is_some_and(|(most, room)| {
+                most.is_some_and(|most| files > most) || room.is_some_and(|room| bytes > room)
+            })
+        };
+        over(quota(""), held(&|_| true)) || over(quota(subject).or(quota("*")), held(&|row| row.subject == subject))
     }
 
     fn for_download(&self, parameters: Vec<Parameter>) -> Option<Value> {
@@ -484,6 +548,30 @@ impl State {
         })
     }
 
+    fn receipt(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Bool, Text, Uuid};
+        let [Text(tenant), Text(subject), Uuid(id), Bool(of_tenant)]: [Parameter; 4] = parameters.try_into().ok()?
+        else {
+            return None;
+        };
+        let row = self.rows.get(&id).filter(|row| row.tenant == tenant && (of_tenant || row.subject == subject));
+        let Some(row) = row else { return Some(json!({ "outcome": "unknown" })) };
+        if !["scanning", "clean", "unscannable"].contains(&row.status()) {
+            return Some(json!({ "outcome": "closed", "status": row.status() }));
+        }
+        let (size, sha256) = row.actual();
+        let declared = row
+            .sha256
+            .clone()
+            .and_then(|digest| digest.try_into().ok())
+            .map(|digest| Sha256Digest::from_bytes(digest).to_string());
+        Some(json!({ "outcome": "found", "receipt": {
+            "subject": row.subject, "made_by": row.made_by, "name": row.name, "content_type": row.content_type,
+            "mode": row.mode, "part_size": row.part_size, "size": size.or(row.size), "sha256": declared.or(sha256),
+            "created_ms": row.created_ms, "received_ms": row.received_ms, "version_id": row.version(),
+        } }))
+    }
+
     fn record_created(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
         use Parameter::{Bool, Int, OptionalText, Text, Uuid};
         let [
@@ -496,7 +584,7 @@ impl State {
             OptionalText(sha256),
             Text(finding),
             Bool(scan_off),
-            Int(_now),
+            Int(now),
         ]: [Parameter; 10] = parameters.try_into().ok()?
         else {
             return None;
@@ -504,12 +592,15 @@ impl State {
         let Some(row) = self.rows.get_mut(&id).filter(|row| row.tenant == tenant) else {
             return Some(json!({ "outcome": "unknown" }));
         };
+        if finding == "ok" {
+            row.received_ms.get_or_insert(now);
+        }
         let new = row.learn(Fact::Created { version, etag, size, sha256, finding, scan_off });
         Some(json!({ "outcome": if new { "recorded" } else { "known" }, "status": row.status() }))
     }
 
     fn ticket_put(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
-        use Parameter::{Bool, Bytes, Int, Text, Uuid};
+        use Parameter::{Bool, Bytes, Int, OptionalText, Text, Uuid};
         let [
             Text(tenant),
             Text(subject),
@@ -518,9 +609,11 @@ impl State {
             Bytes(hash),
             Text(client_id),
             Text(jti),
+            OptionalText(sid),
+            OptionalText(device),
             Int(expires_ms),
             Int(now),
-        ]: [Parameter; 9] = parameters.try_into().ok()?
+        ]: [Parameter; 11] = parameters.try_into().ok()?
         else {
             return None;
         };
@@ -537,7 +630,8 @@ impl State {
         if open >= 100 {
             return Some(json!({ "outcome": "many" }));
         }
-        self.tickets.insert(hash, Ticket { tenant, file: id, subject, client_id, jti, expires_ms, used: false });
+        self.tickets
+            .insert(hash, Ticket { tenant, file: id, subject, client_id, jti, sid, device, expires_ms, used: false });
         Some(json!({ "outcome": "made" }))
     }
 
@@ -549,12 +643,17 @@ impl State {
         let found = self.tickets.get(&hash).filter(|ticket| !ticket.used && ticket.expires_ms > now).cloned();
         let found = found.filter(|ticket| {
             let whose = [
-                ("sub", &ticket.subject),
-                ("client_id", &ticket.client_id),
-                ("tenant", &ticket.tenant),
-                ("jti", &ticket.jti),
+                ("sub", Some(&ticket.subject)),
+                ("client_id", Some(&ticket.client_id)),
+                ("tenant", Some(&ticket.tenant)),
+                ("jti", Some(&ticket.jti)),
+                ("sid", ticket.sid.as_ref()),
+                ("device", ticket.device.as_ref()),
             ];
-            !whose.iter().any(|(kind, value)| self.revoked.contains(&((*kind).to_owned(), (*value).clone())))
+            let shut = |(kind, value): (&str, Option<&String>)| {
+                value.is_some_and(|value| self.revoked.contains(&(kind.to_owned(), value.clone())))
+            };
+            !whose.into_iter().any(shut)
         });
         let Some(ticket) = found else { return Some(json!({ "outcome": "unknown" })) };
         let parameters =
@@ -732,6 +831,30 @@ impl State {
                 json!({ "outcome": "deleted", "upload_id": row.upload_id })
             }
         })
+    }
+
+    fn unheard(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::Int;
+        let [Int(now), Int(limit)]: [Parameter; 2] = parameters.try_into().ok()? else {
+            return None;
+        };
+        let is_due = |row: &Row| {
+            row.status() == "pending"
+                && row.url_expires_ms <= now - WAIT_MS
+                && (row.mode != "multipart" || row.url_expires_ms > row.created_ms)
+                && row.looked_ms.is_none_or(|looked| looked <= now - LOOK_MS)
+        };
+        let mut due: Vec<(Option<i64>, uuid::Uuid)> =
+            self.rows.iter().filter(|(_, row)| is_due(row)).map(|(id, row)| (row.looked_ms, *id)).collect();
+        due.sort();
+        due.truncate(usize::try_from(limit).unwrap_or_default());
+        let mut files = Vec::new();
+        for (_, id) in due {
+            let row = self.rows.get_mut(&id)?;
+            row.looked_ms = Some(now);
+            files.push(json!({ "tenant": row.tenant, "id": id }));
+        }
+        Some(json!({ "files": files }))
     }
 
     fn sweep(&mut self, parameters: Vec<Parameter>) -> Option<Value> {

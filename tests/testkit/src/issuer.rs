@@ -7,7 +7,7 @@ use shared::clock::Timestamp;
 use shared::encoding::base64url;
 use shared::jwks::{Algorithm, KeySet};
 use shared::policy::{Bundle, Release};
-use shared::port::{Fault, FaultKind, Signer};
+use shared::port::{Fault, FaultKind, PublicKeys, Signer};
 use shared::trust::Envelope;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -151,6 +151,19 @@ impl Signer for Issuer {
         }
         self.0.signatures.fetch_add(1, Ordering::SeqCst);
         Ok(self.raw(input))
+    }
+}
+
+impl PublicKeys for Issuer {
+    async fn public_der(&self, key: &str) -> Result<Vec<u8>, Fault> {
+        if self.0.down.load(Ordering::SeqCst) {
+            return Err(Fault::new(FaultKind::Throttled, "kms", "GetPublicKey"));
+        }
+        if key == KEY {
+            Ok(Issuer::public_der(self))
+        } else {
+            Err(Fault::new(FaultKind::Invalid, "kms", "GetPublicKey"))
+        }
     }
 }
 

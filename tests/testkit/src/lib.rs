@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod attacks;
+pub mod callers;
 pub mod clients;
 pub mod clock;
 pub mod data_keys;

@@ -28,7 +28,7 @@ pub struct Objects(Arc<Mutex<Held>>);
 #[derive(Default)]
 struct Held {
     versions: BTreeMap<(String, String), ObjectHead>,
-    bodies: BTreeMap<(String, String), Sha256Digest>,
+    bodies: BTreeMap<(String, String), Vec<u8>>,
     aborted: Vec<(String, String)>,
     asked: usize,
     down: bool,
@@ -49,7 +49,7 @@ impl Objects {
         };
         let mut held = self.held();
         held.versions.insert((key.to_owned(), version.to_owned()), head);
-        held.bodies.insert((key.to_owned(), version.to_owned()), Sha256Digest::of(body));
+        held.bodies.insert((key.to_owned(), version.to_owned()), body.to_vec());
     }
 
     /// Changes what the bucket says about a version.
@@ -105,6 +105,17 @@ impl ObjectStore for Objects {
         Ok(found.map_or(Head::Missing, Head::Found))
     }
 
+    async fn newest(&self, key: &ObjectKey) -> Result<Option<VersionId>, Fault> {
+        let mut held = self.held();
+        held.asked += 1;
+        if held.down {
+            return Err(Fault::new(FaultKind::Unavailable, "s3", "HeadObject"));
+        }
+        let key = key.to_string();
+        let versions = held.versions.keys().filter(|(of, _)| *of == key);
+        Ok(versions.max().and_then(|(_, version)| VersionId::parse(version).ok()))
+    }
+
     async fn hash(&self, key: &ObjectKey, version: &VersionId) -> Result<Option<Sha256Digest>, Fault> {
         let mut held = self.held();
         held.asked += 1;
@@ -112,7 +123,20 @@ impl ObjectStore for Objects {
             return Err(Fault::new(FaultKind::Unavailable, "s3", "GetObject"));
         }
         let version = (key.to_string(), version.as_str().to_owned());
-        Ok(held.bodies.get(&version).filter(|_| held.versions.contains_key(&version)).copied())
+        let body = held.bodies.get(&version).filter(|_| held.versions.contains_key(&version));
+        Ok(body.map(|body| Sha256Digest::of(body)))
+    }
+
+    async fn start(&self, key: &ObjectKey, version: &VersionId, longest: u32) -> Result<Option<Vec<u8>>, Fault> {
+        let mut held = self.held();
+        held.asked += 1;
+        if held.down {
+            return Err(Fault::new(FaultKind::Unavailable, "s3", "GetObject"));
+        }
+        let version = (key.to_string(), version.as_str().to_owned());
+        let body = held.bodies.get(&version).filter(|_| held.versions.contains_key(&version));
+        let longest = usize::try_from(longest).unwrap_or(usize::MAX);
+        Ok(body.map(|body| body.iter().take(longest).copied().collect()))
     }
 
     async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), Fault> {
@@ -160,6 +184,7 @@ struct Seen {
     failing: Option<&'static str>,
     reads: Vec<(ReadTerms, UrlLife)>,
     tenants: Vec<Tenant>,
+    keys: Vec<String>,
 }
 
 impl Signing {
@@ -178,6 +203,7 @@ impl Signing {
             failing: None,
             reads: Vec::new(),
             tenants: Vec::new(),
+            keys: Vec::new(),
         };
         Signing { clock, seen: Arc::new(Mutex::new(seen)) }
     }
@@ -259,6 +285,11 @@ impl Signing {
         self.seen().reads.clone()
     }
 
+    /// For which objects sessions were asked for.
+    pub fn keys(&self) -> Vec<String> {
+        self.seen().keys.clone()
+    }
+
     /// Whose sessions were asked for.
     pub fn tenants(&self) -> Vec<Tenant> {
         self.seen().tenants.clone()
@@ -270,12 +301,13 @@ impl Signing {
 }
 
 impl SignerSessions for Signing {
-    async fn session(&self, tenant: &Tenant) -> Result<SignerSession, Fault> {
+    async fn session(&self, key: &ObjectKey) -> Result<SignerSession, Fault> {
         let mut seen = self.seen();
         if seen.down {
             return Err(Fault::new(FaultKind::Unavailable, "sts", "AssumeRole"));
         }
-        seen.tenants.push(tenant.clone());
+        seen.tenants.push(key.tenant().clone());
+        seen.keys.push(key.to_string());
         let now = self.clock.now();
         Ok(SignerSession {
             access_key_id: "ASIAEXAMPLE".to_owned(),

@@ -17,6 +17,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -36,7 +37,7 @@ pub struct Journey<'a> {
     report: Report,
 }
 
-const FILE: &[u8] = b"The quick brown fox jumps over the lazy dog.\n";
+const FILE: &[u8] = b"%PDF-1.7\nThe quick brown fox jumps over the lazy dog.\n";
 const FILE_NAME: &str = "\u{dc}berblick \"Q3\".pdf";
 const DISPOSITION: &str = "attachment; filename=\"_berblick _Q3_.pdf\"; filename*=UTF-8''%C3%9Cberblick%20_Q3_.pdf";
 const EMAIL: &str = "ada@example.com";
@@ -139,7 +140,29 @@ impl<'a> Journey<'a> {
             DISPOSITION,
             download.header("content-disposition"),
         );
+        self.receipt(token, &id).await?;
         Ok((id, upload))
+    }
+
+    /// Who uploaded the file, checked with nothing but the published keys.
+    async fn receipt(&mut self, token: &str, id: &str) -> io::Result<()> {
+        let answer = self.api.call("GET", &format!("/files/{id}/receipt"), Some(token), None).await?;
+        let keys = self.api.call("GET", "/.well-known/receipts/jwks.json", None, None).await?.json();
+        let receipt = answer.json()["receipt"].as_str().unwrap_or_default().to_owned();
+        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
+        let point = |name: &str| decode(keys["keys"][0][name].as_str().unwrap_or_default());
+        let key = [vec![4], point("x"), point("y")].concat();
+        let (signed, signature) = receipt.rsplit_once('.').unwrap_or_default();
+        let verified =
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key).verify(signed.as_bytes(), &decode(signature));
+        self.report.check("a receipt holds under keys of its own", verified.is_ok(), "verified", answer.outcome());
+        let said = claims(&receipt);
+        let checksum = STANDARD.encode(digest(&SHA256, FILE));
+        self.report.row("and says who uploaded what", format!("acme-backend {checksum}"), {
+            let value = said["file"]["checksum"]["value"].as_str().unwrap_or_default();
+            format!("{} {value}", said["sub"].as_str().unwrap_or_default())
+        });
+        Ok(())
     }
 
     async fn create(&self, token: &str, content: &[u8]) -> io::Result<Answer> {

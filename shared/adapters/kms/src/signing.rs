@@ -7,7 +7,7 @@ use aws_smithy_types::Blob;
 use aws_types::SdkConfig;
 use shared::digest::sha256;
 use shared::jwks::Algorithm;
-use shared::port::{CreatedKey, Fault, FaultKind, Signer, SigningKeys};
+use shared::port::{CreatedKey, Fault, FaultKind, PublicKeys, Signer, SigningKeys};
 
 use crate::{der, fault};
 
@@ -57,6 +57,18 @@ impl Signer for KmsSigner {
             _ => Some(signature).filter(|signature| signature.len() >= 256),
         };
         jose.ok_or_else(|| fault::broken(OPERATION, "the signature is not of the algorithm's form"))
+    }
+}
+
+impl PublicKeys for KmsSigner {
+    async fn public_der(&self, key: &str) -> Result<Vec<u8>, Fault> {
+        const OPERATION: &str = "GetPublicKey";
+        let answer =
+            self.client.get_public_key().key_id(key).send().await.map_err(|error| fault::of(OPERATION, error))?;
+        if answer.key_id.as_deref() != Some(key) {
+            return Err(fault::broken(OPERATION, "the answer names another key"));
+        }
+        Ok(answer.public_key.ok_or_else(|| fault::broken(OPERATION, "no public key"))?.into_inner())
     }
 }
 
@@ -210,6 +222,19 @@ mod tests {
                     ("TrentService.GetPublicKey".to_owned(), json!({"KeyId": ARN})),
                 ]
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_public_half_is_of_the_key_that_was_asked_for() {
+        for (answer, want) in [
+            (json!({"KeyId": ARN, "PublicKey": base64(b"spki")}), Some(b"spki".to_vec())),
+            (json!({"KeyId": OTHER_ARN, "PublicKey": base64(b"spki")}), None),
+            (json!({"KeyId": ARN}), None),
+        ] {
+            let answers = Answers::new([(200, answer)]);
+            assert_eq!(KmsSigner::new(&answers.config()).public_der(ARN).await.ok(), want);
+            assert_eq!(answers.calls(), [("TrentService.GetPublicKey".to_owned(), json!({"KeyId": ARN}))]);
         }
     }
 

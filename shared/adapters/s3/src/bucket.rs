@@ -97,6 +97,17 @@ impl ObjectStore for Bucket {
         }))
     }
 
+    async fn newest(&self, key: &ObjectKey) -> Result<Option<VersionId>, Fault> {
+        let found = match self.client.head_object().bucket(&self.name).key(key.to_string()).send().await {
+            Ok(found) => found,
+            // Whoever may not list the bucket is told 403 of what is not there.
+            Err(failure) if matches!(status(&failure), Some(403 | 404)) => return Ok(None),
+            Err(failure) => return Err(fault("HeadObject", &failure)),
+        };
+        let version = VersionId::parse(found.version_id().unwrap_or_default());
+        version.map(Some).map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "HeadObject").caused_by(malformed))
+    }
+
     async fn hash(&self, key: &ObjectKey, version: &VersionId) -> Result<Option<Sha256Digest>, Fault> {
         let request = self.client.get_object().bucket(&self.name).key(key.to_string());
         let mut found = match request.version_id(version.as_str()).send().await {
@@ -116,6 +127,24 @@ impl ObjectStore for Bucket {
             return Err(broken("the body ended early".to_owned()));
         }
         Ok(Some(hasher.finish()))
+    }
+
+    async fn start(&self, key: &ObjectKey, version: &VersionId, longest: u32) -> Result<Option<Vec<u8>>, Fault> {
+        let Some(last) = longest.checked_sub(1) else { return Ok(Some(Vec::new())) };
+        let request = self.client.get_object().bucket(&self.name).key(key.to_string()).version_id(version.as_str());
+        let found = match request.range(format!("bytes=0-{last}")).send().await {
+            Ok(found) => found,
+            Err(failure) if status(&failure) == Some(404) => return Ok(None),
+            Err(failure) => return Err(fault("GetObject", &failure)),
+        };
+        // Whoever answers with the whole has not understood, and the whole may be anything in size.
+        if found.content_length().is_none_or(|length| length > i64::from(longest)) {
+            return Err(Fault::new(FaultKind::Invalid, "s3", "GetObject").caused_by("more than was asked for"));
+        }
+        let body = found.body.collect().await;
+        let body =
+            body.map_err(|error| Fault::new(FaultKind::Unavailable, "s3", "GetObject").caused_by(error.to_string()))?;
+        Ok(Some(body.to_vec()))
     }
 
     async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), Fault> {

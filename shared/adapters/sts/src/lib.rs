@@ -1,4 +1,4 @@
-//! STS behind the ports of shared: signer sessions, one per tenant, each able to sign for that tenant's prefix alone.
+//! STS behind the ports of shared: signer sessions, each able to sign for one tenant's prefix alone, or for one object.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,7 +13,7 @@ use aws_types::SdkConfig;
 use serde_json::json;
 use shared::clock::{Clock, Timestamp};
 use shared::name::Tenant;
-use shared::object::{SignerSession, SignerSessions};
+use shared::object::{ObjectKey, SignerReach, SignerSession, SignerSessions};
 use shared::port::{Fault, FaultKind};
 use shared::secret::SecretString;
 
@@ -44,9 +44,12 @@ pub struct SignerRole {
     pub bucket: String,
     /// ARN of the key that the bucket's objects are encrypted under; S3 uses it with the signer's rights.
     pub bucket_key: String,
+    /// How far each session reaches.
+    pub reach: SignerReach,
 }
 
-/// Sessions of one signer role, kept per tenant until less than 420 s remain. Of concurrent callers one asks STS.
+/// Sessions of one signer role. Those that reach a tenant are kept until less than 420 s remain, and of concurrent callers one asks
+/// STS; those that reach one object are asked for each time.
 #[derive(Debug)]
 pub struct Sessions<C> {
     client: Lazy<Client>,
@@ -103,7 +106,7 @@ impl<C: Clock> Sessions<C> {
         session.issued_at.millis() > self.revoked_before.load(Ordering::Relaxed)
     }
 
-    async fn assume(&self, tenant: &Tenant) -> Result<SignerSession, Fault> {
+    async fn assume(&self, key: &ObjectKey) -> Result<SignerSession, Fault> {
         let prefix = match self.signer.permission {
             Permission::Upload => 'u',
             Permission::Download => 'd',
@@ -113,8 +116,8 @@ impl<C: Clock> Sessions<C> {
             .client
             .assume_role()
             .role_arn(&self.signer.role)
-            .role_session_name(format!("{prefix}-{tenant}"))
-            .policy(session_policy(&self.signer, &self.region, tenant))
+            .role_session_name(format!("{prefix}-{}", key.tenant()))
+            .policy(session_policy(&self.signer, &self.region, key))
             .duration_seconds(LIFE)
             .send()
             .await
@@ -133,20 +136,23 @@ impl<C: Clock> Sessions<C> {
 }
 
 impl<C: Clock> SignerSessions for Sessions<C> {
-    async fn session(&self, tenant: &Tenant) -> Result<SignerSession, Fault> {
-        let slot = self.slot(tenant);
+    async fn session(&self, key: &ObjectKey) -> Result<SignerSession, Fault> {
+        if self.signer.reach == SignerReach::Object {
+            return self.assume(key).await;
+        }
+        let slot = self.slot(key.tenant());
         let mut held = slot.lock().await;
         let usable = held.take().filter(|session| self.allowed(session));
         let left = usable.as_ref().map_or(0, |session| session.expires_at.millis_since(self.clock.now()));
         let session = match usable {
             Some(session) if left >= REFRESH * 1000 => session,
-            Some(session) => match self.assume(tenant).await {
+            Some(session) => match self.assume(key).await {
                 Ok(fresh) => fresh,
                 // What is left of it may still carry a URL; the URL's life decides.
                 Err(_) if left > 0 => session,
                 Err(failed) => return Err(failed),
             },
-            None => self.assume(tenant).await?,
+            None => self.assume(key).await?,
         };
         *held = Some(session.clone());
         Ok(session)
@@ -155,7 +161,7 @@ impl<C: Clock> SignerSessions for Sessions<C> {
 
 /// The inline policy of a session. It can only take away from what the role may do, so it must name the KMS actions too that
 /// S3 performs as the caller.
-fn session_policy(signer: &SignerRole, region: &str, tenant: &Tenant) -> String {
+fn session_policy(signer: &SignerRole, region: &str, key: &ObjectKey) -> String {
     let partition = signer.role.split(':').nth(1).unwrap_or("aws");
     let (objects, keys) = match signer.permission {
         Permission::Upload => (
@@ -164,10 +170,14 @@ fn session_policy(signer: &SignerRole, region: &str, tenant: &Tenant) -> String 
         ),
         Permission::Download => (json!(["s3:GetObject", "s3:GetObjectVersion"]), json!(["kms:Decrypt"])),
     };
+    let objects_reached = match signer.reach {
+        SignerReach::Tenant => format!("arn:{partition}:s3:::{}/t/{}/*", signer.bucket, key.tenant()),
+        SignerReach::Object => format!("arn:{partition}:s3:::{}/{key}", signer.bucket),
+    };
     json!({
         "Version": "2012-10-17",
         "Statement": [
-            { "Effect": "Allow", "Action": objects, "Resource": format!("arn:{partition}:s3:::{}/t/{tenant}/*", signer.bucket) },
+            { "Effect": "Allow", "Action": objects, "Resource": objects_reached },
             {
                 "Effect": "Allow",
                 "Action": keys,

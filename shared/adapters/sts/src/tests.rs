@@ -67,6 +67,10 @@ fn start() -> Timestamp {
 }
 
 fn sessions(permission: Permission) -> (Sessions<Arc<Manual>>, Service) {
+    sessions_for(permission, SignerReach::Tenant)
+}
+
+fn sessions_for(permission: Permission, reach: SignerReach) -> (Sessions<Arc<Manual>>, Service) {
     let clock = Arc::new(Manual(AtomicI64::new(start().millis())));
     let service = Service { clock: clock.clone(), down: Arc::default(), asked: Arc::default() };
     let wire = service.clone();
@@ -82,12 +86,13 @@ fn sessions(permission: Permission) -> (Sessions<Arc<Manual>>, Service) {
         permission,
         bucket: "objects".to_owned(),
         bucket_key: KEY.to_owned(),
+        reach,
     };
     (Sessions::new(&config, signer, clock), service)
 }
 
-fn tenant(name: &str) -> Tenant {
-    Tenant::parse(name).unwrap()
+fn object(tenant: &str) -> ObjectKey {
+    ObjectKey::parse(&format!("t/{tenant}/01920000-0000-7000-8000-0000000000f1")).unwrap()
 }
 
 fn advance(service: &Service, seconds: i64) {
@@ -101,19 +106,19 @@ fn asked(service: &Service) -> usize {
 #[tokio::test]
 async fn a_session_is_kept_per_tenant_until_420_seconds_remain() {
     let (sessions, service) = sessions(Permission::Upload);
-    assert_eq!(sessions.session(&tenant("acme")).await.unwrap().access_key_id, "ASIA1");
-    assert_eq!(sessions.session(&tenant("globex")).await.unwrap().access_key_id, "ASIA2");
+    assert_eq!(sessions.session(&object("acme")).await.unwrap().access_key_id, "ASIA1");
+    assert_eq!(sessions.session(&object("globex")).await.unwrap().access_key_id, "ASIA2");
     advance(&service, 480);
-    let kept = sessions.session(&tenant("acme")).await.unwrap();
+    let kept = sessions.session(&object("acme")).await.unwrap();
     assert_eq!((kept.access_key_id.as_str(), kept.expires_at), ("ASIA1", start().plus_seconds(900)));
     advance(&service, 1);
-    assert_eq!(sessions.session(&tenant("acme")).await.unwrap().access_key_id, "ASIA3");
+    assert_eq!(sessions.session(&object("acme")).await.unwrap().access_key_id, "ASIA3");
 }
 
 #[tokio::test]
 async fn of_many_callers_at_once_one_asks() {
     let (sessions, service) = sessions(Permission::Upload);
-    let acme = tenant("acme");
+    let acme = object("acme");
     let (a, b, c, d) = tokio::join!(
         sessions.session(&acme),
         sessions.session(&acme),
@@ -129,40 +134,40 @@ async fn of_many_callers_at_once_one_asks() {
 #[tokio::test]
 async fn a_session_issued_before_a_revocation_is_replaced() {
     let (sessions, service) = sessions(Permission::Download);
-    sessions.session(&tenant("acme")).await.unwrap();
+    sessions.session(&object("acme")).await.unwrap();
     sessions.revoke_before(start());
     advance(&service, 1);
-    assert_eq!(sessions.session(&tenant("acme")).await.unwrap().access_key_id, "ASIA2");
-    assert_eq!(sessions.session(&tenant("acme")).await.unwrap().access_key_id, "ASIA2");
+    assert_eq!(sessions.session(&object("acme")).await.unwrap().access_key_id, "ASIA2");
+    assert_eq!(sessions.session(&object("acme")).await.unwrap().access_key_id, "ASIA2");
 }
 
 #[tokio::test]
 async fn without_sts_what_is_left_is_used_and_after_that_nothing() {
     let (sessions, service) = sessions(Permission::Upload);
-    sessions.session(&tenant("acme")).await.unwrap();
+    sessions.session(&object("acme")).await.unwrap();
     service.down.store(true, Ordering::Relaxed);
     advance(&service, 800);
-    assert_eq!(sessions.session(&tenant("acme")).await.unwrap().access_key_id, "ASIA1");
-    assert_eq!(sessions.session(&tenant("globex")).await.unwrap_err().kind, FaultKind::Unavailable);
+    assert_eq!(sessions.session(&object("acme")).await.unwrap().access_key_id, "ASIA1");
+    assert_eq!(sessions.session(&object("globex")).await.unwrap_err().kind, FaultKind::Unavailable);
     advance(&service, 100);
-    assert_eq!(sessions.session(&tenant("acme")).await.unwrap_err().kind, FaultKind::Unavailable);
+    assert_eq!(sessions.session(&object("acme")).await.unwrap_err().kind, FaultKind::Unavailable);
     service.down.store(false, Ordering::Relaxed);
-    assert!(sessions.session(&tenant("acme")).await.is_ok());
+    assert!(sessions.session(&object("acme")).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_revoked_session_is_not_used_because_sts_is_down() {
     let (sessions, service) = sessions(Permission::Upload);
-    sessions.session(&tenant("acme")).await.unwrap();
+    sessions.session(&object("acme")).await.unwrap();
     sessions.revoke_before(start());
     service.down.store(true, Ordering::Relaxed);
-    assert!(sessions.session(&tenant("acme")).await.is_err());
+    assert!(sessions.session(&object("acme")).await.is_err());
 }
 
 #[tokio::test]
 async fn a_session_is_asked_for_900_seconds_and_the_tenants_prefix() {
     let (sessions, service) = sessions(Permission::Upload);
-    sessions.session(&tenant("acme")).await.unwrap();
+    sessions.session(&object("acme")).await.unwrap();
     let body = service.asked.lock().unwrap().remove(0);
     for part in ["Action=AssumeRole", "RoleSessionName=u-acme", "DurationSeconds=900", "t%2Facme%2F%2A"] {
         assert!(body.contains(part), "{part} in {body}");
@@ -181,7 +186,7 @@ fn a_session_policy_names_one_prefix_one_key_and_only_what_the_mode_needs() {
     ];
     for (permission, objects, keys) in cases {
         let (sessions, _) = sessions(permission);
-        let policy = session_policy(&sessions.signer, &sessions.region, &tenant(&"a".repeat(48)));
+        let policy = session_policy(&sessions.signer, &sessions.region, &object(&"a".repeat(48)));
         assert!(policy.len() < 700, "{}", policy.len());
         let policy: serde_json::Value = serde_json::from_str(&policy).unwrap();
         assert_eq!(policy["Statement"][0]["Action"], objects);
@@ -197,7 +202,7 @@ fn a_session_policy_names_one_prefix_one_key_and_only_what_the_mode_needs() {
 async fn no_more_sessions_are_kept_than_the_limit() {
     let (sessions, _) = sessions(Permission::Upload);
     for number in 0..KEPT + 20 {
-        sessions.session(&tenant(&format!("t{number}"))).await.unwrap();
+        sessions.session(&object(&format!("t{number}"))).await.unwrap();
     }
     assert!(sessions.kept.lock().unwrap().len() <= KEPT);
 }
@@ -205,6 +210,21 @@ async fn no_more_sessions_are_kept_than_the_limit() {
 #[tokio::test]
 async fn sessions_print_neither_secret_nor_token() {
     let (sessions, _) = sessions(Permission::Upload);
-    let session = sessions.session(&tenant("acme")).await.unwrap();
+    let session = sessions.session(&object("acme")).await.unwrap();
     assert!(!format!("{session:?} {sessions:?}").contains(CANARY));
+}
+
+#[tokio::test]
+async fn a_session_for_one_object_is_asked_for_each_time_and_names_that_object() {
+    for (permission, name) in [(Permission::Upload, "u-acme"), (Permission::Download, "d-acme")] {
+        let (sessions, service) = sessions_for(permission, SignerReach::Object);
+        for number in 1..=3 {
+            assert_eq!(sessions.session(&object("acme")).await.unwrap().access_key_id, format!("ASIA{number}"));
+        }
+        let body = service.asked.lock().unwrap().remove(0);
+        assert!(body.contains("t%2Facme%2F01920000-0000-7000-8000-0000000000f1%22") && body.contains(name), "{body}");
+        assert!(!body.contains("%2A"), "nothing but the object: {body}");
+        service.down.store(true, Ordering::Relaxed);
+        assert!(sessions.session(&object("acme")).await.is_err(), "none is kept");
+    }
 }

@@ -114,6 +114,7 @@ fn graph(deployment: &[&str]) -> Graph {
         ("api", "Api", "a1b2c3d4e5"),
         ("data", "DataKey", "data"),
         ("data", "BucketKey", "bucket"),
+        ("data", "ReceiptKey", "receipt"),
         ("data", "SigningKey", "signing"),
         ("network", "S3Endpoint", "vpce-s3"),
         ("network", "KmsEndpointInterface", "vpce-kms"),
@@ -143,7 +144,7 @@ pub fn names() -> Names {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
-    for name in ["data", "bucket", "signing"] {
+    for name in ["data", "bucket", "receipt", "signing"] {
         names.insert(format!("{name}-key"), key(REGION, ACCOUNT, name));
         names.insert(format!("{name}-key@eu-west-1"), key("eu-west-1", ACCOUNT, name));
         names.insert(format!("{name}-key@444455556666"), key(REGION, "444455556666", name));
