@@ -48,9 +48,12 @@ fn bench() -> io::Result<Report> {
     // The stack has its own threads; what hands out events and takes the time has this one for itself.
     let around = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let timing = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    say("measuring\n  a stack around the functions ...\n");
-    let world = around.block_on(World::open(&checkout))?;
-    let findings = timing.block_on(measure::run(&world, &world.stack.places.directory.join("bench"), say));
+    say("measuring\n  a stack around the functions, and one whose signing keys are parameters ...\n");
+    let world = around.block_on(World::open(&checkout, &[]))?;
+    let local = around.block_on(World::open(&checkout, &[("Signer", "ssm")]))?;
+    let logs = world.stack.places.directory.join("bench");
+    let findings = timing.block_on(measure::run(&world, &local, &logs, say));
+    around.block_on(local.stack.stop());
     around.block_on(world.stack.stop());
     let report = Report::new(findings?, &budgets);
     say(&report.table());

@@ -6,6 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PKCS1_SHA256};
 use serde_json::Value;
 use shared::entropy::SystemEntropy;
 use shared::name::{Identifier, Tenant};
@@ -26,6 +29,8 @@ const WARMING: usize = 3;
 /// Trust objects are fresh for five seconds.
 const FRESH: Duration = Duration::from_secs(4);
 
+/// The token function with a key that it signs with itself.
+pub(crate) const SIGNING: &str = "token (SSM)";
 /// The program that does nothing.
 pub(crate) const FLOOR: &str = "floor";
 /// The program that checks one RS256 signature.
@@ -57,6 +62,8 @@ pub(crate) struct Findings {
     pub(crate) cases: Vec<(&'static str, Tally)>,
     /// Microseconds of the bare cryptography for one field of 64 bytes.
     pub(crate) bare_field: Vec<f64>,
+    /// Microseconds of one bare signature, as a token is signed within the process.
+    pub(crate) bare_signature: Vec<f64>,
 }
 
 /// What the calls of one case came to.
@@ -76,19 +83,22 @@ pub(crate) struct Outside {
     pub(crate) s3: u64,
     pub(crate) kms: u64,
     pub(crate) sts: u64,
+    pub(crate) ssm: u64,
     pub(crate) round_trips: u64,
 }
 
 struct Case<'a> {
     name: &'static str,
     program: &'static str,
+    /// Whose surroundings the program has.
+    world: &'a World,
     block: usize,
     event: Box<dyn Fn() -> io::Result<Vec<u8>> + 'a>,
     right: fn(&Value) -> bool,
 }
 
 /// Runs everything.
-pub(crate) async fn run(world: &World, logs: &Path, say: fn(&str)) -> io::Result<Findings> {
+pub(crate) async fn run(world: &World, local: &World, logs: &Path, say: fn(&str)) -> io::Result<Findings> {
     std::fs::create_dir_all(logs)?;
     let mut findings = Findings::default();
     let mut programs = BTreeMap::new();
@@ -98,6 +108,7 @@ pub(crate) async fn run(world: &World, logs: &Path, say: fn(&str)) -> io::Result
     for name in DEPLOYMENTS {
         programs.insert(name, world.environment(name)?);
     }
+    programs.insert(SIGNING, local.environment("token")?);
     let log = |name: &str| logs.join(format!("{name}.log"));
 
     say("  start-up ...\n");
@@ -110,7 +121,7 @@ pub(crate) async fn run(world: &World, logs: &Path, say: fn(&str)) -> io::Result
     }
 
     say("  first answers ...\n");
-    let cases = cases(world, &programs, &log).await?;
+    let cases = cases(world, local, &programs, &log).await?;
     for _ in 0..FIRSTS {
         let mut done = "";
         for case in &cases {
@@ -137,13 +148,15 @@ pub(crate) async fn run(world: &World, logs: &Path, say: fn(&str)) -> io::Result
         }
         findings.cases.push((case.name, Tally::default()));
     }
+    let signature = bare_signatures(&local.algorithm())?;
     for _ in 0..ROUNDS {
         for (case, (_, tally)) in cases.iter().zip(&mut findings.cases) {
             let sandbox = sandboxes.get_mut(case.program).ok_or_else(|| io::Error::other("no sandbox"))?;
-            block(world, case, sandbox, tally).await.map_err(|error| named(case.name, &error))?;
+            block(case, sandbox, tally).await.map_err(|error| named(case.name, &error))?;
         }
         for _ in 0..5 {
             findings.bare_field.push(bare_fields(1_000)?);
+            findings.bare_signature.push(signature(20)?);
         }
     }
     for (name, sandbox) in &sandboxes {
@@ -154,7 +167,7 @@ pub(crate) async fn run(world: &World, logs: &Path, say: fn(&str)) -> io::Result
 
 /// One block of calls. The first calls are not counted: after a pause a function reads its trust objects again. The block
 /// ends before they are due once more, so that what is counted is what a warm call costs.
-async fn block(world: &World, case: &Case<'_>, sandbox: &mut Sandbox, tally: &mut Tally) -> io::Result<()> {
+async fn block(case: &Case<'_>, sandbox: &mut Sandbox, tally: &mut Tally) -> io::Result<()> {
     // What is asked is made beforehand: signing a token takes longer than checking it.
     let events = (0..case.block + WARMING).map(|_| (case.event)()).collect::<io::Result<Vec<_>>>()?;
     let (warming, counted) = events.split_at(WARMING);
@@ -162,7 +175,7 @@ async fn block(world: &World, case: &Case<'_>, sandbox: &mut Sandbox, tally: &mu
     for event in warming {
         judge(case, &sandbox.call(event).await?.answer)?;
     }
-    let (outside, processor, before) = (Outside::of(world, case.program), sandbox.processor_time()?, tally.calls);
+    let (outside, processor, before) = (Outside::of(case), sandbox.processor_time()?, tally.calls);
     for event in counted {
         if since.elapsed() > FRESH && tally.calls > before {
             break;
@@ -173,12 +186,13 @@ async fn block(world: &World, case: &Case<'_>, sandbox: &mut Sandbox, tally: &mu
         judge(case, &call.answer)?;
     }
     tally.processor += sandbox.processor_time()?.saturating_sub(processor);
-    tally.outside = tally.outside.plus(Outside::of(world, case.program).minus(outside));
+    tally.outside = tally.outside.plus(Outside::of(case).minus(outside));
     Ok(())
 }
 
 async fn cases<'a>(
     world: &'a World,
+    local: &'a World,
     programs: &BTreeMap<&'static str, (PathBuf, BTreeMap<String, String>)>,
     log: &impl Fn(&str) -> PathBuf,
 ) -> io::Result<Vec<Case<'a>>> {
@@ -197,13 +211,15 @@ async fn cases<'a>(
     let metadata = world.download_event(&token, "/files/{id}");
     let content = world.download_event(&token, "/files/{id}/content");
     let new = move || Ok(world.authorizer_event(&world.token()?));
-    let case = |name, program, block, event, right| Case { name, program, block, event, right };
+    let case = |name, program, block, event, right| Case { name, program, world, block, event, right };
+    let signing: Box<dyn Fn() -> io::Result<Vec<u8>>> = Box::new(|| local.token_event());
     Ok(vec![
         case(FLOOR, FLOOR, 400, fixed(same.clone()), |_| true),
         case(BARE, BARE, 400, Box::new(new), |answer| answer["verified"] == true),
         case("authorizer, new token", "authorizer", 400, Box::new(new), allow),
         case("authorizer, token seen before", "authorizer", 400, fixed(same), allow),
         case("token", "token", 100, Box::new(|| world.token_event()), ok),
+        Case { world: local, ..case(SIGNING, SIGNING, 100, signing, ok) },
         case("upload", "upload", 100, fixed(upload), |answer| answer["statusCode"] == 201),
         case("download, metadata", "download", 100, fixed(metadata), ok),
         case("download, content", "download", 100, fixed(content), |answer| answer["statusCode"] == 302),
@@ -230,8 +246,41 @@ fn bare_fields(count: usize) -> io::Result<f64> {
     Ok(since.elapsed().as_secs_f64() * 1e6 / count as f64)
 }
 
+/// What makes signatures with nothing around it, and says how many microseconds one takes.
+fn bare_signatures(algorithm: &str) -> io::Result<impl Fn(u32) -> io::Result<f64> + use<>> {
+    let broken = |_| io::Error::other("no bare signature");
+    let random = SystemRandom::new();
+    let sign: Box<dyn Fn(&[u8]) -> io::Result<()>> = match algorithm {
+        "RS256" => {
+            let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).map_err(broken)?;
+            Box::new(move |input| {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, input, &mut signature).map_err(broken)?;
+                black_box(signature);
+                Ok(())
+            })
+        }
+        "ES256" => {
+            let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(broken)?;
+            Box::new(move |input| {
+                black_box(pair.sign(&random, input).map_err(broken)?);
+                Ok(())
+            })
+        }
+        other => return Err(io::Error::other(format!("no bare {other}"))),
+    };
+    Ok(move |count: u32| {
+        let since = Instant::now();
+        for _ in 0..count {
+            sign(&[b'x'; 600])?;
+        }
+        Ok(since.elapsed().as_secs_f64() * 1e6 / f64::from(count))
+    })
+}
+
 impl Outside {
-    fn of(world: &World, program: &str) -> Self {
+    fn of(case: &Case<'_>) -> Self {
+        let (world, program) = (case.world, case.program.split(' ').next().unwrap_or_default());
         let login = program.replace('-', "_");
         let mut outside = Self { round_trips: world.stack.proxy.round_trips(&login), ..Self::default() };
         // A session of a function's role is named after the function.
@@ -242,6 +291,7 @@ impl Outside {
                     "s3" => outside.s3 += 1,
                     "kms" => outside.kms += 1,
                     "sts" => outside.sts += 1,
+                    "ssm" => outside.ssm += 1,
                     _ => {}
                 }
             }
@@ -254,6 +304,7 @@ impl Outside {
             s3: self.s3.saturating_sub(before.s3),
             kms: self.kms.saturating_sub(before.kms),
             sts: self.sts.saturating_sub(before.sts),
+            ssm: self.ssm.saturating_sub(before.ssm),
             round_trips: self.round_trips.saturating_sub(before.round_trips),
         }
     }
@@ -263,6 +314,7 @@ impl Outside {
             s3: self.s3 + other.s3,
             kms: self.kms + other.kms,
             sts: self.sts + other.sts,
+            ssm: self.ssm + other.ssm,
             round_trips: self.round_trips + other.round_trips,
         }
     }

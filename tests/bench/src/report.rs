@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use crate::measure::{BARE, FLOOR, Findings, Tally};
+use crate::measure::{BARE, FLOOR, Findings, SIGNING, Tally};
 
 /// What is checked: one figure and what it may be.
 struct Line {
@@ -67,7 +67,7 @@ impl Report {
         }
         let _ = writeln!(
             out,
-            "\nwarm calls                            p50       p99   over floor   processor   over floor   s3 kms sts db"
+            "\nwarm calls                            p50       p99   over floor   processor   over floor   s3 kms sts ssm db"
         );
         for (name, tally) in &findings.cases {
             let (p50, processor) = (median(Some(&tally.took)), tally.processor_micros());
@@ -77,16 +77,19 @@ impl Report {
             let calls = per_call(tally);
             let _ = writeln!(
                 out,
-                "  {name:<28} {p50:>8.0} us {:>6.0} us {over:>10.2}x {processor:>8.0} us {burden:>11.2}x   {:>2} {:>3} {:>3} {:>2}",
+                "  {name:<28} {p50:>8.0} us {:>6.0} us {over:>10.2}x {processor:>8.0} us {burden:>11.2}x   {:>2} {:>3} {:>3} {:>3} {:>2}",
                 quantile(&tally.took, 0.99),
                 calls["s3"],
                 calls["kms"],
                 calls["sts"],
+                calls["ssm"],
                 calls["round_trips"],
             );
         }
         let bare = median(Some(&findings.bare_field));
         let _ = writeln!(out, "  one field of 64 bytes, the bare cryptography: {bare:.2} us");
+        let signature = median(Some(&findings.bare_signature));
+        let _ = writeln!(out, "  one signature of a token within the process, bare: {signature:.0} us");
         let _ = writeln!(out, "\ngoals                                                          found     goal");
         for line in &self.lines {
             let verdict = if line.found <= line.goal {
@@ -139,7 +142,8 @@ impl Report {
             .collect();
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         json!({"machine": format!("{cores} cores, {}", std::env::consts::ARCH), "programs": programs, "cases": cases,
-            "bare_field_us": rounded(median(Some(&findings.bare_field))), "goals": goals,
+            "bare_field_us": rounded(median(Some(&findings.bare_field))),
+            "bare_signature_us": rounded(median(Some(&findings.bare_signature))), "goals": goals,
             "wrong_counts": self.wrong_counts})
     }
 }
@@ -178,6 +182,13 @@ impl Findings {
             "presign (content - metadata): processor over bare RS256" => {
                 (work("download, content") - work("download, metadata")) / work(BARE)
             }
+            // What the token function itself does: without the runtime's share, the signature, and a round trip to the database with all
+            // that is around one.
+            "token (SSM): own processor over bare RS256" => {
+                let round_trip = work("download, metadata") - work("authorizer, token seen before");
+                let own = work(SIGNING) - work(FLOOR) - median(Some(&self.bare_signature)) - round_trip;
+                own / (work(BARE) - work(FLOOR))
+            }
             _ => f64::NAN,
         }
     }
@@ -196,7 +207,7 @@ fn per_call(tally: &Tally) -> Value {
         if count.is_multiple_of(calls) { json!(count / calls) } else { json!(rounded(count as f64 / calls as f64)) }
     };
     let outside = &tally.outside;
-    json!({"s3": each(outside.s3), "kms": each(outside.kms), "sts": each(outside.sts),
+    json!({"s3": each(outside.s3), "kms": each(outside.kms), "sts": each(outside.sts), "ssm": each(outside.ssm),
         "round_trips": each(outside.round_trips)})
 }
 

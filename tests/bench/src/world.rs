@@ -35,8 +35,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Starts and seeds a stack around the binaries beside this program, and puts one file into it.
-    pub(crate) async fn open(checkout: &Path) -> io::Result<Self> {
+    /// Starts and seeds a stack around the binaries beside this program, with these parameters of the template, and puts one file into it.
+    pub(crate) async fn open(checkout: &Path, parameters: &[(&str, &str)]) -> io::Result<Self> {
         let home = checkout.join(".local");
         let stack = Stack::start(Options {
             binaries: sibling_binaries()?,
@@ -44,7 +44,7 @@ impl World {
             root: home.join("run"),
             cache: Some(home.join("cache")),
             clock: Clock::system(),
-            parameters: std::collections::BTreeMap::new(),
+            parameters: parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         })
         .await?;
         let clients = seed::seed(&stack).await?;
@@ -57,6 +57,13 @@ impl World {
         let (claims, signing_key) = (claims(&token), stack.signing_key().await?);
         let file = upload(&api, &stack, &token).await?;
         Ok(Self { stack, clients, api, header, claims, signing_key, modulus, exponent, file })
+    }
+
+    /// What its tokens are signed with (RFC 7518 §3.1).
+    pub(crate) fn algorithm(&self) -> String {
+        let header = URL_SAFE_NO_PAD.decode(&self.header).unwrap_or_default();
+        let header: Value = serde_json::from_slice(&header).unwrap_or_default();
+        header["alg"].as_str().unwrap_or_default().to_owned()
     }
 
     /// What a process of this deployment sees.

@@ -259,13 +259,20 @@ fn the_release_profile_leaves_nothing_for_a_tool_to_inject() {
     let house = House::measure();
     let manifest = std::fs::read_to_string(house.root.join("Cargo.toml")).unwrap();
     let release = manifest.split("[profile.release]").nth(1).unwrap();
-    for line in ["panic = \"unwind\"", "strip = \"symbols\"", "lto = \"thin\"", "codegen-units = 1"] {
+    for line in ["panic = \"unwind\"", "strip = \"symbols\"", "lto = \"fat\"", "codegen-units = 1"] {
         assert!(release.contains(line), "[profile.release] must say {line}");
     }
     for function in house.functions() {
         let metadata = &house.members()[function]["metadata"];
         assert!(metadata["lambda"]["deploy"].is_null(), "{function} must leave its configuration to the template");
     }
+}
+
+#[test]
+fn no_process_gathers_entropy_from_the_clock_of_the_processor() {
+    let house = House::measure();
+    let settings = std::fs::read_to_string(house.root.join(".cargo/config.toml")).unwrap();
+    assert!(settings.contains("\nAWS_LC_SYS_NO_JITTER_ENTROPY = \"1\"\n"), "{settings}");
 }
 
 fn walk(folder: &Path) -> Vec<PathBuf> {
