@@ -116,7 +116,7 @@ fn the_advice_for_a_blind_index_keeps_to_its_formula() {
         let digits: String = text.split_once(after).unwrap().1.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().unwrap()
     };
-    for values in [1_u64, 2, 8, 9, 16, 17, 100, 1_000, 65_536, 100_000, 1_000_000_000] {
+    for values in [1_u64, 8, 9, 17, 65_536, 1_000_000_000] {
         let said = advice(&[values]);
         let lengths: Vec<u64> =
             (1..63).filter(|n| 1_u128 << (2 * n) > u128::from(values) && 1_u64 << (n + 1) < values).collect();

@@ -275,6 +275,25 @@ pub(crate) struct Lab {
     pub(crate) clock: ManualClock,
     pub(crate) steps: Steps,
     pub(crate) target: Option<target::Target>,
+    superusers: [Seat; 2],
+}
+
+/// A superuser's connection that is opened anew after a crash.
+#[derive(Default)]
+struct Seat(tokio::sync::Mutex<Option<Arc<Client>>>);
+
+impl Seat {
+    async fn take(&self, server: &Server, database: &str) -> Arc<Client> {
+        let mut held = self.0.lock().await;
+        if let Some(client) = held.as_ref().filter(|client| !client.is_closed()) {
+            if client.check_connection().await.is_ok() {
+                return Arc::clone(client);
+            }
+        }
+        let client = Arc::new(server.connect_to(BOOT_USER, database).await);
+        *held = Some(Arc::clone(&client));
+        client
+    }
 }
 
 impl Lab {
@@ -283,7 +302,7 @@ impl Lab {
         let steps = Steps::default();
         let kms = Kms { wrapping: Wrapping::default(), server: server.clone(), steps: steps.clone() };
         let clock = ManualClock(Arc::new(AtomicI64::new(NOW)));
-        Self { server, kms, clock, steps, target: None }
+        Self { server, kms, clock, steps, target: None, superusers: Default::default() }
     }
 
     /// The same with a target: `shop`, a table of somebody else, and what its owner granted.
@@ -296,14 +315,22 @@ impl Lab {
         lab
     }
 
+    async fn superuser(&self) -> Arc<Client> {
+        self.superusers[0].take(&self.server, DATABASE).await
+    }
+
+    async fn shopkeeper(&self) -> Arc<Client> {
+        self.superusers[1].take(&self.server, "shop").await
+    }
+
     /// Statements of the target's owner.
     pub(crate) async fn shop(&self, statement: &str) {
-        self.server.connect_to(BOOT_USER, "shop").await.batch_execute(statement).await.unwrap();
+        self.shopkeeper().await.batch_execute(statement).await.unwrap();
     }
 
     /// Every row of `public.users`: key, value in clear, record.
     pub(crate) async fn users(&self) -> Vec<(String, Option<String>, Option<Vec<u8>>)> {
-        let owner = self.server.connect_to(BOOT_USER, "shop").await;
+        let owner = self.shopkeeper().await;
         let rows =
             owner.query_typed("SELECT id::text, ssn::text, ssn_pc1 FROM public.users ORDER BY id", &[]).await.unwrap();
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
@@ -426,11 +453,11 @@ impl Lab {
     }
 
     pub(crate) async fn execute(&self, statement: &str) {
-        self.server.connect(BOOT_USER).await.batch_execute(statement).await.unwrap();
+        self.superuser().await.batch_execute(statement).await.unwrap();
     }
 
     pub(crate) async fn texts(&self, statement: &str) -> Vec<String> {
-        let rows = self.server.connect(BOOT_USER).await.query_typed(statement, &[]).await.unwrap();
+        let rows = self.superuser().await.query_typed(statement, &[]).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     }
 }
