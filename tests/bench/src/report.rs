@@ -187,7 +187,7 @@ impl Findings {
             "token (SSM): own processor over bare RS256" => {
                 let round_trip = work("download, metadata") - work("authorizer, token seen before");
                 let own = work(SIGNING) - work(FLOOR) - median(Some(&self.bare_signature)) - round_trip;
-                own / (work(BARE) - work(FLOOR))
+                own / work(BARE)
             }
             _ => f64::NAN,
         }
