@@ -178,7 +178,7 @@ proptest! {
 
 // Each case loads the policies anew, so that no proof was seen before.
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn whatever_else_stands_in_an_event_who_passes_passes_on_one_route(

@@ -202,6 +202,22 @@ async fn without_a_list_nobody_passes_who_could_be_on_a_device_and_others_do_not
 }
 
 #[tokio::test]
+async fn a_candidate_that_looks_at_devices_keeps_nobody_out_without_a_list() {
+    let (world, other) = (World::with(&[]), World::with(&[ENCRYPTED]));
+    let policies = |world: &World| world.bucket.json("trust/policies.json")["body"].clone();
+    let mut body = policies(&world);
+    body["candidate"] = policies(&other)["active"].clone();
+    world.issuer.put(&world.bucket, "trust/policies.json", NOW, body);
+    assert_eq!(world.laptop().await.as_deref(), Ok("Allow"));
+    world.list(&json!({"disk_encrypted": false}), &[world.key()]);
+    assert_eq!(
+        world.said(&world.laptop, json!({})).await,
+        ok("Allow", "laptop-7"),
+        "and it is read for it where there is one"
+    );
+}
+
+#[tokio::test]
 async fn the_list_is_read_once_a_minute_and_not_for_every_request() {
     let world = World::with(&[ENCRYPTED]);
     world.list(&json!({"disk_encrypted": true}), &[world.key()]);
