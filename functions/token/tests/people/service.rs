@@ -1,7 +1,6 @@
 //! A workload behind Cloudflare Access: its service token, and a key of the moment.
 
 use serde_json::{Value, json};
-use shared::clock::Clock as _;
 use shared::jwt::Kind;
 use testkit::Issuer;
 use testkit::access::ADA;
