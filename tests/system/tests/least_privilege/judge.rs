@@ -153,7 +153,9 @@ fn value(key: &str, list: &[String]) -> iam_rs::ContextValue {
         "kms:EncryptionContextKeys" | "kms:ResourceAliases" | "aws:TagKeys" => {
             iam_rs::ContextValue::StringList(list.to_vec())
         }
-        "aws:SecureTransport" | "s3:ObjectCreationOperation" => iam_rs::ContextValue::Boolean(first == "true"),
+        "aws:SecureTransport" | "kms:ReEncryptOnSameKey" | "s3:ObjectCreationOperation" => {
+            iam_rs::ContextValue::Boolean(first == "true")
+        }
         "s3:signatureAge" => iam_rs::ContextValue::Number(first.parse().expect(&first)),
         _ => iam_rs::ContextValue::String(first),
     }
