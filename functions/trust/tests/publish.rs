@@ -457,7 +457,7 @@ async fn without_postgres_the_keys_are_still_published_and_the_run_fails() {
 async fn without_the_bucket_nothing_is_created() {
     let world = World::new();
     world.bucket.set_down(true);
-    assert_eq!(world.publisher().publish().await.faults.len(), 4);
+    assert_eq!(world.publisher().publish().await.faults.len(), 5);
     assert_eq!(world.created(), 0);
 }
 
@@ -473,7 +473,7 @@ async fn whatever_the_event_says_the_run_is_the_same() {
         let invocation =
             Invocation { request_id: "r".into(), deadline: START.plus_seconds(60), function_arn: String::new() };
         let answer = world.publisher().handle(event, &invocation).await.unwrap();
-        assert_eq!(answer["published"].as_array().unwrap().len(), 5);
+        assert_eq!(answer["published"].as_array().unwrap().len(), 6);
     }
 }
 

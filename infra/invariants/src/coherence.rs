@@ -444,7 +444,7 @@ pub(crate) fn deploy_settings(_: &Graph, repository: &Repository, findings: &mut
             .find(|(key, _)| *key == name)
             .map(|(_, value)| value)
     };
-    for (name, expected) in [("strip", "symbols"), ("lto", "thin"), ("codegen-units", "1"), ("panic", "unwind")] {
+    for (name, expected) in [("strip", "symbols"), ("lto", "fat"), ("codegen-units", "1"), ("panic", "unwind")] {
         if value(name) != Some(expected) {
             findings.on(
                 "Cargo.toml",

@@ -70,7 +70,7 @@ fn template() -> Template {
     ] {
         parameters.insert(name.to_owned(), value.to_owned());
     }
-    for key in ["DataKeyArn", "BucketKeyArn", "SigningKeyArn"] {
+    for key in ["DataKeyArn", "BucketKeyArn", "ReceiptKeyArn", "SigningKeyArn"] {
         parameters.insert(key.to_owned(), format!("arn:aws:kms:us-east-1:111122223333:key/{key}"));
     }
     Template::deployed(&parameters, "111122223333", "us-east-1", "api123").unwrap()

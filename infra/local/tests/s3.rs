@@ -1619,7 +1619,7 @@ async fn the_deployed_roles_move_a_file_and_publish_trust_and_nothing_more() {
     genesis().body(ByteStream::from_static(BODY)).send().await.unwrap();
     let again = genesis().body(ByteStream::from_static(BODY)).send().await.unwrap_err();
     assert_eq!(again.raw_response().unwrap().status().as_u16(), 412);
-    let elsewhere = trust.put_object().bucket("trust").key("trust/posture.json").send().await;
+    let elsewhere = trust.put_object().bucket("trust").key("trust/issuers/access.json").send().await;
     refused(elsewhere.err().and_then(|error| Some(error.raw_response()?.status().as_u16())));
 
     let gate = stage.client(&role("authorizer"));

@@ -126,15 +126,15 @@ async fn a_rotated_kms_key_a_killed_process_and_torn_connections_lose_no_field()
 
     // The process is gone in the middle of a page, and of the next, once before and once after the page was stored.
     let kms = world.running.stack.kms.faults();
-    for wait in [120, 700] {
-        kms.set(Faults { latency: Duration::from_millis(100), ..Faults::default() });
+    for wait in [400, 1_500] {
+        kms.set(Faults { latency: Duration::from_millis(300), ..Faults::default() });
         let run = world.act("keys.rewrap", json!({}));
         let kill = async {
             tokio::time::sleep(Duration::from_millis(wait)).await;
             world.kill()
         };
         let (answer, killed) = tokio::join!(run, kill);
-        assert!(killed == 1 && answer.is_err(), "{killed} killed: {answer:?}");
+        assert!(killed > 0 && answer.is_err(), "after {wait} ms, {killed} killed: {answer:?}");
         kms.set(Faults::default());
         world.cold().await;
         assert_eq!(world.opened(&records).await, values(81));
