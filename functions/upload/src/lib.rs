@@ -256,12 +256,12 @@ impl Signed {
 
 /// Who makes the file, as its receipt will say it; of a device no more than that.
 fn maker(caller: &Caller) -> Value {
-    let mut maker = json!({ "client_id": caller.client_id, "jti": caller.jti });
-    if let Some(device) = &caller.device {
-        let checked = device.checked_at.seconds();
-        maker["device"] = json!({ "id": device.id, "source": device.source, "checked_at": checked });
+    let (client_id, jti) = (&caller.client_id, &caller.jti);
+    match &caller.device {
+        None => json!({ "client_id": client_id, "jti": jti }),
+        Some(device) => json!({ "client_id": client_id, "jti": jti,
+            "device": { "id": device.id, "source": device.source, "checked_at": device.checked_at.seconds() } }),
     }
-    maker
 }
 
 fn created(id: FileId, outcome: &'static str, signed: &Signed, expires_at: Timestamp) -> Created {

@@ -246,11 +246,14 @@ fn bare_fields(count: usize) -> io::Result<f64> {
     Ok(since.elapsed().as_secs_f64() * 1e6 / count as f64)
 }
 
+/// Signs, and forgets the signature.
+type Signs = Box<dyn Fn(&[u8]) -> io::Result<()>>;
+
 /// What makes signatures with nothing around it, and says how many microseconds one takes.
 fn bare_signatures(algorithm: &str) -> io::Result<impl Fn(u32) -> io::Result<f64> + use<>> {
     let broken = |_| io::Error::other("no bare signature");
     let random = SystemRandom::new();
-    let sign: Box<dyn Fn(&[u8]) -> io::Result<()>> = match algorithm {
+    let sign: Signs = match algorithm {
         "RS256" => {
             let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).map_err(broken)?;
             Box::new(move |input| {

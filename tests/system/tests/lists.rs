@@ -1,6 +1,6 @@
 //! The lists that are kept by hand, held against the code.
 
-#![allow(clippy::panic, reason = "helpers outside of #[test] functions; a test may fail loudly")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers outside of #[test] functions; a test may fail loudly")]
 
 mod support;
 

@@ -126,8 +126,8 @@ async fn a_rotated_kms_key_a_killed_process_and_torn_connections_lose_no_field()
 
     // The process is gone in the middle of a page, and of the next, once before and once after the page was stored.
     let kms = world.running.stack.kms.faults();
-    for wait in [400, 1_500] {
-        kms.set(Faults { latency: Duration::from_millis(300), ..Faults::default() });
+    for wait in [600, 2_800] {
+        kms.set(Faults { latency: Duration::from_secs(1), ..Faults::default() });
         let run = world.act("keys.rewrap", json!({}));
         let kill = async {
             tokio::time::sleep(Duration::from_millis(wait)).await;
