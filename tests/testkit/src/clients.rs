@@ -340,14 +340,12 @@ impl State {
                 let page: Vec<_> = rest.take(limit).collect();
                 let next = page.last().filter(|_| page.len() == limit).map(|((_, subject), _)| subject);
                 let nothing = json!({ "files": 0, "bytes": 0 });
-                let view = |((_, subject), (files, bytes))| {
-                    let subject: &String = subject;
-                    let (files, bytes): (&Option<i64>, &Option<i64>) = (files, bytes);
+                let quotas = page.iter().map(|((_, subject), (files, bytes))| {
                     let held = if subject == "*" { Value::Null } else { nothing.clone() };
                     let subject = Some(subject).filter(|subject| !subject.is_empty());
                     json!({ "subject": subject, "files": files, "bytes": bytes, "held": held })
-                };
-                let quotas: Vec<Value> = page.iter().copied().map(view).collect();
+                });
+                let quotas: Vec<Value> = quotas.collect();
                 Some(json!({ "outcome": outcome, "held": nothing, "quotas": quotas, "next": next }))
             }
             ("api.revoke", [Text(operator), Text(request), Int(now), Text(kind), Text(value), Int(epoch)]) => {

@@ -52,7 +52,10 @@ pub(crate) const BLOWS: [Blow; 6] =
 
 /// Counts the steps of an act and strikes at one of them.
 #[derive(Clone, Default)]
-pub(crate) struct Steps(Arc<Mutex<(usize, Option<(usize, Blow)>)>>, Arc<Notify>);
+pub(crate) struct Steps(Arc<Mutex<Struck>>, Arc<Notify>);
+
+/// How many steps were taken, and at which one which blow falls.
+type Struck = (usize, Option<(usize, Blow)>);
 
 impl Steps {
     pub(crate) fn arm(&self, step: usize, blow: Blow) {
@@ -285,10 +288,10 @@ struct Seat(tokio::sync::Mutex<Option<Arc<Client>>>);
 impl Seat {
     async fn take(&self, server: &Server, database: &str) -> Arc<Client> {
         let mut held = self.0.lock().await;
-        if let Some(client) = held.as_ref().filter(|client| !client.is_closed()) {
-            if client.check_connection().await.is_ok() {
-                return Arc::clone(client);
-            }
+        if let Some(client) = held.as_ref().filter(|client| !client.is_closed())
+            && client.check_connection().await.is_ok()
+        {
+            return Arc::clone(client);
         }
         let client = Arc::new(server.connect_to(BOOT_USER, database).await);
         *held = Some(Arc::clone(&client));
