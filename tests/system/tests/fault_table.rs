@@ -125,7 +125,9 @@ fn group(call: &str) -> &str {
         | "GET /files/{id}/receipt"
         | "POST /files/{id}/tickets"
         | "GET /tickets/{ticket}" => "download",
-        "POST /fields/encrypt" | "POST /fields/decrypt" | "POST /oauth2/token" => call,
+        "POST /fields/encrypt" | "POST /fields/decrypt" => call,
+        // One after the other: two at once would start another environment of the function, which has no key in memory.
+        "POST /oauth2/token" | "POST /oauth2/revoke" | "POST /oauth2/introspect" => "token",
         _ => call.split_once(':').map_or("upload", |(function, _)| function),
     }
 }
