@@ -10,7 +10,6 @@ use aws_sdk_kms::{
     primitives::Blob,
     types::{DataKeySpec, KeySpec as SdkKeySpec, KeyUsageType, MessageType, SigningAlgorithmSpec, Tag},
 };
-use aws_smithy_http_client::Builder;
 use aws_smithy_runtime_api::client::result::CreateUnhandledError;
 use aws_types::{SdkConfig, region::Region, sdk_config::RetryConfig};
 use local::{
@@ -135,7 +134,7 @@ impl Stack {
             .region(Region::from_static(REGION))
             .endpoint_url(format!("http://{}", server.addr))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .http_client(Builder::new().build_http())
+            .http_client(aws::http_client(aws::Trust::amazon()))
             .retry_config(RetryConfig::disabled())
             .build()
     }

@@ -10,7 +10,6 @@ use aws_sdk_ssm::{
     operation::RequestId,
     types::{ParameterTier, ParameterType},
 };
-use aws_smithy_http_client::Builder;
 use aws_types::{SdkConfig, region::Region, sdk_config::RetryConfig};
 use local::{
     account::{Account, Keys},
@@ -73,7 +72,7 @@ impl Stack {
             .region(Region::from_static(region))
             .endpoint_url(format!("http://{}", self.server.addr))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .http_client(Builder::new().build_http())
+            .http_client(aws::http_client(aws::Trust::amazon()))
             .retry_config(RetryConfig::disabled())
             .build();
         Client::new(&config)

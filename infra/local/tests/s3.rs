@@ -182,7 +182,7 @@ impl Stage {
             .region(Region::from_static(region))
             .endpoint_url(self.base())
             .credentials_provider(credentials)
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .http_client(aws::http_client(aws::Trust::amazon()))
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
             .time_source(StageTime(self.account.clock.clone()))

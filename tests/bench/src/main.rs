@@ -11,27 +11,33 @@ mod runtime_api;
 mod world;
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use report::Report;
+use tokio::runtime::Runtime;
 use world::World;
 
+/// How long one case runs alone.
+const ALONE: Duration = Duration::from_secs(10);
 /// What is allowed, checked in.
 const BUDGETS: &str = include_str!("../budgets.json");
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let check = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => false,
-        ["--check"] => true,
+    let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => bench().map(|_| true),
+        ["--check"] => bench().map(|report| report.holds()),
+        ["--case", name @ ..] => one(&name.join(" ")).map(|()| true),
         _ => {
-            say("usage: bench [--check]\n");
+            say("usage: bench [--check | --case NAME]\n");
             return ExitCode::from(64);
         }
     };
-    match bench() {
-        Ok(report) if check && !report.holds() => ExitCode::FAILURE,
-        Ok(_) => ExitCode::SUCCESS,
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             let _ = writeln!(io::stderr().lock(), "{error}");
             ExitCode::FAILURE
@@ -39,8 +45,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn bench() -> io::Result<Report> {
-    let budgets = serde_json::from_str(BUDGETS)?;
+/// Two worlds, and the threads that they and the measuring have.
+struct Scene {
+    around: Runtime,
+    timing: Runtime,
+    world: World,
+    local: World,
+}
+
+fn open() -> io::Result<Scene> {
     let checkout = std::env::current_dir()?;
     if cfg!(debug_assertions) {
         say("this is a debug build: its figures mean nothing\n");
@@ -51,13 +64,37 @@ fn bench() -> io::Result<Report> {
     say("measuring\n  a stack around the functions, and one whose signing keys are parameters ...\n");
     let world = around.block_on(World::open(&checkout, &[]))?;
     let local = around.block_on(World::open(&checkout, &[("Signer", "ssm")]))?;
-    let logs = world.stack.places.directory.join("bench");
-    let findings = timing.block_on(measure::run(&world, &local, &logs, say));
-    around.block_on(local.stack.stop());
-    around.block_on(world.stack.stop());
+    Ok(Scene { around, timing, world, local })
+}
+
+impl Scene {
+    fn logs(&self) -> PathBuf {
+        self.world.stack.places.directory.join("bench")
+    }
+
+    fn close(self) {
+        self.around.block_on(self.local.stack.stop());
+        self.around.block_on(self.world.stack.stop());
+    }
+}
+
+/// One case alone, for a profiler.
+fn one(name: &str) -> io::Result<()> {
+    let scene = open()?;
+    let outcome = scene.timing.block_on(measure::only(&scene.world, &scene.local, &scene.logs(), name, ALONE));
+    scene.close();
+    say(&report::alone(name, &outcome?));
+    Ok(())
+}
+
+fn bench() -> io::Result<Report> {
+    let budgets = serde_json::from_str(BUDGETS)?;
+    let scene = open()?;
+    let findings = scene.timing.block_on(measure::run(&scene.world, &scene.local, &scene.logs(), say));
+    scene.close();
     let report = Report::new(findings?, &budgets);
     say(&report.table());
-    let file = checkout.join(".local/bench.json");
+    let file = std::env::current_dir()?.join(".local/bench.json");
     std::fs::write(&file, format!("{:#}\n", report.json()))?;
     say(&format!("\nwritten to {}\n", file.display()));
     Ok(report)

@@ -77,6 +77,9 @@ pub(crate) struct Tally {
     pub(crate) outside: Outside,
 }
 
+/// Program → its binary and its environment.
+type Programs = BTreeMap<&'static str, (PathBuf, BTreeMap<String, String>)>;
+
 /// What left the process.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Outside {
@@ -101,14 +104,7 @@ struct Case<'a> {
 pub(crate) async fn run(world: &World, local: &World, logs: &Path, say: fn(&str)) -> io::Result<Findings> {
     std::fs::create_dir_all(logs)?;
     let mut findings = Findings::default();
-    let mut programs = BTreeMap::new();
-    for name in [FLOOR, BARE] {
-        programs.insert(name, world.plain_environment(name)?);
-    }
-    for name in DEPLOYMENTS {
-        programs.insert(name, world.environment(name)?);
-    }
-    programs.insert(SIGNING, local.environment("token")?);
+    let programs = programs(world, local)?;
     let log = |name: &str| logs.join(format!("{name}.log"));
 
     say("  start-up ...\n");
@@ -165,6 +161,37 @@ pub(crate) async fn run(world: &World, local: &World, logs: &Path, say: fn(&str)
     Ok(findings)
 }
 
+/// Runs the blocks of one case alone for as long as `lasts`, for whoever looks at it with a profiler.
+pub(crate) async fn only(world: &World, local: &World, logs: &Path, name: &str, lasts: Duration) -> io::Result<Tally> {
+    std::fs::create_dir_all(logs)?;
+    let programs = programs(world, local)?;
+    let log = |name: &str| logs.join(format!("{name}.log"));
+    let cases = cases(world, local, &programs, &log).await?;
+    let names = || cases.iter().map(|case| case.name).collect::<Vec<_>>().join(", ");
+    let case = cases.iter().find(|case| case.name == name);
+    let case = case.ok_or_else(|| io::Error::other(format!("no case {name}; there are: {}", names())))?;
+    let (binary, environment) = found(&programs, case.program)?;
+    let (mut sandbox, _) = Sandbox::start(binary, environment, &log(case.program)).await?;
+    let (since, mut tally) = (Instant::now(), Tally::default());
+    while since.elapsed() < lasts {
+        block(case, &mut sandbox, &mut tally).await?;
+    }
+    Ok(tally)
+}
+
+/// Every program that is measured with its environment.
+fn programs(world: &World, local: &World) -> io::Result<Programs> {
+    let mut programs = BTreeMap::new();
+    for name in [FLOOR, BARE] {
+        programs.insert(name, world.plain_environment(name)?);
+    }
+    for name in DEPLOYMENTS {
+        programs.insert(name, world.environment(name)?);
+    }
+    programs.insert(SIGNING, local.environment("token")?);
+    Ok(programs)
+}
+
 /// One block of calls. The first calls are not counted: after a pause a function reads its trust objects again. The block
 /// ends before they are due once more, so that what is counted is what a warm call costs.
 async fn block(case: &Case<'_>, sandbox: &mut Sandbox, tally: &mut Tally) -> io::Result<()> {
@@ -193,7 +220,7 @@ async fn block(case: &Case<'_>, sandbox: &mut Sandbox, tally: &mut Tally) -> io:
 async fn cases<'a>(
     world: &'a World,
     local: &'a World,
-    programs: &BTreeMap<&'static str, (PathBuf, BTreeMap<String, String>)>,
+    programs: &Programs,
     log: &impl Fn(&str) -> PathBuf,
 ) -> io::Result<Vec<Case<'a>>> {
     let token = world.token()?;

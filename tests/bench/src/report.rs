@@ -14,6 +14,12 @@ struct Line {
     allow: f64,
 }
 
+/// What one case came to that ran by itself: no ratio, for nothing ran beside it.
+pub(crate) fn alone(name: &str, tally: &Tally) -> String {
+    let (p50, processor) = (median(Some(&tally.took)), tally.processor_micros());
+    format!("  {name}: {} calls, p50 {p50:.0} us, processor {processor:.0} us\n", tally.calls)
+}
+
 /// Everything a run came to.
 pub(crate) struct Report {
     findings: Findings,

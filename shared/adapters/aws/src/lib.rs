@@ -4,10 +4,12 @@
 //! does not exist. A [`Connector`] does no I/O and parses no certificate until the first request leaves, so that a cold
 //! start pays only for what it uses. One connector, and so one pool of connections, serves all adapters of a process.
 
+mod http;
 mod lazy;
 mod settings;
 mod trust;
 
+pub use self::http::{http_client, tls};
 pub use self::lazy::Lazy;
 pub use self::settings::{AwsSettings, Service};
 pub use self::trust::{Malformed, Trust};
@@ -19,15 +21,12 @@ pub use aws_types::SdkConfig;
 /// Clocks for [`Connector::with_time_source`].
 pub use aws_smithy_async::time::{StaticTimeSource, TimeSource};
 
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
-use aws_smithy_runtime_api::client::http::{HttpClient, SharedHttpClient, http_client_fn};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::region::Region;
@@ -116,39 +115,6 @@ impl Connector {
     }
 }
 
-fn http_client(trust: Trust) -> SharedHttpClient {
-    let inner: OnceLock<SharedHttpClient> = OnceLock::new();
-    http_client_fn(move |settings, components| inner.get_or_init(|| open(&trust)).http_connector(settings, components))
-}
-
-fn open(trust: &Trust) -> SharedHttpClient {
-    let store = TrustStore::empty().with_pem_certificate(trust.amazon_pem());
-    let builder = aws_smithy_http_client::Builder::new()
-        .pool_idle_timeout(IDLE)
-        .tls_provider(Provider::rustls(CryptoMode::AwsLc));
-    match TlsContext::builder().with_trust_store(store).build() {
-        Ok(context) => builder.tls_context(context).build_https(),
-        // Falling through to the default context would trust the machine's own roots.
-        Err(error) => refusing(error.to_string()),
-    }
-}
-
-/// A client that lets nothing out.
-fn refusing(reason: String) -> SharedHttpClient {
-    use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector};
-    use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-    use aws_smithy_runtime_api::client::result::ConnectorError;
-
-    #[derive(Clone, Debug)]
-    struct Refuse(String);
-    impl HttpConnector for Refuse {
-        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
-            HttpConnectorFuture::ready(Err(ConnectorError::user(self.0.clone().into())))
-        }
-    }
-    http_client_fn(move |_, _| SharedHttpConnector::new(Refuse(reason.clone())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,11 +174,5 @@ mod tests {
         let config = connector.service_as(Service::S3, session);
         assert_eq!(config.endpoint_url(), Some("http://127.0.0.1:1"));
         assert_eq!(config.region().map(AsRef::as_ref), Some("eu-west-1"));
-    }
-
-    #[test]
-    fn the_lazy_client_opens_with_the_amazon_roots_alone() {
-        let shown = format!("{:?}", open(&Trust::amazon()));
-        assert!(!shown.is_empty());
     }
 }

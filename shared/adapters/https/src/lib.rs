@@ -106,12 +106,7 @@ fn configuration(trust: &Trust) -> Result<Arc<ClientConfig>, Failed> {
     } else {
         RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
     };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+    Ok(Arc::new(aws::tls(roots)?))
 }
 
 async fn connect(url: &HttpsUrl, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Failed> {

@@ -1,7 +1,7 @@
 //! One connection: a token minted for it, and TLS that verifies chain and name.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_rds::auth_token::{AuthTokenGenerator, Config as TokenConfig};
@@ -185,11 +185,7 @@ impl Dialer {
             Mode::Direct => trust.roots_or(region_roots(&self.aws.settings().region)),
         };
         let roots = roots.map_err(|error| Fault::new(FaultKind::Invalid, SERVICE, "trust").caused_by(error))?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Fault::new(FaultKind::Invalid, SERVICE, "trust").caused_by(error))?;
-        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+        aws::tls(roots).map_err(|error| Fault::new(FaultKind::Invalid, SERVICE, "trust").caused_by(error))
     }
 }
 
