@@ -7,6 +7,7 @@
 
 mod measure;
 mod report;
+mod round_trip;
 mod runtime_api;
 mod world;
 

@@ -15,6 +15,7 @@ use shared::name::{Identifier, Tenant};
 use shared::pc1::{self, Context, DataKey, MessageIds, Row};
 use uuid::Uuid;
 
+use crate::round_trip::RoundTrips;
 use crate::runtime_api::Sandbox;
 use crate::world::{World, function};
 
@@ -64,6 +65,8 @@ pub(crate) struct Findings {
     pub(crate) bare_field: Vec<f64>,
     /// Microseconds of one bare signature, as a token is signed within the process.
     pub(crate) bare_signature: Vec<f64>,
+    /// Microseconds on a processor of one bare round trip to the database.
+    pub(crate) bare_round_trip: Vec<f64>,
 }
 
 /// What the calls of one case came to.
@@ -145,6 +148,7 @@ pub(crate) async fn run(world: &World, local: &World, logs: &Path, say: fn(&str)
         findings.cases.push((case.name, Tally::default()));
     }
     let signature = bare_signatures(&local.algorithm())?;
+    let round_trips = RoundTrips::new(&found(&programs, SIGNING)?.1)?;
     for _ in 0..ROUNDS {
         for (case, (_, tally)) in cases.iter().zip(&mut findings.cases) {
             let sandbox = sandboxes.get_mut(case.program).ok_or_else(|| io::Error::other("no sandbox"))?;
@@ -153,6 +157,7 @@ pub(crate) async fn run(world: &World, local: &World, logs: &Path, say: fn(&str)
         for _ in 0..5 {
             findings.bare_field.push(bare_fields(1_000)?);
             findings.bare_signature.push(signature(20)?);
+            findings.bare_round_trip.push(round_trips.take(20).await?);
         }
     }
     for (name, sandbox) in &sandboxes {
