@@ -5,6 +5,7 @@
 
 #![allow(clippy::indexing_slicing, reason = "indexing a JSON value answers null and does not panic")]
 
+mod laden;
 mod measure;
 mod report;
 mod runtime_api;
@@ -13,6 +14,7 @@ mod world;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use laden::Laden;
 use report::Report;
 use world::World;
 
@@ -52,7 +54,8 @@ fn bench() -> io::Result<Report> {
     let world = around.block_on(World::open(&checkout, &[]))?;
     let local = around.block_on(World::open(&checkout, &[("Signer", "ssm")]))?;
     let logs = world.stack.places.directory.join("bench");
-    let findings = timing.block_on(measure::run(&world, &local, &logs, say));
+    let laden = around.block_on(Laden::all(&world.stack))?;
+    let findings = timing.block_on(measure::run(&world, &local, &laden, &logs, say));
     around.block_on(local.stack.stop());
     around.block_on(world.stack.stop());
     let report = Report::new(findings?, &budgets);
