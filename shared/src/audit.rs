@@ -3,7 +3,8 @@
 
 use std::io::Write as _;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::policy::Ask;
@@ -12,12 +13,22 @@ use crate::port::Fault;
 /// A line on its way to the log.
 #[derive(Clone, Debug)]
 #[must_use = "a line that is not emitted is a decision nobody sees"]
-pub struct Line(Map<String, Value>);
+pub struct Line(Vec<(&'static str, Told)>);
+
+/// The value of a member: as it will stand in the line, or still to be quoted.
+#[derive(Clone, Debug)]
+enum Told {
+    Text(String),
+    Json(String),
+}
+
+/// The longest text of a line, in characters.
+const LONGEST: usize = 256;
 
 impl Line {
     /// A line of `function` about `event` (an action such as `files:create`, or a happening such as `genesis`).
     pub fn new(function: &'static str, event: &'static str) -> Self {
-        Self(Map::new()).text("level", "INFO").text("function", function).text("event", event)
+        Self(Vec::with_capacity(24)).text("level", "INFO").text("function", function).text("event", event)
     }
 
     /// The request it belongs to.
@@ -36,37 +47,34 @@ impl Line {
     }
 
     /// Any further name or code. The value is cut at 256 characters.
-    pub fn text(mut self, name: &'static str, value: &str) -> Self {
-        self.0.insert(name.to_owned(), Value::String(value.chars().take(256).collect()));
-        self
+    pub fn text(self, name: &'static str, value: &str) -> Self {
+        let end = value.char_indices().nth(LONGEST).map_or(value.len(), |(end, _)| end);
+        self.put(name, Told::Text(value.get(..end).unwrap_or_default().to_owned()))
     }
 
     /// Names or codes of ours, all of them: a list that were cut would hide what somebody put behind enough of the rest. The
     /// caller bounds how many there can be.
-    pub fn list(mut self, name: &'static str, values: impl IntoIterator<Item = String>) -> Self {
-        self.0.insert(name.to_owned(), values.into_iter().collect());
-        self
+    pub fn list(self, name: &'static str, values: impl IntoIterator<Item = String>) -> Self {
+        self.json(name, &values.into_iter().collect::<Vec<_>>())
     }
 
     /// The question that policy was asked, so that it can be asked again of another bundle. Names, scopes, the address and the device
     /// are in it, and no credential: there is none in a question.
-    pub fn ask(mut self, ask: &Ask) -> Self {
-        self.0.insert("ask".to_owned(), serde_json::to_value(ask).unwrap_or_default());
-        self
+    pub fn ask(self, ask: &Ask) -> Self {
+        self.json("ask", ask)
     }
 
     /// A count, size or duration.
-    pub fn number(mut self, name: &'static str, value: i64) -> Self {
-        self.0.insert(name.to_owned(), Value::from(value));
-        self
+    pub fn number(self, name: &'static str, value: i64) -> Self {
+        self.json(name, &value)
     }
 
     /// Makes metrics of numbers, in CloudWatch's embedded metric format: `(name, unit, value)`, namespace `Portcullis`, by function.
-    pub fn metrics(mut self, at: Timestamp, metrics: &[(&'static str, &'static str, i64)]) -> Self {
+    pub fn metrics(self, at: Timestamp, metrics: &[(&'static str, &'static str, i64)]) -> Self {
         let named: Vec<Value> = metrics.iter().map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
         let directive = json!([{ "Namespace": "Portcullis", "Dimensions": [["function"]], "Metrics": named }]);
-        self.0.insert("_aws".to_owned(), json!({ "Timestamp": at.millis(), "CloudWatchMetrics": directive }));
-        metrics.iter().fold(self, |line, (name, _, value)| line.number(name, *value))
+        let line = self.json("_aws", &json!({ "Timestamp": at.millis(), "CloudWatchMetrics": directive }));
+        metrics.iter().fold(line, |line, (name, _, value)| line.number(name, *value))
     }
 
     /// A fault with its chain of causes, at level `ERROR`. The one place where a cause is printed.
@@ -83,7 +91,22 @@ impl Line {
 
     /// The line's JSON text.
     pub fn render(&self) -> String {
-        serde_json::to_string(&self.0).unwrap_or_default()
+        let mut out = Vec::with_capacity(2_048);
+        out.push(b'{');
+        for (at, (name, told)) in self.0.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            // Names and texts as JSON cannot fail to be written to memory.
+            let _ = serde_json::to_writer(&mut out, name);
+            out.push(b':');
+            match told {
+                Told::Text(text) => drop(serde_json::to_writer(&mut out, text)),
+                Told::Json(json) => out.extend_from_slice(json.as_bytes()),
+            }
+        }
+        out.push(b'}');
+        String::from_utf8(out).unwrap_or_default()
     }
 
     /// Writes the line to standard output, which Lambda carries to the log group.
@@ -92,6 +115,19 @@ impl Line {
         line.push('\n');
         // A log that cannot be written must not fail the decision.
         let _ = std::io::stdout().lock().write_all(line.as_bytes());
+    }
+
+    fn json(self, name: &'static str, value: &impl Serialize) -> Self {
+        self.put(name, Told::Json(serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())))
+    }
+
+    /// A member that is there already keeps its place.
+    fn put(mut self, name: &'static str, told: Told) -> Self {
+        match self.0.iter_mut().find(|(held, _)| *held == name) {
+            Some((_, held)) => *held = told,
+            None => self.0.push((name, told)),
+        }
+        self
     }
 }
 
@@ -105,6 +141,17 @@ mod tests {
         assert!(!line.contains('\n'));
         let back: Value = serde_json::from_str(&line).unwrap();
         assert_eq!((back["client_id"].as_str(), back["items"].as_i64()), (Some("a\nb\"}"), Some(3)));
+    }
+
+    #[test]
+    fn a_member_that_is_said_again_stands_once() {
+        let line =
+            Line::new("f", "e").decision("allow", "policy").text("level", "ERROR").decision("fault", "policy_error");
+        let text = line.number("n", 1).number("n", 2).render();
+        assert_eq!(
+            text,
+            r#"{"level":"ERROR","function":"f","event":"e","decision":"fault","reason":"policy_error","n":2}"#
+        );
     }
 
     #[test]
@@ -126,6 +173,10 @@ mod tests {
         let line = Line::new("f", "e").text("long", &"x".repeat(10_000)).list("columns", names).render();
         let back: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(back["long"].as_str().map(str::len), Some(256));
+        let line =
+            Line::new("f", "e").text("wide", &"\u{e9}".repeat(300)).text("whole", &"\u{e9}".repeat(256)).render();
+        let wide: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(["wide", "whole"].map(|name| wide[name].as_str().unwrap().chars().count()), [256, 256]);
         assert_eq!(back["columns"].as_array().map(Vec::len), Some(1_000));
     }
 }

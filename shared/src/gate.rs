@@ -14,7 +14,7 @@ use crate::name::Tenant;
 use crate::port::ObjectReader;
 use crate::problem::{Code, Problem};
 use crate::scope::Scopes;
-use crate::trust::{Accepts, Refusal, Trust};
+use crate::trust::{Accepts, Admitted, Refusal, Trust};
 
 /// Who calls, from the verified token and from nowhere else.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,18 +41,18 @@ pub struct Caller {
     pub expires_at: Timestamp,
 }
 
-impl From<AccessToken> for Caller {
-    fn from(token: AccessToken) -> Self {
+impl From<&AccessToken> for Caller {
+    fn from(token: &AccessToken) -> Self {
         Self {
-            tenant: token.tenant,
-            subject: token.subject,
-            client_id: token.client_id,
-            jti: token.jti,
-            scopes: token.scopes,
-            details: token.details,
+            tenant: token.tenant.clone(),
+            subject: token.subject.clone(),
+            client_id: token.client_id.clone(),
+            jti: token.jti.clone(),
+            scopes: token.scopes.clone(),
+            details: token.details.clone(),
             kind: token.kind,
-            session: token.session,
-            device: token.device,
+            session: token.session.clone(),
+            device: token.device.clone(),
             expires_at: token.expires_at,
         }
     }
@@ -129,7 +129,7 @@ impl<R: ObjectReader, C: Clock> Gate<R, C> {
 
     async fn admitted(&self, request: &Request, accepted: &[&str], narrowed: Narrowed) -> Result<Caller, Problem> {
         let caller = match self.token_of(request).await {
-            Ok(token) => Caller::from(token),
+            Ok(token) => Caller::from(&*token),
             Err(refusal) => return Err(self.refuse(&request.request_id, refusal)),
         };
         let same =
@@ -161,12 +161,12 @@ impl<R: ObjectReader, C: Clock> Gate<R, C> {
             Ok(token) if !token.details.is_empty() => {
                 Err(self.refuse(request_id, Refusal::Credential(Reason::UnsupportedRestriction)))
             }
-            Ok(token) => Ok(token.into()),
+            Ok(token) => Ok(Caller::from(&*token)),
             Err(refusal) => Err(self.refuse(request_id, refusal)),
         }
     }
 
-    async fn token_of(&self, request: &Request) -> Result<AccessToken, Refusal> {
+    async fn token_of(&self, request: &Request) -> Result<Admitted, Refusal> {
         let presented = presented(&request.headers).map_err(Refusal::Credential)?;
         let token = self.trust.admit(presented.token, &self.accepts).await?;
         let place = (request.method.as_str(), request.path.as_str());

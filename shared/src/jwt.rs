@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::details::Details;
 use crate::device::Device;
 use crate::dpop::Flaw;
-use crate::jwks::KeySet;
+use crate::jwks::{Algorithm, Key, KeySet};
 use crate::name::{ClientId, Groups, Tenant};
 use crate::scope::Scopes;
 
@@ -167,6 +167,40 @@ pub fn access_token(
     keys: &KeySet,
     now: Timestamp,
 ) -> Result<AccessToken, Reason> {
+    signed(token, issuer, audience, keys, now).map(|signed| signed.token)
+}
+
+/// An access token that was verified, and what of that holds for as long as its key does: all but the time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Signed {
+    pub(crate) token: AccessToken,
+    not_before: Timestamp,
+    algorithm: Algorithm,
+    /// Of the key, by its own bytes (RFC 7638): another key may come under the same id.
+    thumbprint: String,
+}
+
+impl Signed {
+    /// Whether the key under which the signature was found good is one of these still.
+    pub(crate) fn is_of(&self, keys: &KeySet) -> bool {
+        let same = |key: &Key| key.algorithm == self.algorithm && key.thumbprint == self.thumbprint;
+        keys.find(&self.token.kid).is_some_and(same)
+    }
+
+    /// Whether the token is of now: what alone of its claims can turn wrong.
+    pub(crate) fn timely(&self, now: Timestamp) -> Result<(), Reason> {
+        timely(self.not_before, self.token.expires_at, now)
+    }
+}
+
+/// The same as [`access_token`], to be kept.
+pub(crate) fn signed(
+    token: &str,
+    issuer: &str,
+    audience: &str,
+    keys: &KeySet,
+    now: Timestamp,
+) -> Result<Signed, Reason> {
     let parsed = Compact::parse(token)?;
     if parsed.header_text("typ")? != Some("at+jwt") {
         return Err(Reason::WrongType);
@@ -185,13 +219,13 @@ pub fn access_token(
     // RFC 9396: whoever ignores the details takes a token for one file as a token for all of them.
     let details = claims.get("authorization_details").map(Details::parse).transpose();
     let details = details.map_err(|_| Reason::UnsupportedRestriction)?.unwrap_or_default();
-    let (issued_at, expires_at) = lifetime(claims, now, &ACCESS)?;
+    let Lived { issued_at, not_before, expires_at } = lifetime(claims, now, &ACCESS)?;
     let kind = match text(claims, "kind")? {
         "machine" => Kind::Machine,
         "human" => Kind::Human,
         _ => return Err(Reason::BadClaims),
     };
-    Ok(AccessToken {
+    let token = AccessToken {
         kid: key.kid.clone(),
         subject: bounded(claims, "sub", 256)?.to_owned(),
         client_id: ClientId::parse(text(claims, "client_id")?).map_err(|_| Reason::BadClaims)?.as_str().to_owned(),
@@ -207,7 +241,8 @@ pub fn access_token(
         device: claims.get("device").map(Device::parse).transpose().map_err(|_| Reason::BadClaims)?,
         service: service(claims, kind)?,
         details,
-    })
+    };
+    Ok(Signed { token, not_before, algorithm: key.algorithm, thumbprint: key.thumbprint.clone() })
 }
 
 /// A verified client assertion (RFC 7523 §3): who, and the id that may be used once.
@@ -250,7 +285,7 @@ pub fn client_assertion(
     if text(claims, "aud")? != issuer {
         return Err(Reason::WrongAudience);
     }
-    let (_, expires_at) = lifetime(claims, now, &ASSERTION)?;
+    let expires_at = lifetime(claims, now, &ASSERTION)?.expires_at;
     Ok(ClientAssertion { jti: bounded(claims, "jti", 128)?.to_owned(), expires_at, kid: key.kid.clone() })
 }
 
@@ -263,25 +298,39 @@ struct Life {
 const ACCESS: Life = Life { longest: MAX_ACCESS_LIFE, issued_required: true };
 const ASSERTION: Life = Life { longest: MAX_ASSERTION_LIFE, issued_required: false };
 
-/// `iat` and `exp`, checked without leeway; where `iat` may be absent the life is counted from now.
-fn lifetime(claims: &Map<String, Value>, now: Timestamp, life: &Life) -> Result<(Timestamp, Timestamp), Reason> {
+/// When a token is good.
+struct Lived {
+    issued_at: Timestamp,
+    /// The later one of `iat` and `nbf`.
+    not_before: Timestamp,
+    expires_at: Timestamp,
+}
+
+/// `iat`, `nbf` and `exp`, checked without leeway; where `iat` may be absent the life is counted from now.
+fn lifetime(claims: &Map<String, Value>, now: Timestamp, life: &Life) -> Result<Lived, Reason> {
     let expires = date(claims, "exp")?.ok_or(Reason::BadClaims)?;
     let issued = date(claims, "iat")?;
     if issued.is_none() && life.issued_required || issued.is_some_and(|issued| expires <= issued) {
         return Err(Reason::BadClaims);
     }
-    if now >= Timestamp::from_seconds(expires) {
-        return Err(Reason::Expired);
-    }
-    let soonest = now.plus_seconds(FUTURE_SKEW);
-    if [issued, date(claims, "nbf")?].into_iter().flatten().any(|start| Timestamp::from_seconds(start) > soonest) {
-        return Err(Reason::NotYetValid);
-    }
     let from = issued.unwrap_or(now.seconds());
+    let start = date(claims, "nbf");
+    let expires_at = Timestamp::from_seconds(expires);
+    // What has passed is told as that, whatever else is wrong with its dates.
+    let not_before = Timestamp::from_seconds(start.ok().flatten().map_or(from, |start| start.max(from)));
+    timely(not_before, expires_at, now)?;
+    start?;
     if expires - from > life.longest {
         return Err(Reason::TooLongLived);
     }
-    Ok((Timestamp::from_seconds(from), Timestamp::from_seconds(expires)))
+    Ok(Lived { issued_at: Timestamp::from_seconds(from), not_before, expires_at })
+}
+
+fn timely(not_before: Timestamp, expires_at: Timestamp, now: Timestamp) -> Result<(), Reason> {
+    if now >= expires_at {
+        return Err(Reason::Expired);
+    }
+    if not_before > now.plus_seconds(FUTURE_SKEW) { Err(Reason::NotYetValid) } else { Ok(()) }
 }
 
 pub(crate) fn date(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, Reason> {

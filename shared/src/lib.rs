@@ -32,6 +32,7 @@ pub mod pc1;
 pub mod policy;
 pub mod port;
 pub mod problem;
+pub mod recent;
 pub mod scope;
 pub mod secret;
 pub mod trust;

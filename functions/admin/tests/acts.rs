@@ -276,11 +276,20 @@ async fn a_client_is_registered_with_a_service_token_and_without_again() {
     let own = json!("e367826f93b8d71185e03fe518aff3b4.access");
     assert_eq!(code(&world.act(service(own.clone())).await), ("client_unknown", "client_id"));
     world.act(client("acme", "acme-backend")).await;
+    let list = json!({"operation": "client.list", "operator": "alice", "tenant": "acme"});
+    assert_eq!(world.act(list.clone()).await["clients"][0]["service"], json!(null));
     for outcome in ["updated", "unchanged"] {
         assert_eq!(world.act(service(own.clone())).await["outcome"], outcome);
+        assert_eq!(world.act(list.clone()).await["clients"][0]["service"], own, "a list shows it");
     }
-    assert_eq!(world.act(client("acme", "acme-backend")).await["outcome"], "unchanged", "putting it again keeps it");
+    let again = world.act(client("acme", "acme-backend")).await;
+    assert_eq!(
+        (&again["outcome"], &again["client"]["service"]),
+        (&json!("unchanged"), &own),
+        "putting it again keeps it"
+    );
     assert_eq!(world.act(service(json!(null))).await["outcome"], "updated");
+    assert_eq!(world.act(list).await["clients"][0]["service"], json!(null));
     for (service_token, expected) in [
         (json!("e367826f93b8d71185e03fe518aff3b4"), ("invalid_service", "service")),
         (json!("E367826F93B8D71185E03FE518AFF3B4.access"), ("invalid_service", "service")),

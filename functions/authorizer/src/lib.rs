@@ -38,7 +38,7 @@ use shared::dpop::Possession;
 use shared::jwt::{AccessToken, Kind, Reason};
 use shared::policy::{Ask, Invoke, Judged, Net, Policies, Principal, Published, Reason as PolicyReason, What};
 use shared::port::ObjectReader;
-use shared::trust::{Accepts, Cached, Foreign, Posture, Refusal, Trust};
+use shared::trust::{Accepts, Admitted, Cached, Foreign, Posture, Refusal, Trust};
 
 use event::{Effect, Request, Shape, policy, simple};
 use routes::{Access, Route};
@@ -73,7 +73,7 @@ pub enum Decision {
     /// The request may pass, on exactly this path.
     Allow {
         /// Who asks.
-        token: AccessToken,
+        token: Admitted,
         /// The route's action.
         action: &'static str,
         /// The path with its parameters, checked.
@@ -84,7 +84,7 @@ pub enum Decision {
     /// The caller is known and may not.
     Deny {
         /// Who asks.
-        token: AccessToken,
+        token: Admitted,
         /// The stable code for the log.
         reason: &'static str,
         /// What policy said, where it was asked.
@@ -252,7 +252,7 @@ const IDENTITY: [&str; 12] = [
     "x-rewrite-url",
 ];
 
-fn denied(token: AccessToken, reason: &'static str) -> Decision {
+fn denied(token: Admitted, reason: &'static str) -> Decision {
     Decision::Deny { token, reason, explained: None }
 }
 

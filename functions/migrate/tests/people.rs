@@ -300,6 +300,29 @@ impl Both {
 }
 
 #[tokio::test]
+async fn what_an_operator_is_shown_of_a_client_names_its_service_token() {
+    let server = Server::peopled().await;
+    let admin = server.login("admin").await;
+    let registry = Registry::default();
+    for (function, parameters) in world() {
+        registry.call(function, parameters).await.unwrap();
+    }
+    let own = "e367826f93b8d71185e03fe518aff3b4.access";
+    for service in [None, Some(own), None] {
+        let named = Parameter::OptionalText(service.map(str::to_owned));
+        let (function, parameters) = act("api.client_service", vec![text("acme"), text("acme-web"), named]);
+        let (list, whole) =
+            act("api.client_list", vec![text("acme"), Parameter::OptionalText(None), Parameter::Int(10)]);
+        admin.call(function, parameters.clone()).await.unwrap();
+        registry.call(function, parameters).await.unwrap();
+        let shown = [admin.call(list, whole.clone()).await.unwrap(), registry.call(list, whole).await.unwrap()];
+        for shown in shown {
+            assert_eq!(shown["clients"][0]["service"], json!(service), "{shown}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_fake_knows_people_as_postgres_does() {
     let server = Server::migrated().await;
     let both = Both::of(&server).await;

@@ -212,14 +212,34 @@ fn policy(effect: &str, resource: &str) -> Value {
 
 impl Api {
     fn new() -> Self {
-        let account = account();
+        Self::of(DOCUMENT, account())
+    }
+
+    /// The fixture whose authorizer's answers are kept by these sources for so long, on a clock that stands still.
+    fn keeping(sources: &str, life: &str) -> (Self, Clock) {
+        let (kept, sourced) =
+            ("authorizerResultTtlInSeconds: 0", "identitySource: method.request.header.Authorization");
+        assert!(DOCUMENT.contains(kept) && DOCUMENT.contains(sourced));
+        let document = DOCUMENT.replace(sourced, &format!("identitySource: {sources}")).replace(kept, life);
+        let clock = Clock::at(std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let account = Account::new(Iam::new("111122223333", "us-east-1", clock.clone(), &[]).unwrap());
+        (Self::of(&document, Arc::new(account)), clock)
+    }
+
+    /// The status, and whether the authorizer was asked.
+    async fn asked(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> (u16, bool) {
+        let status = self.call(method, target, headers, b"").await.status;
+        (status, self.invoked().contains(&"gate".to_owned()))
+    }
+
+    fn of(document: &str, account: Arc<Account>) -> Self {
         let answers = BTreeMap::from([
             ("echo".to_owned(), Answer::Payload(json!({"statusCode": 200, "body": "{}"}))),
             ("gate".to_owned(), Answer::Payload(allow("*"))),
         ]);
         let script = Arc::new(Script { answers: Mutex::new(answers), seen: Mutex::default() });
         let lambda: Arc<dyn Invoke> = Arc::<Script>::clone(&script);
-        let gateway = Gateway::new(&read(DOCUMENT).unwrap(), settings(), account, lambda).unwrap();
+        let gateway = Gateway::new(&read(document).unwrap(), settings(), account, lambda).unwrap();
         Self { gateway, script }
     }
 
@@ -507,6 +527,90 @@ async fn a_malformed_proxy_answer_is_502_and_says_nothing() {
 }
 
 #[tokio::test]
+async fn an_answer_is_kept_by_its_identity_source_for_as_long_as_the_document_says() {
+    for (life, seconds) in [("authorizerResultTtlInSeconds: 60", 60), ("# it does not say", 300)] {
+        let (api, clock) = Api::keeping("method.request.header.Authorization", life);
+        let (mine, others) = ([("authorization", "Bearer a.b.c")], [("authorization", "Bearer d.e.f")]);
+        assert_eq!(api.asked("GET", "/files/a", &mine).await, (200, true));
+        assert_eq!(api.asked("GET", "/files/a", &mine).await, (200, false));
+        assert_eq!(api.event("echo")["requestContext"]["authorizer"]["jti"], "j-1", "and so is its context");
+        assert_eq!(api.asked("GET", "/files/a", &others).await, (200, true), "another value, another answer");
+        clock.advance(Duration::from_millis(seconds * 1_000 - 1));
+        assert_eq!(api.asked("GET", "/files/a", &mine).await, (200, false));
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(api.asked("GET", "/files/a", &mine).await, (200, true));
+        api.gateway.flush_authorizers();
+        assert_eq!(api.asked("GET", "/files/a", &mine).await, (200, true));
+    }
+}
+
+#[tokio::test]
+async fn without_keeping_each_call_is_asked_about() {
+    let api = Api::new();
+    for _ in 0..2 {
+        assert_eq!(api.asked("GET", "/files/a", BEARER).await, (200, true));
+    }
+}
+
+#[tokio::test]
+async fn a_kept_policy_is_asked_about_every_call() {
+    const STAGE: &str = "arn:aws:execute-api:us-east-1:111122223333:api1234567/local";
+    let (api, _) = Api::keeping("method.request.header.Authorization", "authorizerResultTtlInSeconds: 300");
+    let bearer = |token: &'static str| [("authorization", token)];
+    // One ARN is too narrow for the next call, and a pattern lets through what nobody was asked about.
+    api.set("gate", Answer::Payload(allow(&format!("{STAGE}/GET/files/a"))));
+    assert_eq!(api.asked("GET", "/files/a", &bearer("narrow")).await, (200, true));
+    assert_eq!(api.asked("GET", "/files/b", &bearer("narrow")).await, (403, false));
+    assert_eq!(api.asked("POST", "/files", &bearer("narrow")).await, (403, false));
+    api.set("gate", Answer::Payload(allow(&format!("{STAGE}/*"))));
+    assert_eq!(api.asked("GET", "/files/a", &bearer("broad")).await, (200, true));
+    assert_eq!(api.asked("POST", "/files", &bearer("broad")).await, (200, false));
+    api.set("gate", Answer::Payload(policy("Deny", &format!("{STAGE}/*"))));
+    assert_eq!(api.asked("GET", "/files/a", &bearer("denied")).await, (403, true));
+    api.set("gate", Answer::Payload(allow("*")));
+    assert_eq!(api.asked("GET", "/files/a", &bearer("denied")).await, (403, false), "a refusal is kept as well");
+}
+
+#[tokio::test]
+async fn what_is_no_policy_is_not_kept() {
+    let (api, _) = Api::keeping("method.request.header.Authorization", "authorizerResultTtlInSeconds: 300");
+    let unauthorized = json!({"errorType": "x", "errorMessage": "Unauthorized"});
+    for (answer, status) in [
+        (Answer::Error(unauthorized), 401),
+        (Answer::Error(json!({"errorType": "x", "errorMessage": "x"})), 503),
+        (Answer::Payload(json!({"principalId": "x"})), 503),
+        (Answer::Never, 503),
+    ] {
+        api.set("gate", answer);
+        assert_eq!(api.asked("GET", "/files/a", BEARER).await, (status, true));
+    }
+    api.set("gate", Answer::Payload(allow("*")));
+    assert_eq!(api.asked("GET", "/files/a", BEARER).await, (200, true));
+}
+
+#[tokio::test]
+async fn whatever_lacks_an_identity_source_is_refused_without_a_question() {
+    let sources = "method.request.header.Authorization, method.request.header.Cf-Access-Jwt-Assertion, method.request.querystring.v, context.httpMethod";
+    let (api, _) = Api::keeping(sources, "authorizerResultTtlInSeconds: 300");
+    let whole = [("authorization", "Bearer a.b.c"), ("cf-access-jwt-assertion", "d.e.f")];
+    for (target, headers) in [
+        ("/files/a?v=1", &whole[..1]),
+        ("/files/a?v=1", &whole[1..]),
+        ("/files/a?v=1", &[]),
+        ("/files/a", &whole),
+        ("/files/a?v=", &whole),
+        ("/files/a?v=1", &[whole[0], ("cf-access-jwt-assertion", "")]),
+        ("/files/a?v=1", &[whole[0], ("cf-access-jwt-assertion", " ")]),
+    ] {
+        assert_eq!(api.asked("GET", target, headers).await, (401, false), "{target} {headers:?}");
+    }
+    assert_eq!(api.asked("GET", "/files/a?v=1", &whole).await, (200, true));
+    assert_eq!(api.asked("GET", "/files/b?v=1", &whole).await, (200, false));
+    assert_eq!(api.asked("POST", "/files?v=1", &whole).await, (200, true), "the method is one of them here");
+    assert_eq!(api.asked("GET", "/files/a?v=2", &whole).await, (200, true));
+}
+
+#[tokio::test]
 async fn a_proxy_answer_arrives_as_rest_sends_it() {
     let api = Api::new();
     api.echo(json!({"statusCode": "201", "headers": null, "body": null}));
@@ -682,8 +786,19 @@ fn the_projects_own_document_is_served_with_the_projects_own_template() {
 #[test]
 fn a_document_that_is_not_understood_is_refused_with_every_reason() {
     let replacements: &[(&str, &str, &str)] = &[
-        ("authorizerResultTtlInSeconds: 0", "authorizerResultTtlInSeconds: 300", "must be 0"),
-        ("        authorizerResultTtlInSeconds: 0\n", "", "must be 0"),
+        ("authorizerResultTtlInSeconds: 0", "authorizerResultTtlInSeconds: 3601", "is 0 to 3600"),
+        ("authorizerResultTtlInSeconds: 0", "authorizerResultTtlInSeconds: '0'", "is 0 to 3600"),
+        (
+            "        identitySource: method.request.header.Authorization\n        authorizerResultTtlInSeconds: 0\n",
+            "        authorizerResultTtlInSeconds: 1\n",
+            "needs an identity source",
+        ),
+        (
+            "        identitySource: method.request.header.Authorization\n        authorizerResultTtlInSeconds: 0\n",
+            "",
+            "needs an identity source",
+        ),
+        ("identitySource: method.request.header.Authorization", "identitySource: context.requestId", "identity source"),
         ("type: request", "type: token", "type must be request"),
         (
             "identitySource: method.request.header.Authorization",

@@ -8,6 +8,7 @@ mod foreign;
 mod objects;
 pub mod posture;
 mod revocations;
+mod verified;
 
 pub use cached::{Cached, Stale};
 pub use foreign::{Foreign, IssuerKeys};
@@ -15,6 +16,7 @@ pub use objects::{KeyState, Making, OwnKeys, SigningKey, SigningState};
 pub use posture::Posture;
 pub use revocations::{Revocations, Revoked};
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -22,9 +24,10 @@ use serde_json::Value;
 
 use crate::clock::{Clock, Timestamp};
 use crate::json;
-use crate::jwt::{self, AccessToken, Reason};
+use crate::jwt::{self, AccessToken, Reason, Signed};
 use crate::name::Malformed;
 use crate::port::ObjectReader;
+use verified::Verified;
 
 /// The largest trust object that is read, in bytes.
 pub const MAX_BYTES: usize = 32 * 1024 * 1024;
@@ -84,6 +87,7 @@ pub struct Trust<R, C> {
     clock: C,
     keys: Cached<OwnKeys>,
     revocations: Cached<Revocations>,
+    verified: Verified,
 }
 
 /// The issuer and audience that a verifier accepts.
@@ -93,6 +97,18 @@ pub struct Accepts {
     pub issuer: String,
     /// `aud`
     pub audience: String,
+}
+
+/// A token that was admitted: verified, alive and not revoked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Admitted(Arc<Signed>);
+
+impl Deref for Admitted {
+    type Target = AccessToken;
+
+    fn deref(&self) -> &AccessToken {
+        &self.0.token
+    }
 }
 
 /// Why a token was not admitted.
@@ -117,7 +133,8 @@ impl Refusal {
 impl<R: ObjectReader, C: Clock> Trust<R, C> {
     /// Trust data read through `reader`; nothing is read yet.
     pub fn new(reader: R, clock: C) -> Self {
-        Self { reader, clock, keys: Cached::default(), revocations: Cached::default() }
+        let (keys, revocations) = (Cached::default(), Cached::default());
+        Self { reader, clock, keys, revocations, verified: Verified::new() }
     }
 
     /// The clock that decisions use.
@@ -131,14 +148,15 @@ impl<R: ObjectReader, C: Clock> Trust<R, C> {
     }
 
     /// Verifies an access token: signature and claims under our own keys, then revocations at most 5 s old when S3 answers.
-    pub async fn admit(&self, token: &str, accepts: &Accepts) -> Result<AccessToken, Refusal> {
+    ///
+    /// Of a token that was verified before, signature and claims are remembered for as long as its key is among ours.
+    pub async fn admit(&self, token: &str, accepts: &Accepts) -> Result<Admitted, Refusal> {
         let (keys, revocations) = self.current().await.map_err(Refusal::Stale)?;
-        let verified = jwt::access_token(token, &accepts.issuer, &accepts.audience, &keys.0, self.clock.now())
-            .map_err(Refusal::Credential)?;
-        if revocations.hits(&verified) {
+        let signed = self.verified.token(token, accepts, &keys.0, self.clock.now()).map_err(Refusal::Credential)?;
+        if revocations.hits(&signed.token) {
             return Err(Refusal::Credential(Reason::Revoked));
         }
-        Ok(verified)
+        Ok(Admitted(signed))
     }
 
     /// Verifies that an access token is ours and alive, whatever has been revoked. It admits nobody: it is for ending a

@@ -75,9 +75,9 @@ pub struct Revocations {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body {
+struct Body<'a> {
     #[serde(default)]
-    entries: String,
+    entries: &'a str,
     #[serde(default)]
     kid: HashSet<String>,
 }
@@ -160,7 +160,7 @@ impl TrustObject for Revocations {
             return Err(BAD);
         }
         let Body { entries, kid } = Body::deserialize(body).map_err(|_| BAD)?;
-        let entries = from_base64url(&entries).ok_or(BAD)?;
+        let entries = from_base64url(entries).ok_or(BAD)?;
         // A search in what is not in order finds nothing, which would be: nothing revoked.
         let marks = entries.chunks(ENTRY).map(|entry| entry.get(..MARK).unwrap_or_default());
         if !entries.len().is_multiple_of(ENTRY) || !marks.is_sorted_by(|one, next| one < next) {

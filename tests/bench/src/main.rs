@@ -5,6 +5,7 @@
 
 #![allow(clippy::indexing_slicing, reason = "indexing a JSON value answers null and does not panic")]
 
+mod laden;
 mod measure;
 mod report;
 mod round_trip;
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use laden::Laden;
+use measure::Worlds;
 use report::Report;
 use tokio::runtime::Runtime;
 use world::World;
@@ -46,12 +49,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Two worlds, and the threads that they and the measuring have.
+/// The worlds, and the threads that they and the measuring have.
 struct Scene {
     around: Runtime,
     timing: Runtime,
-    world: World,
-    local: World,
+    worlds: Worlds,
 }
 
 fn open() -> io::Result<Scene> {
@@ -65,24 +67,25 @@ fn open() -> io::Result<Scene> {
     say("measuring\n  a stack around the functions, and one whose signing keys are parameters ...\n");
     let world = around.block_on(World::open(&checkout, &[]))?;
     let local = around.block_on(World::open(&checkout, &[("Signer", "ssm")]))?;
-    Ok(Scene { around, timing, world, local })
+    let laden = around.block_on(Laden::all(&world.stack))?;
+    Ok(Scene { around, timing, worlds: Worlds { world, local, laden } })
 }
 
 impl Scene {
     fn logs(&self) -> PathBuf {
-        self.world.stack.places.directory.join("bench")
+        self.worlds.world.stack.places.directory.join("bench")
     }
 
     fn close(self) {
-        self.around.block_on(self.local.stack.stop());
-        self.around.block_on(self.world.stack.stop());
+        self.around.block_on(self.worlds.local.stack.stop());
+        self.around.block_on(self.worlds.world.stack.stop());
     }
 }
 
 /// One case alone, for a profiler.
 fn one(name: &str) -> io::Result<()> {
     let scene = open()?;
-    let outcome = scene.timing.block_on(measure::only(&scene.world, &scene.local, &scene.logs(), name, ALONE));
+    let outcome = scene.timing.block_on(measure::only(&scene.worlds, &scene.logs(), name, ALONE));
     scene.close();
     say(&report::alone(name, &outcome?));
     Ok(())
@@ -91,7 +94,7 @@ fn one(name: &str) -> io::Result<()> {
 fn bench() -> io::Result<Report> {
     let budgets = serde_json::from_str(BUDGETS)?;
     let scene = open()?;
-    let findings = scene.timing.block_on(measure::run(&scene.world, &scene.local, &scene.logs(), say));
+    let findings = scene.timing.block_on(measure::run(&scene.worlds, &scene.logs(), say));
     scene.close();
     let report = Report::new(findings?, &budgets);
     say(&report.table());

@@ -15,6 +15,7 @@ use shared::name::{Identifier, Tenant};
 use shared::pc1::{self, Context, DataKey, MessageIds, Row};
 use uuid::Uuid;
 
+use crate::laden::Laden;
 use crate::round_trip::RoundTrips;
 use crate::runtime_api::Sandbox;
 use crate::world::{World, function};
@@ -36,6 +37,18 @@ pub(crate) const SIGNING: &str = "token (SSM)";
 pub(crate) const FLOOR: &str = "floor";
 /// The program that checks one RS256 signature.
 pub(crate) const BARE: &str = "bare-rs256";
+/// The authorizer by the number of policies, and the names of its cases.
+const LADEN: [(&str, [&str; 3]); 3] = [
+    ("authorizer (10)", ["authorizer (10), new token", "authorizer (10), new client", "authorizer (10), seen before"]),
+    (
+        "authorizer (100)",
+        ["authorizer (100), new token", "authorizer (100), new client", "authorizer (100), seen before"],
+    ),
+    (
+        "authorizer (1,000)",
+        ["authorizer (1,000), new token", "authorizer (1,000), new client", "authorizer (1,000), seen before"],
+    ),
+];
 const DEPLOYMENTS: [&str; 11] = [
     "authorizer",
     "token",
@@ -98,16 +111,25 @@ struct Case<'a> {
     program: &'static str,
     /// Whose surroundings the program has.
     world: &'a World,
+    /// The trust objects it reads, where they are not the surroundings' own.
+    laden: Option<&'a Laden>,
     block: usize,
     event: Box<dyn Fn() -> io::Result<Vec<u8>> + 'a>,
     right: fn(&Value) -> bool,
 }
 
+/// Where the measured programs live: beside keys in KMS, beside keys that are parameters, and beside much of something.
+pub(crate) struct Worlds {
+    pub(crate) world: World,
+    pub(crate) local: World,
+    pub(crate) laden: Vec<Laden>,
+}
+
 /// Runs everything.
-pub(crate) async fn run(world: &World, local: &World, logs: &Path, say: fn(&str)) -> io::Result<Findings> {
+pub(crate) async fn run(worlds: &Worlds, logs: &Path, say: fn(&str)) -> io::Result<Findings> {
     std::fs::create_dir_all(logs)?;
     let mut findings = Findings::default();
-    let programs = programs(world, local)?;
+    let programs = programs(worlds)?;
     let log = |name: &str| logs.join(format!("{name}.log"));
 
     say("  start-up ...\n");
@@ -120,7 +142,7 @@ pub(crate) async fn run(world: &World, local: &World, logs: &Path, say: fn(&str)
     }
 
     say("  first answers ...\n");
-    let cases = cases(world, local, &programs, &log).await?;
+    let cases = cases(worlds, &programs, &log).await?;
     for _ in 0..FIRSTS {
         let mut done = "";
         for case in &cases {
@@ -147,7 +169,7 @@ pub(crate) async fn run(world: &World, local: &World, logs: &Path, say: fn(&str)
         }
         findings.cases.push((case.name, Tally::default()));
     }
-    let signature = bare_signatures(&local.algorithm())?;
+    let signature = bare_signatures(&worlds.local.algorithm())?;
     let round_trips = RoundTrips::new(&found(&programs, SIGNING)?.1)?;
     for _ in 0..ROUNDS {
         for (case, (_, tally)) in cases.iter().zip(&mut findings.cases) {
@@ -169,9 +191,9 @@ pub(crate) async fn run(world: &World, local: &World, logs: &Path, say: fn(&str)
 /// Runs the blocks of one case alone for as long as `lasts`, for whoever looks at it with a profiler.
 pub(crate) async fn only(world: &World, local: &World, logs: &Path, name: &str, lasts: Duration) -> io::Result<Tally> {
     std::fs::create_dir_all(logs)?;
-    let programs = programs(world, local)?;
+    let programs = programs(worlds)?;
     let log = |name: &str| logs.join(format!("{name}.log"));
-    let cases = cases(world, local, &programs, &log).await?;
+    let cases = cases(worlds, &programs, &log).await?;
     let names = || cases.iter().map(|case| case.name).collect::<Vec<_>>().join(", ");
     let case = cases.iter().find(|case| case.name == name);
     let case = case.ok_or_else(|| io::Error::other(format!("no case {name}; there are: {}", names())))?;
@@ -185,7 +207,8 @@ pub(crate) async fn only(world: &World, local: &World, logs: &Path, name: &str, 
 }
 
 /// Every program that is measured with its environment.
-fn programs(world: &World, local: &World) -> io::Result<Programs> {
+fn programs(worlds: &Worlds) -> io::Result<Programs> {
+    let Worlds { world, local, laden } = worlds;
     let mut programs = BTreeMap::new();
     for name in [FLOOR, BARE] {
         programs.insert(name, world.plain_environment(name)?);
@@ -194,6 +217,11 @@ fn programs(world: &World, local: &World) -> io::Result<Programs> {
         programs.insert(name, world.environment(name)?);
     }
     programs.insert(SIGNING, local.environment("token")?);
+    for laden in laden {
+        let (binary, mut environment) = world.environment("authorizer")?;
+        environment.insert("AWS_ENDPOINT_URL_S3".to_owned(), laden.url.clone());
+        programs.insert(laden.program, (binary, environment));
+    }
     Ok(programs)
 }
 
@@ -223,6 +251,19 @@ async fn block(case: &Case<'_>, sandbox: &mut Sandbox, tally: &mut Tally) -> io:
 }
 
 async fn cases<'a>(
+    worlds: &'a Worlds,
+    programs: &Programs,
+    log: &impl Fn(&str) -> PathBuf,
+) -> io::Result<Vec<Case<'a>>> {
+    let Worlds { world, local, laden } = worlds;
+    let mut cases = plain_cases(world, local, programs, log).await?;
+    for laden in laden {
+        cases.extend(laden_cases(world, laden)?);
+    }
+    Ok(cases)
+}
+
+async fn plain_cases<'a>(
     world: &'a World,
     local: &'a World,
     programs: &Programs,
@@ -238,12 +279,11 @@ async fn cases<'a>(
     drop(encrypt);
     let fixed = |event: Vec<u8>| Box::new(move || Ok(event.clone()));
     let ok = |answer: &Value| answer["statusCode"] == 200;
-    let allow = |answer: &Value| answer["policyDocument"]["Statement"][0]["Effect"] == "Allow";
     let upload = world.upload_event(&token);
     let metadata = world.download_event(&token, "/files/{id}");
     let content = world.download_event(&token, "/files/{id}/content");
     let new = move || Ok(world.authorizer_event(&world.token()?));
-    let case = |name, program, block, event, right| Case { name, program, world, block, event, right };
+    let case = |name, program, block, event, right| Case { name, program, world, laden: None, block, event, right };
     let signing: Box<dyn Fn() -> io::Result<Vec<u8>>> = Box::new(|| local.token_event());
     Ok(vec![
         case(FLOOR, FLOOR, 400, fixed(same.clone()), |_| true),
@@ -260,6 +300,25 @@ async fn cases<'a>(
         case("decrypt 1", "data-key-decrypt", 200, fixed(one_back), ok),
         case("decrypt 1,000", "data-key-decrypt", 20, fixed(many_back), ok),
     ])
+}
+
+/// The authorizer beside very many revocations and a number of policies: a token nobody has seen of a client that was answered before,
+/// one of a client that nobody has seen either, and the same token again.
+fn laden_cases<'a>(world: &'a World, laden: &'a Laden) -> io::Result<Vec<Case<'a>>> {
+    let named = LADEN.iter().find(|(program, _)| *program == laden.program).map(|(_, names)| names);
+    let [token, client, seen] = named.ok_or_else(|| io::Error::other("a program without cases"))?;
+    let same = world.authorizer_event(&world.token()?);
+    let case =
+        |name, event| Case { name, program: laden.program, world, laden: Some(laden), block: 400, event, right: allow };
+    Ok(vec![
+        case(token, Box::new(move || Ok(world.authorizer_event(&world.token()?)))),
+        case(client, Box::new(move || Ok(world.authorizer_event(&world.newcomer()?)))),
+        case(seen, Box::new(move || Ok(same.clone()))),
+    ])
+}
+
+fn allow(answer: &Value) -> bool {
+    answer["policyDocument"]["Statement"][0]["Effect"] == "Allow"
 }
 
 /// Microseconds a field for sealing `count` fields with nothing around it.
@@ -317,7 +376,8 @@ impl Outside {
     fn of(case: &Case<'_>) -> Self {
         let (world, program) = (case.world, case.program.split(' ').next().unwrap_or_default());
         let login = program.replace('-', "_");
-        let mut outside = Self { round_trips: world.stack.proxy.round_trips(&login), ..Self::default() };
+        let s3 = case.laden.map_or(0, Laden::calls);
+        let mut outside = Self { s3, round_trips: world.stack.proxy.round_trips(&login), ..Self::default() };
         // A session of a function's role is named after the function.
         let session = format!("/{}", function(program));
         for entry in world.stack.account.iam.trail() {

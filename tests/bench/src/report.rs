@@ -73,7 +73,7 @@ impl Report {
         }
         let _ = writeln!(
             out,
-            "\nwarm calls                            p50       p99   over floor   processor   over floor   s3 kms sts ssm db"
+            "\nwarm calls                               p50       p99   over floor   processor   over floor   s3 kms sts ssm db"
         );
         for (name, tally) in &findings.cases {
             let (p50, processor) = (median(Some(&tally.took)), tally.processor_micros());
@@ -83,7 +83,7 @@ impl Report {
             let calls = per_call(tally);
             let _ = writeln!(
                 out,
-                "  {name:<28} {p50:>8.0} us {:>6.0} us {over:>10.2}x {processor:>8.0} us {burden:>11.2}x   {:>2} {:>3} {:>3} {:>3} {:>2}",
+                "  {name:<31} {p50:>8.0} us {:>6.0} us {over:>10.2}x {processor:>8.0} us {burden:>11.2}x   {:>2} {:>3} {:>3} {:>3} {:>2}",
                 quantile(&tally.took, 0.99),
                 calls["s3"],
                 calls["kms"],
@@ -181,10 +181,19 @@ impl Findings {
     fn ratio(&self, name: &str) -> f64 {
         let wait = |case: &str| self.case(case).map_or(f64::NAN, |tally| median(Some(&tally.took)));
         let work = |case: &str| self.case(case).map_or(f64::NAN, Tally::processor_micros);
+        let case = |name: &str| if name == "bare RS256" { BARE.to_owned() } else { name.to_owned() };
+        let pair = |by: &str| {
+            let (one, other) = name.split_once(by)?;
+            let other = case(other);
+            (self.case(one).is_some() && self.case(&other).is_some()).then_some((one, other))
+        };
+        if let Some((one, other)) = pair(": wait over ") {
+            return wait(one) / wait(&other);
+        }
+        if let Some((one, other)) = pair(": processor over ") {
+            return work(one) / work(&other);
+        }
         match name {
-            "authorizer, new token: wait over bare RS256" => wait("authorizer, new token") / wait(BARE),
-            "authorizer, new token: processor over bare RS256" => work("authorizer, new token") / work(BARE),
-            "authorizer, token seen before: wait over bare RS256" => wait("authorizer, token seen before") / wait(BARE),
             "encrypt 1,000: processor over the bare cryptography" => {
                 work("encrypt 1,000") / 1_000.0 / median(Some(&self.bare_field))
             }

@@ -84,8 +84,20 @@ impl World {
 
     /// A token of its own, as the token function issues them: other id and times, signed by the same key.
     pub(crate) fn token(&self) -> io::Result<String> {
-        let now = seconds(&self.stack.account.clock);
+        self.sign(self.claims.clone())
+    }
+
+    /// The same of a client that nobody has heard of.
+    pub(crate) fn newcomer(&self) -> io::Result<String> {
         let mut claims = self.claims.clone();
+        let client = format!("bench-{}", unique());
+        claims["sub"] = client.as_str().into();
+        claims["client_id"] = client.into();
+        self.sign(claims)
+    }
+
+    fn sign(&self, mut claims: Value) -> io::Result<String> {
+        let now = seconds(&self.stack.account.clock);
         claims["iat"] = now.into();
         claims["exp"] = (now + 300).into();
         claims["jti"] = unique().into();

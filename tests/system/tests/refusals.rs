@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use local::application::Application;
 use local::faults::Faults;
 use local::journey::{Answer, claims, seconds};
 use local::seed::act;
@@ -76,7 +77,21 @@ const CLIENT: [&str; 8] = [
 ];
 
 /// Ways that the document cannot tell of.
-const OWN: [(&str, &[&str]); 18] = [
+const OWN: [(&str, &[&str]); 19] = [
+    (
+        "ANY /app/{proxy+}",
+        &[
+            "a pattern in the path",
+            "an encoded slash",
+            "an encoded way out",
+            "a path out of itself",
+            "an empty segment",
+            "nothing after it",
+            "a header of the gate's own",
+            "a header in another spelling",
+            "a token for one file",
+        ],
+    ),
     (
         "POST /files",
         &[
@@ -180,29 +195,46 @@ struct Route {
     media_type: Option<String>,
 }
 
+/// The operations of both documents: of the API, and of the application that may stand behind it.
 fn routes() -> Vec<Route> {
-    let text = std::fs::read_to_string(root().join("infra/aws/openapi.yaml")).unwrap();
-    let document: Value = serde_yaml_ng::from_str(&text).unwrap();
     let mut all = Vec::new();
-    for (path, item) in document["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters") {
-            let method = method.to_uppercase();
-            let media_type = operation.pointer("/requestBody/content").and_then(Value::as_object);
-            all.push(Route {
-                name: format!("{method} {path}"),
-                path: path.clone(),
-                function: operation["x-portcullis-function"].as_str().map(str::to_owned),
-                guarded: operation.get("x-portcullis-open").is_none(),
-                has_id: path.contains("{id}"),
-                media_type: media_type.map(|content| content.keys().next().unwrap().clone()),
-                method,
-            });
+    for document in ["infra/aws/openapi.yaml", "infra/aws/app.yaml"] {
+        let text = std::fs::read_to_string(root().join(document)).unwrap();
+        let document: Value = serde_yaml_ng::from_str(&text).unwrap();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            // Deployed on a condition, or not at all.
+            let item = item.get("Fn::If").map_or(item, |chosen| &chosen[1]);
+            of_path(path, item, &mut all);
         }
     }
     all
 }
 
+fn of_path(path: &str, item: &Value, all: &mut Vec<Route>) {
+    for (method, operation) in item.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters") {
+        let method = match method.as_str() {
+            "x-amazon-apigateway-any-method" => "ANY".to_owned(),
+            method => method.to_uppercase(),
+        };
+        let media_type = operation.pointer("/requestBody/content").and_then(Value::as_object);
+        all.push(Route {
+            name: format!("{method} {path}"),
+            path: path.to_owned(),
+            function: operation["x-portcullis-function"].as_str().map(str::to_owned),
+            guarded: operation.get("x-portcullis-open").is_none(),
+            has_id: path.contains("{id}"),
+            media_type: media_type.map(|content| content.keys().next().unwrap().clone()),
+            method,
+        });
+    }
+}
+
 impl Route {
+    /// The application behind the gate, which is no function of the house.
+    fn is_application(&self) -> bool {
+        self.function.as_deref() == Some("vpc-link")
+    }
+
     /// Which ways must have a row.
     fn ways(&self) -> BTreeSet<&'static str> {
         let mut ways = BTreeSet::from(["nothing wrong", "wrong method"]);
@@ -220,7 +252,7 @@ impl Route {
                 ways.extend(CLIENT);
             }
             Some(other) => panic!("{}: no list of ways for {other}", self.name),
-            None if self.guarded && self.method != "GET" => {
+            None if self.guarded && !matches!(self.method.as_str(), "GET" | "ANY") => {
                 ways.insert("a body");
             }
             None => {}
@@ -335,7 +367,10 @@ impl Call {
 /// The stack, and one of each thing that rows need.
 struct World {
     running: Running,
+    _application: Application,
     token: String,
+    /// For the application.
+    app: String,
     narrow: String,
     files_only: String,
     revoked: String,
@@ -429,9 +464,13 @@ impl World {
         let (ticket, used_ticket) = (ticket().await, ticket().await);
         let used = running.api.call("GET", &format!("/tickets/{used_ticket}"), None, None).await.unwrap();
         assert_eq!(used.status, 302);
+        let app = running.token("acme-legacy").await;
+        let application = Application::start(&running.stack, None).await.unwrap();
         World {
             running,
+            _application: application,
             token,
+            app,
             narrow,
             files_only,
             revoked,
@@ -457,7 +496,11 @@ impl World {
         let mut call =
             Call { method: route.method.clone(), path: route.path.clone(), headers: Vec::new(), body: Vec::new() };
         if route.guarded {
-            call.bear(&self.token);
+            call.bear(self.credential(route));
+        }
+        if route.is_application() {
+            (call.method, call.path) = ("GET".to_owned(), "/app/echo".to_owned());
+            return call;
         }
         if let Some(media_type) = &route.media_type {
             call.set("content-type", media_type.clone());
@@ -495,6 +538,11 @@ impl World {
         call
     }
 
+    /// The token that passes there.
+    fn credential(&self, route: &Route) -> &str {
+        if route.is_application() { &self.app } else { &self.token }
+    }
+
     /// What an OAuth route is asked beside the client's proof. What passes must not end a token that other rows need.
     fn own(&self, route: &Route) -> String {
         match route.name.as_str() {
@@ -519,9 +567,9 @@ impl World {
         backend.sign(&json!({"alg": "ES256", "typ": "JWT", "kid": backend.kid}), &claims).unwrap()
     }
 
-    /// The token with other members, signed by the stack's own key: what only the account's owner can make.
-    async fn forged(&self, header: &Value, changes: &Value) -> String {
-        let parts: Vec<&str> = self.token.split('.').collect();
+    /// The route's token with other members, signed by the stack's own key: what only the account's owner can make.
+    async fn forged(&self, route: &Route, header: &Value, changes: &Value) -> String {
+        let parts: Vec<&str> = self.credential(route).split('.').collect();
         let changed = |part: &str, changes: &Value| {
             let mut members: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
             for (name, value) in changes.as_object().into_iter().flatten() {
@@ -541,18 +589,19 @@ impl World {
     /// The documented request with one thing wrong.
     async fn spoilt(&self, route: &Route, way: &str) -> Call {
         let mut call = self.documented(route);
-        let (head, rest) = self.token.split_once('.').unwrap();
+        let token = self.credential(route);
+        let (head, rest) = token.split_once('.').unwrap();
         let (claims, signature) = rest.split_once('.').unwrap();
         let now = seconds(&self.running.stack.account.clock);
-        let forged = async |header: Value, changes: Value| self.forged(&header, &changes).await;
+        let forged = async |header: Value, changes: Value| self.forged(route, &header, &changes).await;
         match way {
             "nothing wrong" => {}
             "wrong method" => call.method = "PATCH".to_owned(),
             "no token" => call.headers.retain(|(name, _)| *name != "authorization"),
-            "another scheme" => call.set("authorization", format!("Basic {}", self.token)),
+            "another scheme" => call.set("authorization", format!("Basic {token}")),
             "not a token" => call.bear(CANARY),
-            "two tokens" => call.headers.push(("authorization", format!("Bearer {}", self.token))),
-            "token in the query" => call.path = format!("{}?access_token={}", call.path, self.token),
+            "two tokens" => call.headers.push(("authorization", format!("Bearer {token}"))),
+            "token in the query" => call.path = format!("{}?access_token={token}", call.path),
             "tampered token" => {
                 let other = URL_SAFE_NO_PAD.decode(claims).unwrap();
                 let other = String::from_utf8(other).unwrap().replace("\"acme\"", "\"globex\"");
@@ -574,6 +623,10 @@ impl World {
             }
             "another issuer" => call.bear(&forged(json!({}), json!({"iss": "https://other.example"})).await),
             "revoked token" => call.bear(&self.revoked),
+            "a token for one file" => {
+                let details = json!([{"type": "portcullis_file", "actions": ["read"], "file_id": NOWHERE}]);
+                call.bear(&forged(json!({}), json!({"authorization_details": details})).await);
+            }
             "a person's token alone" => call.bear(&forged(json!({}), person()).await),
             "a person's token beside another's assertion" => {
                 call.bear(&forged(json!({}), person()).await);
@@ -624,6 +677,14 @@ impl World {
         let own = &self.own(route);
         match way {
             "a type off the list" => call.member("content_type", json!("application/x-msdownload")),
+            "a pattern in the path" => call.path = "/app/*".to_owned(),
+            "an encoded slash" => call.path = "/app/a%2Fb".to_owned(),
+            "an encoded way out" => call.path = "/app/%2e%2e/files".to_owned(),
+            "a path out of itself" => call.path = "/app/../files".to_owned(),
+            "an empty segment" => call.path = "/app/a//b".to_owned(),
+            "nothing after it" => call.path = "/app/".to_owned(),
+            "a header of the gate's own" => call.set("x-portcullis-role", CANARY),
+            "a header in another spelling" => call.set("x_forwarded_user", CANARY),
             "an empty file" => call.member("size", json!(0)),
             "a file over the limit" => call.member("size", json!(shared::object::MAX_PUT + 1)),
             "a digest of 31 bytes" => call.member("sha256", json!(STANDARD.encode([0; 31]))),
@@ -810,8 +871,9 @@ async fn every_row_of_the_list_is_refused_as_it_says() {
     let mut faults = Vec::new();
     let world = World::open(async |running: &Running, token: &str| {
         for route in routes.iter().filter(|route| route.guarded) {
-            let path = route.path.replace("{id}", NOWHERE);
-            let answer = running.api.call(&route.method, &path, Some(token), Some(&json!({}))).await.unwrap();
+            let path = route.path.replace("{id}", NOWHERE).replace("{proxy+}", "echo");
+            let method = if route.is_application() { "GET" } else { &route.method };
+            let answer = running.api.call(method, &path, Some(token), Some(&json!({}))).await.unwrap();
             faults.extend(form_of(&answer).err().map(|fault| format!("{} · stale trust: {fault}", route.name)));
             seen.insert((route.name.clone(), "stale trust".to_owned()), outcome(&answer));
         }

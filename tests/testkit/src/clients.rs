@@ -226,7 +226,7 @@ impl State {
                 self.act(*now, operator, request, "client.put", client_id, outcome);
                 Some(match outcome {
                     "created" | "updated" | "unchanged" => {
-                        json!({ "outcome": outcome, "client": self.clients.get(client_id) })
+                        json!({ "outcome": outcome, "client": self.view(client_id) })
                     }
                     _ => json!({ "outcome": outcome }),
                 })
@@ -247,7 +247,7 @@ impl State {
                 self.act(*now, operator, request, "client.disable", client_id, outcome);
                 Some(match outcome {
                     "client_unknown" => json!({ "outcome": outcome }),
-                    _ => json!({ "outcome": outcome, "client": self.clients.get(client_id) }),
+                    _ => json!({ "outcome": outcome, "client": self.view(client_id) }),
                 })
             }
             (
@@ -266,7 +266,7 @@ impl State {
                     self.clients.iter().filter(|(id, row)| id.as_str() > after && text(row, "tenant") == *tenant);
                 let page: Vec<(&String, &Value)> = mine.take(limit).collect();
                 let next = page.last().filter(|_| page.len() == limit).map(|(id, _)| *id);
-                let clients: Vec<&Value> = page.iter().map(|(_, row)| *row).collect();
+                let clients: Vec<Option<Value>> = page.iter().map(|(id, _)| self.view(id)).collect();
                 Some(json!({ "outcome": outcome, "clients": clients, "next": next }))
             }
             (
@@ -488,6 +488,14 @@ impl State {
             ("api.trust_snapshot", [Int(now)]) => Some(self.snapshot(*now)),
             _ => self.devices(function, parameters).or_else(|| self.people(function, parameters)),
         }
+    }
+
+    /// What an operator is shown of a client.
+    fn view(&self, client_id: &str) -> Option<Value> {
+        let mut row = self.clients.get(client_id)?.clone();
+        let service = self.services.get(client_id).map_or(Value::Null, |service| json!(service));
+        merge(&mut row, json!({ "service": service }));
+        Some(row)
     }
 
     fn client_for_token(&self, client_id: &str) -> Value {

@@ -61,7 +61,7 @@ impl Request {
             (Some("2.0"), _) => Err(BAD),
             (_, Some("TOKEN")) => Self::token(event),
             // Its `version` is no payload format: a recorded event says `$LATEST` there.
-            (_, Some("REQUEST")) if event.pointer("/requestContext/eventType").is_some() => Self::socket(event),
+            (_, Some("REQUEST")) if at(event, "/requestContext/eventType").is_some() => Self::socket(event),
             (_, Some("REQUEST")) => Self::rest_request(event),
             _ => Err(BAD),
         }
@@ -170,7 +170,7 @@ impl Request {
             path: path.to_owned(),
             method: method.to_owned(),
             headers: fields,
-            token_in_query: event.pointer("/queryStringParameters/access_token").is_some(),
+            token_in_query: at(event, "/queryStringParameters/access_token").is_some(),
             request_id: text(event, "/requestContext/requestId").unwrap_or_default().to_owned(),
             arn,
         })
@@ -183,5 +183,10 @@ fn token_in_query(event: &Value) -> bool {
 }
 
 fn text<'a>(event: &'a Value, pointer: &str) -> Result<&'a str, Malformed> {
-    event.pointer(pointer).and_then(Value::as_str).ok_or(BAD)
+    at(event, pointer).and_then(Value::as_str).ok_or(BAD)
+}
+
+/// As [`Value::pointer`] of plain names, without making texts of them.
+fn at<'a>(event: &'a Value, pointer: &str) -> Option<&'a Value> {
+    pointer.split('/').skip(1).try_fold(event, |value, name| value.get(name))
 }

@@ -1,6 +1,10 @@
-//! The authorizer's verdict: identity sources, the function's answer, its policy.
+//! The authorizer's verdict: identity sources, the function's answer, its policy, and answers kept for a while.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Instant, SystemTime},
+};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -19,21 +23,81 @@ use crate::{
 /// A refusal: the gateway response and, where the kind has no fixed one, its message.
 pub(super) type Refusal = (Kind, Option<&'static str>);
 
-/// Asks the authorizer. Nothing is cached: every request is asked for.
+/// What an authorizer answered, by the values of its identity sources and by nothing else: another method, another path or another
+/// address with the same values gets the same answer, whose policy is then asked about the call at hand.
+#[derive(Debug, Default)]
+pub(super) struct Answers(Mutex<HashMap<Vec<String>, (SystemTime, Arc<Answer>)>>);
+
+/// A policy and what goes with it. A refusal by error is none, and is never kept.
+#[derive(Debug)]
+struct Answer {
+    principal_id: String,
+    policy: Policy,
+    context: BTreeMap<String, String>,
+}
+
+impl Answers {
+    fn find(&self, key: &[String], now: SystemTime) -> Option<Arc<Answer>> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(key).filter(|(until, _)| now < *until).map(|(_, answer)| Arc::clone(answer))
+    }
+
+    fn keep(&self, key: Vec<String>, until: SystemTime, now: SystemTime, answer: &Arc<Answer>) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, (until, _)| now < *until);
+        held.insert(key, (until, Arc::clone(answer)));
+    }
+
+    /// Forgets everything, as `FlushStageAuthorizersCache` does.
+    pub(super) fn flush(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Asks the authorizer, or takes what it answered to the same identity sources a while ago.
 pub(super) async fn authorize(
     authorizer: &Authorizer,
     incoming: &Incoming<'_>,
     lambda: &dyn Invoke,
 ) -> Result<Authorized, Refusal> {
-    let present = |source: &Source| match source {
-        Source::Header(name) => incoming.header(name).is_some_and(|value| !value.trim().is_empty()),
-        Source::Query(name) => incoming.query(name).is_some_and(|value| !value.is_empty()),
-        Source::Stage(_) => false,
+    let values: Option<Vec<String>> = authorizer.sources.iter().map(|source| value(source, incoming)).collect();
+    let Some(key) = values else { return Err((Kind::UNAUTHORIZED, None)) };
+    let (started, now) = (Instant::now(), incoming.received);
+    let kept = if authorizer.kept_for.is_zero() { None } else { authorizer.answers.find(&key, now) };
+    let answer = match kept {
+        Some(answer) => answer,
+        None => {
+            let answer = Arc::new(ask(authorizer, incoming, lambda).await?);
+            if !authorizer.kept_for.is_zero() {
+                authorizer.answers.keep(key, now + authorizer.kept_for, now, &answer);
+            }
+            answer
+        }
     };
-    if !authorizer.sources.iter().all(present) {
-        return Err((Kind::UNAUTHORIZED, None));
+    match answer.policy.evaluate("execute-api:Invoke", &incoming.method_arn(), &conditions(incoming)) {
+        Verdict::Allow(_) => Ok(Authorized {
+            principal_id: answer.principal_id.clone(),
+            context: answer.context.clone(),
+            latency_ms: started.elapsed().as_millis(),
+        }),
+        Verdict::Deny(_) => {
+            Err((Kind::ACCESS_DENIED, Some("User is not authorized to access this resource with an explicit deny")))
+        }
+        Verdict::Silent => Err((Kind::ACCESS_DENIED, None)),
     }
-    let started = Instant::now();
+}
+
+/// The value of an identity source; `None` where it is absent or empty, which nobody is asked about.
+fn value(source: &Source, incoming: &Incoming<'_>) -> Option<String> {
+    match source {
+        Source::Header(name) => incoming.header(name).filter(|value| !value.trim().is_empty()).map(str::to_owned),
+        Source::Query(name) => incoming.query(name).filter(|value| !value.is_empty()).map(str::to_owned),
+        Source::Context(name) => incoming.variables().get(name).filter(|value| !value.is_empty()).cloned(),
+        Source::Stage(_) => None,
+    }
+}
+
+async fn ask(authorizer: &Authorizer, incoming: &Incoming<'_>, lambda: &dyn Invoke) -> Result<Answer, Refusal> {
     let event = Bytes::from(incoming.authorizer_event().to_string());
     let invocation = lambda.invoke(&authorizer.function, event, Invocation::RequestResponse);
     let invoked = timeout(incoming.settings.authorizer_limit, invocation).await;
@@ -45,13 +109,7 @@ pub(super) async fn authorize(
         return Err(if message == Some("Unauthorized") { (Kind::UNAUTHORIZED, None) } else { broken });
     }
     let (principal_id, policy, context) = read(&answer).ok_or(broken)?;
-    match policy.evaluate("execute-api:Invoke", &incoming.method_arn(), &conditions(incoming)) {
-        Verdict::Allow(_) => Ok(Authorized { principal_id, context, latency_ms: started.elapsed().as_millis() }),
-        Verdict::Deny(_) => {
-            Err((Kind::ACCESS_DENIED, Some("User is not authorized to access this resource with an explicit deny")))
-        }
-        Verdict::Silent => Err((Kind::ACCESS_DENIED, None)),
-    }
+    Ok(Answer { principal_id, policy, context })
 }
 
 /// Principal, policy and context; `None` when the answer is anything but complete and flat.

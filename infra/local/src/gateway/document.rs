@@ -10,7 +10,9 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    Settings, extension,
+    Settings,
+    authorize::Answers,
+    extension,
     proxy::HttpProxy,
     response::{Responses, Template},
     route::Resource,
@@ -18,6 +20,11 @@ use super::{
 use crate::account::Account;
 
 const LONGEST_TIMEOUT: u64 = 29_000;
+/// Seconds for which an authorizer's answer is kept where the document does not say.
+const KEPT_FOR: u64 = 300;
+const LONGEST_KEPT: u64 = 3_600;
+/// Members of `$context` that can be identity sources here.
+const CONTEXT: [&str; 5] = ["httpMethod", "path", "resourcePath", "stage", "identity.sourceIp"];
 
 /// Everything the gateway needs from the document.
 #[derive(Debug)]
@@ -25,6 +32,7 @@ pub(super) struct Document {
     pub(super) root: Resource,
     pub(super) responses: Responses,
     pub(super) binary: Vec<String>,
+    pub(super) authorizers: Vec<Arc<Authorizer>>,
 }
 
 /// One method of one resource.
@@ -62,6 +70,9 @@ pub(super) struct Mock {
 pub(super) struct Authorizer {
     pub(super) function: String,
     pub(super) sources: Vec<Source>,
+    /// For how long an answer is kept; zero: not at all.
+    pub(super) kept_for: Duration,
+    pub(super) answers: Answers,
 }
 
 /// Where an identity source is read.
@@ -70,6 +81,8 @@ pub(super) enum Source {
     Header(String),
     Query(String),
     Stage(String),
+    /// A member of `$context`.
+    Context(String),
 }
 
 impl Document {
@@ -93,7 +106,7 @@ impl Document {
         if !reader.faults.is_empty() {
             return Err(reader.faults);
         }
-        Ok(Self { root, responses, binary })
+        Ok(Self { root, responses, binary, authorizers: reader.authorizers.into_values().collect() })
     }
 }
 
@@ -150,10 +163,14 @@ impl Reader<'_> {
         if fields.get("type").and_then(Value::as_str) != Some("request") {
             self.fault(&location, "type must be request");
         }
-        // Left out, the result would be cached for 300 s.
-        if fields.get("authorizerResultTtlInSeconds").and_then(Value::as_u64) != Some(0) {
-            self.fault(&location, "authorizerResultTtlInSeconds must be 0: cached results are not supported here");
-        }
+        let kept_for = match fields.get("authorizerResultTtlInSeconds").map(Value::as_u64) {
+            None => KEPT_FOR,
+            Some(Some(seconds)) if seconds <= LONGEST_KEPT => seconds,
+            Some(_) => {
+                self.fault(&location, "authorizerResultTtlInSeconds is 0 to 3600");
+                0
+            }
+        };
         let mut sources = Vec::new();
         for text in fields.get("identitySource").and_then(Value::as_str).into_iter().flat_map(|text| text.split(',')) {
             let text = text.trim();
@@ -161,6 +178,8 @@ impl Reader<'_> {
                 Some(Source::Header(name.to_owned()))
             } else if let Some(name) = text.strip_prefix("method.request.querystring.") {
                 Some(Source::Query(name.to_owned()))
+            } else if let Some(name) = text.strip_prefix("context.") {
+                CONTEXT.contains(&name).then(|| Source::Context(name.to_owned()))
             } else {
                 text.strip_prefix("stageVariables.").map(|name| Source::Stage(name.to_owned()))
             };
@@ -169,8 +188,11 @@ impl Reader<'_> {
                 None => self.fault(&location, &format!("identity source {text} is not supported")),
             }
         }
+        if sources.is_empty() && kept_for > 0 {
+            self.fault(&location, "what is kept for a while needs an identity source to keep it by");
+        }
         let function = self.function(&location, fields.get("authorizerUri"));
-        Authorizer { function, sources }
+        Authorizer { function, sources, kept_for: Duration::from_secs(kept_for), answers: Answers::default() }
     }
 
     /// The function's name in `arn:…:lambda:path/2015-03-31/functions/FUNCTION_ARN/invocations`.

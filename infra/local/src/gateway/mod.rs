@@ -1,8 +1,8 @@
 //! The REST API in front of the functions, as the deployed OpenAPI document describes it.
 //!
 //! A request goes through size limits, routing, the authorizer and the integration; every refusal is one of the
-//! document's gateway responses, and nothing a function says when it fails reaches the client. Authorizer results are
-//! not cached, and a document that asks for it is refused at the start.
+//! document's gateway responses, and nothing a function says when it fails reaches the client. An authorizer's answers are
+//! kept as the document says: by the values of the identity sources, policy and all, for as long as it says.
 
 mod answer;
 mod authorize;
@@ -126,6 +126,11 @@ impl Gateway {
             let gateway = gateway.clone();
             async move { gateway.answer(request, &spelling).await }
         })
+    }
+
+    /// Forgets what authorizers have answered, as `FlushStageAuthorizersCache` does.
+    pub fn flush_authorizers(&self) {
+        self.0.document.authorizers.iter().for_each(|authorizer| authorizer.answers.flush());
     }
 
     /// Answers one request, with header names in lower case.

@@ -2,16 +2,18 @@
 
 mod context;
 mod index;
+mod known;
 mod names;
 
 use cedar_policy::{
     AuthorizationError, Authorizer, Decision as Effect, Entities, Entity, PolicyId, Request, RestrictedExpression,
     Schema, ValidationMode, Validator,
 };
-use shared::policy::{Ask, Bundle, Decision, Policies, Policy, Reads, Reason, Unfit, Why};
+use shared::policy::{Ask, Bundle, Decision, Policies, Policy, Reads, Reason, Unfit, What, Why};
 
 use context::{context, reads};
 use index::Index;
+use known::Known;
 use names::{Names, Parties};
 
 /// One bundle: parsed, validated and indexed.
@@ -21,6 +23,7 @@ pub struct Cedar {
     authorizer: Authorizer,
     index: Index,
     reads: Reads,
+    known: Known,
 }
 
 impl Policies for Cedar {
@@ -38,19 +41,28 @@ impl Policies for Cedar {
                 Some(tenant) => format!("{tenant}:{}", policy.id),
             };
             let parsed = parse(&name, policy, &validator)?;
-            read = read.or(reads(&parsed));
+            let looked_at = reads(&parsed);
+            read = read.or(looked_at);
             index
-                .add(tenant.map(String::as_str), parsed)
+                .add(tenant.map(String::as_str), &parsed, looked_at, &names)
                 .map_err(|detail| Unfit::new(Why::Invalid, detail).at(&name))?;
         }
-        Ok(Self { schema, names, authorizer: Authorizer::new(), index, reads: read })
+        Ok(Self { schema, names, authorizer: Authorizer::new(), index, reads: read, known: Known::new() })
     }
 
     fn decide(&self, ask: &Ask) -> Decision {
         if ask.net.is_none() && self.reads.net {
             return Decision { reason: Reason::NetUnknown, policies: Vec::new() };
         }
-        self.judge(ask).unwrap_or_else(Decision::error)
+        let Some(key) = self.key(ask) else {
+            return self.judge(ask).unwrap_or_else(Decision::error);
+        };
+        if let Some(decision) = self.known.find(&key) {
+            return decision;
+        }
+        let decision = self.judge(ask).unwrap_or_else(Decision::error);
+        self.known.keep(key, &decision);
+        decision
     }
 
     fn reads(&self) -> Reads {
@@ -59,6 +71,13 @@ impl Policies for Cedar {
 }
 
 impl Cedar {
+    /// By what the answer to a question about a route can be found again.
+    fn key(&self, ask: &Ask) -> Option<Vec<u8>> {
+        let What::Invoke(invoke) = &ask.what else { return None };
+        let reads = self.index.reads(&invoke.action, ask.principal.kind, &ask.principal.tenant);
+        known::key(ask, reads)
+    }
+
     /// `None` where the question cannot be put: an action, name or value that the schema does not know.
     fn judge(&self, ask: &Ask) -> Option<Decision> {
         let parties = self.names.parties(ask)?;

@@ -61,13 +61,18 @@ impl Names {
         self.actions.iter().filter(|(name, _)| !matches!(name.as_str(), MINT | INVOKE)).map(|(_, (action, _))| action)
     }
 
+    /// The type of principals of this kind.
+    pub(crate) fn of_kind(&self, kind: Kind) -> &EntityTypeName {
+        match kind {
+            Kind::Human => &self.user,
+            Kind::Machine => &self.workload,
+        }
+    }
+
     pub(crate) fn parties(&self, ask: &Ask) -> Option<Parties> {
         let of = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
         let principal = &ask.principal;
-        let kind = match principal.kind {
-            Kind::Human => &self.user,
-            Kind::Machine => &self.workload,
-        };
+        let kind = self.of_kind(principal.kind);
         let (action, resource) = match &ask.what {
             What::Mint(mint) => (MINT, of(&self.audience, &mint.audience)),
             What::Invoke(invoke) if !matches!(invoke.action.as_str(), MINT | INVOKE) => {

@@ -167,6 +167,9 @@ fn rule() -> impl Strategy<Value = Rule> {
         Some(r#"in Portcullis::Tenant::"acme""#),
         Some(r#"in Portcullis::Group::"acme/staff""#),
         Some(r#"in Portcullis::User::"access|1""#),
+        Some("is Portcullis::User"),
+        Some("is Portcullis::Workload"),
+        Some(r#"is Portcullis::User in Portcullis::Group::"acme/staff""#),
     ]);
     let resources = select(vec![
         None,
