@@ -189,7 +189,7 @@ pub(crate) async fn run(worlds: &Worlds, logs: &Path, say: fn(&str)) -> io::Resu
 }
 
 /// Runs the blocks of one case alone for as long as `lasts`, for whoever looks at it with a profiler.
-pub(crate) async fn only(world: &World, local: &World, logs: &Path, name: &str, lasts: Duration) -> io::Result<Tally> {
+pub(crate) async fn only(worlds: &Worlds, logs: &Path, name: &str, lasts: Duration) -> io::Result<Tally> {
     std::fs::create_dir_all(logs)?;
     let programs = programs(worlds)?;
     let log = |name: &str| logs.join(format!("{name}.log"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shared::device::Device;
 use shared::jwt::Kind;
-use shared::policy::{Ask, Decision, Invoke, Net, Principal, Reads, Reason, What};
+use shared::policy::{Ask, Decision, Invoke, Mint, Net, Principal, Reads, Reason, What};
 use shared::recent::{Bounds, Recent};
 
 /// Of each of the two generations: together 1 MB at the most.
@@ -35,30 +35,45 @@ impl Known {
     }
 }
 
-/// All members of a question about a route, one after the other and none mistakable for two, without those that no policy looks at and
-/// that move: the time and a token's age, the network, the device. `None` for a question about something else.
+/// All members of a question, one after the other and none mistakable for two, without those that no policy looks at and that move:
+/// the time and a token's age, the network, the device.
 ///
 /// Every member is named here, so that one more cannot be forgotten.
-pub(crate) fn key(ask: &Ask, reads: Reads) -> Option<Vec<u8>> {
+pub(crate) fn key(ask: &Ask, reads: Reads) -> Vec<u8> {
     let Ask { principal: Principal { kind, id, tenant, groups }, now, net, device, what } = ask;
-    let What::Invoke(invoke) = what else { return None };
-    let Invoke { action, method, path, iss, client_id, scopes, age, bound, details, sid } = invoke;
     let mut key = Key(Vec::with_capacity(512));
     key.flag(*kind == Kind::Human);
     key.texts([id, tenant]);
     key.list(groups);
-    key.texts([action, method, path, iss, client_id]);
-    key.list(scopes);
-    key.flag(*bound);
-    key.flag(*details);
-    key.option(sid.as_ref(), Key::text);
-    key.option(reads.time.then_some(&[*now, *age]), |key, [now, age]| {
+    let age = match what {
+        What::Invoke(invoke) => {
+            let Invoke { action, method, path, iss, client_id, scopes, age, bound, details, sid } = invoke;
+            key.flag(false);
+            key.texts([action, method, path, iss, client_id]);
+            key.list(scopes);
+            key.flag(*bound);
+            key.flag(*details);
+            key.option(sid.as_ref(), Key::text);
+            *age
+        }
+        What::Mint(mint) => {
+            let Mint { audience, grant, issuer, client_id, scopes, ttl, bound, details } = mint;
+            key.flag(true);
+            key.texts([audience, grant, issuer, client_id]);
+            key.list(scopes);
+            key.number(*ttl);
+            key.flag(*bound);
+            key.flag(*details);
+            0
+        }
+    };
+    key.option(reads.time.then_some(&[*now, age]), |key, [now, age]| {
         key.number(*now);
         key.number(*age);
     });
     key.option(Some(net).filter(|_| reads.net), |key, net| key.option(net.as_ref(), Key::net));
     key.option(Some(device).filter(|_| reads.device), |key, device| key.option(device.as_ref(), Key::device));
-    Some(key.0)
+    key.0
 }
 
 struct Key(Vec<u8>);
@@ -152,7 +167,42 @@ mod tests {
             ask(None, principal("a", "b", &["", "c"])),
             ask(None, principal("", "", &[])),
         ];
-        let keys: Vec<_> = asks.iter().map(|ask| key(ask, Reads::ALL).unwrap()).collect();
+        let keys: Vec<_> = asks.iter().map(|ask| key(ask, Reads::ALL)).collect();
+        for (at, one) in keys.iter().enumerate() {
+            assert!(keys.iter().skip(at + 1).all(|other| one != other), "{at}");
+        }
+    }
+
+    #[test]
+    fn no_two_tokens_are_taken_for_one() {
+        let mint = |change: fn(&mut Mint)| {
+            let mut mint = Mint {
+                audience: "https://api.example".into(),
+                grant: "client_credentials".into(),
+                issuer: "own".into(),
+                client_id: "c".into(),
+                scopes: vec!["files:read".into()],
+                ttl: 300,
+                bound: false,
+                details: false,
+            };
+            change(&mut mint);
+            Ask { what: What::Mint(mint), ..ask(None, principal("a", "b", &[])) }
+        };
+        let asks = [
+            mint(|_| ()),
+            mint(|mint| mint.audience.push('x')),
+            mint(|mint| mint.grant = "refresh_token".into()),
+            mint(|mint| mint.issuer = "access".into()),
+            mint(|mint| mint.client_id.clear()),
+            mint(|mint| mint.scopes.clear()),
+            mint(|mint| mint.scopes.push("app".into())),
+            mint(|mint| mint.ttl = 299),
+            mint(|mint| mint.bound = true),
+            mint(|mint| mint.details = true),
+            ask(None, principal("a", "b", &[])),
+        ];
+        let keys: Vec<_> = asks.iter().map(|ask| key(ask, Reads::default())).collect();
         for (at, one) in keys.iter().enumerate() {
             assert!(keys.iter().skip(at + 1).all(|other| one != other), "{at}");
         }

@@ -54,9 +54,7 @@ impl Policies for Cedar {
         if ask.net.is_none() && self.reads.net {
             return Decision { reason: Reason::NetUnknown, policies: Vec::new() };
         }
-        let Some(key) = self.key(ask) else {
-            return self.judge(ask).unwrap_or_else(Decision::error);
-        };
+        let key = self.key(ask);
         if let Some(decision) = self.known.find(&key) {
             return decision;
         }
@@ -71,11 +69,13 @@ impl Policies for Cedar {
 }
 
 impl Cedar {
-    /// By what the answer to a question about a route can be found again.
-    fn key(&self, ask: &Ask) -> Option<Vec<u8>> {
-        let What::Invoke(invoke) = &ask.what else { return None };
-        let reads = self.index.reads(&invoke.action, ask.principal.kind, &ask.principal.tenant);
-        known::key(ask, reads)
+    /// By what the answer to a question can be found again.
+    fn key(&self, ask: &Ask) -> Vec<u8> {
+        let action = match &ask.what {
+            What::Mint(_) => names::MINT,
+            What::Invoke(invoke) => invoke.action.as_str(),
+        };
+        known::key(ask, self.index.reads(action, ask.principal.kind, &ask.principal.tenant))
     }
 
     /// `None` where the question cannot be put: an action, name or value that the schema does not know.

@@ -28,7 +28,8 @@ pub(crate) struct Parties {
     pub(crate) resource: EntityUid,
 }
 
-const MINT: &str = "mint";
+/// The action of issuing a token.
+pub(crate) const MINT: &str = "mint";
 const INVOKE: &str = "invoke";
 
 impl Names {

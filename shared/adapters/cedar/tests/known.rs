@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 use shared::policy::Policies as _;
-use support::{ask, compile, device, engine, said};
+use support::{ask, compile, device, engine, mint_by, said};
 
 /// Policies that look at everything there is to look at, for people, for machines, for one and for all.
 const POLICIES: [&str; 14] = [
@@ -63,8 +63,52 @@ fn asked() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Policies of tokens to be issued.
+const MINTING: [&str; 7] = [
+    r#"permit (principal, action == Portcullis::Action::"mint", resource) when { context.ttl <= 900 };"#,
+    r#"forbid (principal is Portcullis::User, action == Portcullis::Action::"mint", resource) unless { context.bound };"#,
+    r#"forbid (principal, action == Portcullis::Action::"mint", resource) when { context.now > 1800000003 };"#,
+    r#"forbid (principal, action == Portcullis::Action::"mint", resource) when { context.scopes.contains("app") && !context.details };"#,
+    r#"forbid (principal, action == Portcullis::Action::"mint", resource) when { context.net has country && context.net.country == "XY" };"#,
+    r#"forbid (principal, action == Portcullis::Action::"mint", resource) when { context.grant == "refresh_token" && context.issuer == "access" };"#,
+    r#"forbid (principal, action == Portcullis::Action::"mint", resource == Portcullis::Audience::"https://other.example");"#,
+];
+
+/// A question about a token in which one or more things are as another one has them.
+fn minted() -> impl Strategy<Value = (Value, Value)> {
+    let one = |name: &'static str, values: Vec<Value>| select(values).prop_map(move |value| (name, value));
+    let within = prop_oneof![
+        one("audience", vec![json!("https://other.example")]),
+        one("grant", vec![json!("refresh_token")]),
+        one("issuer", vec![json!("access")]),
+        one("client_id", vec![json!("other")]),
+        one("scopes", vec![json!([]), json!(["app"]), json!(["files:read", "app"])]),
+        one("ttl", vec![json!(900), json!(901)]),
+        one("bound", vec![json!(true)]),
+        one("details", vec![json!(true)]),
+    ];
+    let around = prop_oneof![
+        one("/now", (0..6).map(|more| json!(1_800_000_000 + more)).collect()),
+        one("/net", vec![json!({"ip": "198.51.100.7", "country": "XY"}), json!({"ip": "::1"})]),
+        one("/principal/kind", vec![json!("human")]),
+        one("/principal/tenant", vec![json!("globex")]),
+    ];
+    let object = |pairs: Vec<(&str, Value)>| pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    (prop::collection::vec(within, 0..3).prop_map(object), prop::collection::vec(around, 0..3).prop_map(object))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn who_issued_before_issues_as_who_did_not(policies in subsequence(MINTING.to_vec(), 1..=MINTING.len()),
+        asked in prop::collection::vec(minted(), 2..24)) {
+        let experienced = compile(&policies).unwrap();
+        for (within, around) in asked {
+            let ask = mint_by(within, around);
+            prop_assert_eq!(experienced.decide(&ask), compile(&policies).unwrap().decide(&ask), "{:?}", ask);
+        }
+    }
 
     #[test]
     fn who_was_asked_before_answers_as_who_was_not(policies in subsequence(POLICIES.to_vec(), 1..=POLICIES.len()),

@@ -49,10 +49,16 @@ pub(crate) fn ask(changes: Value) -> Ask {
 
 /// A question about a token.
 pub(crate) fn mint(changes: Value) -> Ask {
+    mint_by(changes, json!({}))
+}
+
+/// The same by somebody or at some time else.
+pub(crate) fn mint_by(changes: Value, mut around: Value) -> Ask {
     let mut what = json!({"audience": "https://api.example", "grant": "client_credentials", "issuer": "own",
         "client_id": "acme-backend", "scopes": ["files:read"], "ttl": 300, "bound": false});
     what.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-    ask(json!({"/what": {"mint": what}}))
+    around.as_object_mut().unwrap().insert("/what".to_owned(), json!({ "mint": what }));
+    ask(around)
 }
 
 /// A device as a token carries it.
