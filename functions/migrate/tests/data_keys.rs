@@ -30,12 +30,10 @@ impl Server {
     async fn migrated() -> Self {
         let directory = TempDir::new().unwrap();
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
-        let postgres = Postgres::start_cached(directory.path(), None, &cache).await.unwrap();
+        let schema: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.sql).collect();
+        let postgres = Postgres::start_prepared(directory.path(), None, &cache, &schema).await.unwrap();
         let server = Self { postgres, _directory: directory };
         let owner = server.connect(OWNER).await;
-        for migration in MIGRATIONS {
-            owner.0.batch_execute(&format!("BEGIN; {}; COMMIT", migration.sql)).await.unwrap();
-        }
         for tenant in ["acme", "globex"] {
             let insert = format!(
                 "BEGIN; SELECT internal.enter_tenant('{tenant}');

@@ -27,14 +27,9 @@ impl Server {
     async fn migrated() -> Self {
         let directory = TempDir::new().unwrap();
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
-        let postgres = Postgres::start_cached(directory.path(), None, &cache).await.unwrap();
-        let server = Self { postgres, _directory: directory };
-        let owner = server.connect(OWNER).await;
-        for migration in MIGRATIONS {
-            let applied = owner.batch_execute(&format!("BEGIN; {}; COMMIT", migration.sql)).await;
-            applied.unwrap_or_else(|error| panic!("{}: {error:?}", migration.name));
-        }
-        server
+        let schema: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.sql).collect();
+        let postgres = Postgres::start_prepared(directory.path(), None, &cache, &schema).await.unwrap();
+        Self { postgres, _directory: directory }
     }
 
     /// With two tenants, a client of each, and an issuer.

@@ -81,16 +81,25 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
-        let directory = TempDir::new().unwrap();
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
-        let postgres = Postgres::start_cached(directory.path(), None, &cache).await.unwrap();
-        Self { postgres, _directory: directory }
+        Self::prepared(&[]).await
     }
 
+    /// With what a run of `migrate` leaves, and another run, which has nothing to do.
     async fn migrated() -> Self {
-        let server = Self::start().await;
-        run(&server.schema().await, MIGRATIONS).await.unwrap().unwrap();
+        let batches = MIGRATIONS.iter().map(|one| statements::batch(one, &statements::hash(one.sql)));
+        let schema: Vec<String> = [statements::record()].into_iter().chain(batches).collect();
+        let schema: Vec<&str> = schema.iter().map(String::as_str).collect();
+        let server = Self::prepared(&schema).await;
+        let report = run(&server.schema().await, MIGRATIONS).await.unwrap().unwrap();
+        assert!(report.applied.is_empty(), "{:?}", report.applied);
         server
+    }
+
+    async fn prepared(schema: &[&str]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
+        let postgres = Postgres::start_prepared(directory.path(), None, &cache, schema).await.unwrap();
+        Self { postgres, _directory: directory }
     }
 
     async fn connect(&self, user: &str) -> Client {

@@ -89,11 +89,7 @@ impl Server {
     async fn start() -> Server {
         let directory = tempfile::tempdir().unwrap();
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
-        let postgres = Postgres::start_cached(directory.path(), None, &cache).await.unwrap();
-        let owner = Login::open(postgres.socket_dir(), local::postgres::OWNER).await;
-        for migration in MIGRATIONS {
-            owner.0.batch_execute(&format!("BEGIN; {migration}; COMMIT")).await.unwrap();
-        }
+        let postgres = Postgres::start_prepared(directory.path(), None, &cache, &MIGRATIONS).await.unwrap();
         let server = Server { _directory: directory, postgres };
         let admin = server.login("admin").await;
         for tenant in ["acme", "globex"] {

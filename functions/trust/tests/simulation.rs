@@ -588,9 +588,11 @@ impl World {
     }
 
     fn verify_all(&mut self, verifier: usize) {
-        for token in self.tokens.clone() {
-            self.verify(verifier, &token);
+        let tokens = std::mem::take(&mut self.tokens);
+        for token in &tokens {
+            self.verify(verifier, token);
         }
+        self.tokens = tokens;
     }
 
     fn verify(&mut self, number: usize, token: &Token) {

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Error};
+use std::io::{self, Error, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ const OLDEST: u32 = 15;
 /// A unix socket's path may have 107 bytes; the file name in it has 15.
 const LONGEST_SOCKET_DIRECTORY: usize = 107 - "/.s.PGSQL.5432".len();
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How the names of data directories begin that were kept after a step.
+const STEP: &str = "after-";
 
 /// What RDS has prepared when `migrate` arrives.
 const SEED: &[&str] = &[
@@ -142,7 +144,44 @@ impl Postgres {
     /// # Errors
     /// No usable installation, or the server's own complaint.
     pub async fn start(dir: &Path, binaries: Option<PathBuf>) -> io::Result<Self> {
-        Self::launch(dir, binaries.as_deref(), None).await
+        Self::launch(dir, binaries.as_deref(), None, &[]).await
+    }
+
+    /// As [`Postgres::start_cached`], beginning after `step` where [`Postgres::keep`] left something under its name; and whether
+    /// it did.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub async fn start_after(
+        step: &str,
+        dir: &Path,
+        binaries: Option<PathBuf>,
+        cache: &Path,
+    ) -> io::Result<(Self, bool)> {
+        let version = Binaries::find(binaries.as_deref(), &search_path())?.version;
+        let kept = cache.join(step_name(version, step));
+        if kept.join("PG_VERSION").is_file()
+            && let Ok(postgres) = Self::resume(dir, binaries.clone(), &kept).await
+        {
+            return Ok((postgres, true));
+        }
+        Self::start_cached(dir, binaries, cache).await.map(|postgres| (postgres, false))
+    }
+
+    /// Leaves a copy of the data in `cache` for [`Postgres::start_after`], in place of what an earlier step of any name left.
+    /// Whoever is connected has to connect again.
+    ///
+    /// # Errors
+    /// When copying or restarting fails.
+    pub async fn keep(&mut self, cache: &Path, step: &str) -> io::Result<()> {
+        let name = step_name(self.version, step);
+        for former in entries(cache) {
+            let of_a_step = former.file_name().is_some_and(|former| former.to_string_lossy().starts_with(STEP));
+            if of_a_step && !former.ends_with(&name) {
+                let _ = fs::remove_dir_all(former);
+            }
+        }
+        self.save(&cache.join(name)).await
     }
 
     /// As [`Postgres::start`], copying the data directory kept in `cache`, or leaving one there for the next time.
@@ -150,14 +189,28 @@ impl Postgres {
     /// # Errors
     /// As [`Postgres::start`].
     pub async fn start_cached(dir: &Path, binaries: Option<PathBuf>, cache: &Path) -> io::Result<Self> {
-        Self::launch(dir, binaries.as_deref(), Some(cache)).await
+        Self::launch(dir, binaries.as_deref(), Some(cache), &[]).await
     }
 
-    async fn launch(dir: &Path, extra: Option<&Path>, cache: Option<&Path>) -> io::Result<Self> {
+    /// As [`Postgres::start_cached`], with the owner's `statements` run, each in a transaction of its own. What they leave is kept
+    /// too, under a name made of them: tests that all begin with one schema run it once.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`], and the statement that fails.
+    pub async fn start_prepared(
+        dir: &Path,
+        binaries: Option<PathBuf>,
+        cache: &Path,
+        statements: &[&str],
+    ) -> io::Result<Self> {
+        Self::launch(dir, binaries.as_deref(), Some(cache), statements).await
+    }
+
+    async fn launch(dir: &Path, extra: Option<&Path>, cache: Option<&Path>, statements: &[&str]) -> io::Result<Self> {
         let binaries = Binaries::find(extra, &search_path())?;
         let home = Home::prepare(dir, binaries)?;
         let version = home.binaries.version;
-        let kept = cache.map(|cache| cache.join(kept_name(version)));
+        let kept = cache.map(|cache| cache.join(kept_name(version, statements)));
         let ready = match &kept {
             Some(kept) if kept.join("PG_VERSION").is_file() => home.copy_in(kept).is_ok(),
             _ => false,
@@ -170,6 +223,7 @@ impl Postgres {
         postgres.run().await?;
         if !ready {
             postgres.seed().await?;
+            postgres.prepare(statements).await?;
             if let Some(kept) = kept.filter(|kept| !kept.join("PG_VERSION").is_file()) {
                 postgres.halt();
                 postgres.home.copy_out(&kept)?;
@@ -263,7 +317,7 @@ impl Postgres {
     async fn run(&mut self) -> io::Result<()> {
         let log = fs::File::create(self.home.root.join("postgres.log"))?;
         // The shell outlives a killed parent just long enough to see the pipe end and stop the server.
-        let watch = r#""$@" </dev/null & c=$!; cat >/dev/null; kill -INT $c; wait $c"#;
+        let watch = r#""$@" </dev/null & c=$!; read -r how; kill -"${how:-INT}" $c; wait $c"#;
         let mut command = Command::new("sh");
         command.args(["-c", watch, "postgres-watchdog"]);
         self.home.unprivileged_words(&mut command, "postgres");
@@ -310,9 +364,32 @@ impl Postgres {
         Ok(())
     }
 
+    async fn prepare(&self, statements: &[&str]) -> io::Result<()> {
+        if statements.is_empty() {
+            return Ok(());
+        }
+        let owner = connect_as(OWNER, &self.home.socket, DATABASE).await.map_err(Error::other)?;
+        for statement in statements {
+            let done = owner.batch_execute(&format!("BEGIN; {statement}; COMMIT")).await;
+            done.map_err(|error| {
+                let begin: String = statement.chars().take(200).collect();
+                Error::other(format!("{begin}: {error:?}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Ends the server with its data in order.
     fn halt(&mut self) {
+        self.end("");
+    }
+
+    /// Ends the server by the signal of this name, or in good order.
+    fn end(&mut self, signal: &str) {
         let Some(mut server) = self.server.take() else { return };
-        drop(server.leash.take());
+        if let Some(mut leash) = server.leash.take() {
+            let _ = leash.write_all(signal.as_bytes());
+        }
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             match server.shell.try_wait() {
@@ -327,7 +404,8 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        self.halt();
+        // Nobody reads the data again, so nothing is brought in order for anybody.
+        self.end("QUIT");
     }
 }
 
@@ -336,8 +414,16 @@ pub(crate) async fn connect_as_boot_user(
     socket: &Path,
     database: &str,
 ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    connect_as(BOOT_USER, socket, database).await
+}
+
+async fn connect_as(
+    user: &str,
+    socket: &Path,
+    database: &str,
+) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::new();
-    config.host_path(socket).user(BOOT_USER).dbname(database).connect_timeout(Duration::from_secs(5));
+    config.host_path(socket).user(user).dbname(database).connect_timeout(Duration::from_secs(5));
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(async move {
         let _ = connection.await;
@@ -517,12 +603,16 @@ fn succeed(command: &mut Command) -> io::Result<()> {
 }
 
 /// Changes with everything that decides what a fresh data directory holds.
-fn kept_name(version: u32) -> String {
+fn kept_name(version: u32, statements: &[&str]) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in SEED.iter().flat_map(|statement| statement.bytes()) {
+    for byte in SEED.iter().chain(statements).flat_map(|statement| statement.bytes().chain([0])) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     format!("postgres-{version}-{hash:016x}")
+}
+
+fn step_name(version: u32, step: &str) -> String {
+    format!("{STEP}{}", kept_name(version, &[step]))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the dev stack looks for programs where a shell would")]

@@ -257,9 +257,11 @@ impl Stack {
         let s3 = S3::new(Arc::clone(&account), buckets, root.join("s3"), created);
 
         let (postgres_dir, binaries) = (root.join("postgres"), options.postgres.clone());
-        let postgres = match &options.cache {
-            Some(cache) => Postgres::start_cached(&postgres_dir, binaries, cache).await?,
-            None => Postgres::start(&postgres_dir, binaries).await?,
+        // What `migrate` leaves is kept for the next stack that has the same program of it, which finds nothing to do.
+        let migration = migration(&options.binaries);
+        let (postgres, migrated) = match &options.cache {
+            Some(cache) => Postgres::start_after(&migration, &postgres_dir, binaries, cache).await?,
+            None => (Postgres::start(&postgres_dir, binaries).await?, false),
         };
         let proxy = RdsEndpoint::new(Arc::clone(&account), &ca, PROXY_ID, postgres.socket_dir())?;
         let instance = RdsEndpoint::new(Arc::clone(&account), &ca, INSTANCE_ID, postgres.socket_dir())?;
@@ -312,7 +314,7 @@ impl Stack {
             trust_bucket: TRUST_BUCKET,
             application,
         };
-        let stack = Stack {
+        let mut stack = Stack {
             account,
             ca,
             kms,
@@ -333,6 +335,11 @@ impl Stack {
             _directory: directory,
         };
         stack.invoke("migrate", &json!({})).await?;
+        if let Some(cache) = options.cache.as_ref().filter(|_| !migrated) {
+            // Its connection ends with the server.
+            stack.lambda.recycle(&format!("portcullis-{ENV}-migrate")).await;
+            stack.postgres.keep(cache, &migration).await?;
+        }
         stack.invoke("trust", &json!({})).await?;
         stack.events.start_schedules();
         Ok(stack)
@@ -402,6 +409,12 @@ impl Stack {
     pub async fn stop(self) {
         self.lambda.shutdown().await;
     }
+}
+
+/// What tells one build of `migrate` from another.
+fn migration(binaries: &Path) -> String {
+    let built = std::fs::metadata(binaries.join("migrate"));
+    built.map(|built| format!("migrate {} {:?}", built.len(), built.modified())).unwrap_or_default()
 }
 
 /// The folder of the binaries built beside this program.

@@ -90,6 +90,49 @@ async fn a_damaged_cache_is_replaced() {
 }
 
 #[tokio::test]
+async fn prepared_data_is_kept_under_the_statements_that_made_it() {
+    let (first, second, third, cache) = (scratch(), scratch(), scratch(), scratch());
+    let start = async |dir: &tempfile::TempDir, statements: &[&str]| {
+        Postgres::start_prepared(dir.path(), binaries(), cache.path(), statements).await
+    };
+    let count = "SELECT count(*) FROM pg_tables WHERE tableowner = 'portcullis_owner'";
+    let (one, two) = ("CREATE TABLE one (n int)", "CREATE TABLE two (n int)");
+    for (dir, statements, tables) in [(&first, &[one][..], "1"), (&second, &[one, two], "2"), (&third, &[one], "1")] {
+        let postgres = start(dir, statements).await.expect("starts");
+        assert_eq!(scalar(&postgres.admin_url(), count).await, tables);
+    }
+    let kept = || std::fs::read_dir(cache.path()).expect("cache").count();
+    assert_eq!(kept(), 2);
+    let fault = start(&first, &[one, "CREATE TABLE"]).await.map(|_| ()).expect_err("a statement that fails is told");
+    assert!(fault.to_string().contains("CREATE TABLE"), "{fault}");
+    assert_eq!(kept(), 2, "and nothing is kept of it");
+}
+
+#[tokio::test]
+async fn what_is_kept_after_a_step_is_there_for_the_same_step_only() {
+    let (first, second, third, cache) = (scratch(), scratch(), scratch(), scratch());
+    let after = |step: &'static str, dir: &std::path::Path| {
+        let (dir, cache) = (dir.to_owned(), cache.path().to_owned());
+        async move { Postgres::start_after(step, &dir, binaries(), &cache).await.expect("starts") }
+    };
+    let (mut postgres, there) = after("one", first.path()).await;
+    assert!(!there);
+    scalar(&postgres.admin_url(), "CREATE TABLE kept (n int); INSERT INTO kept VALUES (7); SELECT 1").await;
+    postgres.keep(cache.path(), "one").await.expect("keeps and goes on");
+    assert_eq!(scalar(&postgres.admin_url(), "SELECT n FROM kept").await, "7");
+    let (mut other, there) = after("two", second.path()).await;
+    assert!(!there);
+    assert_eq!(scalar(&other.admin_url(), "SELECT to_regclass('kept') IS NULL").await, "t");
+    let (again, there) = after("one", third.path()).await;
+    assert!(there);
+    assert_eq!(scalar(&again.admin_url(), "SELECT n FROM kept").await, "7");
+    // A later step takes the place of an earlier one: what no build wants any more does not stay.
+    other.keep(cache.path(), "two").await.expect("keeps");
+    drop(again);
+    assert!(!after("one", third.path()).await.1);
+}
+
+#[tokio::test]
 async fn saved_data_resumes_in_another_directory() {
     let (first, second, saved) = (scratch(), scratch(), scratch());
     let saved = saved.path().join("migrated");
@@ -108,7 +151,7 @@ async fn dropping_it_ends_the_server() {
     let socket = postgres.socket_dir().join(".s.PGSQL.5432");
     assert!(socket.exists());
     drop(postgres);
-    assert!(!socket.exists(), "a clean stop removes the socket");
+    assert!(!socket.exists(), "its end removes the socket");
 }
 
 #[tokio::test]

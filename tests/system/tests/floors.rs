@@ -275,6 +275,63 @@ fn no_process_gathers_entropy_from_the_clock_of_the_processor() {
     assert!(settings.contains("\nAWS_LC_SYS_NO_JITTER_ENTROPY = \"1\"\n"), "{settings}");
 }
 
+/// `cargo test --doc` reads a whole crate to find out that it has no example, and twenty-six of them are half a minute.
+#[test]
+fn a_crate_whose_examples_are_not_run_has_none() {
+    let house = House::measure();
+    let mut run = Vec::new();
+    for (name, package) in house.members() {
+        let targets = package["targets"].as_array().unwrap();
+        let Some(library) = targets.iter().find(|target| target["kind"][0] == "lib") else { continue };
+        if library["doctest"] == true {
+            run.push(name);
+            continue;
+        }
+        let folder = Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap();
+        for file in walk(&folder.join("src")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let documentation = text
+                .lines()
+                .map(str::trim_start)
+                .filter_map(|line| line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim_start));
+            assert!(!has_example(documentation), "{}: `[lib] doctest = false` of {name} hides it", file.display());
+        }
+        let library = std::fs::read_to_string(folder.join("src/lib.rs")).unwrap();
+        if library.contains("include_str!(\"../README.md\")") {
+            let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
+            assert!(!has_example(readme.lines()), "{name}: `[lib] doctest = false` hides an example of its README");
+        }
+    }
+    assert_eq!(run, ["shared"]);
+    for example in [&["```text", "```", "```"][..], &["```no_run", "```"], &["Thus:", "", "    let x = 1;"]] {
+        assert!(has_example(example.iter().copied()), "{example:?}");
+    }
+    assert!(!has_example(["```sh", "", "    rustc", "```", "~~~json", "~~~"].into_iter()));
+}
+
+/// Whether there is a code block that rustdoc takes for Rust: fenced without another language, or indented by four.
+fn has_example<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
+    let words = ["rust", "ignore", "no_run", "should_panic", "compile_fail"];
+    let (mut inside, mut blank) = (false, true);
+    for line in lines {
+        let fence = line.trim_start().strip_prefix("```").or_else(|| line.trim_start().strip_prefix("~~~"));
+        match fence {
+            Some(_) if inside => inside = false,
+            Some(language) => {
+                let mut languages = language.split([',', ' ']).map(str::trim).filter(|word| !word.is_empty());
+                if languages.all(|word| words.contains(&word) || word.starts_with("edition")) {
+                    return true;
+                }
+                inside = true;
+            }
+            None if !inside && blank && line.starts_with("    ") && !line.trim().is_empty() => return true,
+            None => {}
+        }
+        blank = line.trim().is_empty();
+    }
+    false
+}
+
 fn walk(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

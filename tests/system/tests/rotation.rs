@@ -12,26 +12,19 @@ mod support;
 
 use std::time::Duration;
 
-use local::clock::Clock;
 use local::journey::claims;
 use serde_json::{Value, json};
-use support::{Running, root};
+use support::Running;
 
 const DAY: u64 = 86_400;
 
 struct World {
     running: Running,
-    _folder: tempfile::TempDir,
 }
 
 impl World {
     async fn start(signer: &str, algorithm: &str) -> Self {
-        let run = root().join(".local/run");
-        std::fs::create_dir_all(&run).unwrap();
-        let folder = tempfile::Builder::new().prefix("clock-").tempdir_in(run).unwrap();
-        let clock = Clock::of_processes_too(folder.path()).unwrap();
-        let running = Running::start_at(clock, &[("Signer", signer), ("SigningAlg", algorithm)]).await;
-        Self { running, _folder: folder }
+        Self { running: Running::start_ahead(&[("Signer", signer), ("SigningAlg", algorithm)]).await }
     }
 
     /// Lets `seconds` pass; the schedule has run at their end.

@@ -3,7 +3,7 @@
 
 pub(crate) mod target;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -120,7 +120,9 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn migrated() -> Self {
         let directory = TempDir::new().unwrap();
-        let postgres = Postgres::start(directory.path(), None).await.unwrap();
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
+        let schema: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.sql).collect();
+        let postgres = Postgres::start_prepared(directory.path(), None, &cache, &schema).await.unwrap();
         let socket = postgres.socket_dir().to_owned();
         let server =
             Self { postgres: Arc::new(tokio::sync::Mutex::new(postgres)), socket, _directory: Arc::new(directory) };
@@ -129,9 +131,6 @@ impl Server {
         superuser.batch_execute("ALTER SYSTEM SET synchronous_commit = on").await.unwrap();
         superuser.batch_execute("SELECT pg_reload_conf()").await.unwrap();
         let owner = server.connect(OWNER).await;
-        for migration in MIGRATIONS {
-            owner.batch_execute(&format!("BEGIN; {}; COMMIT", migration.sql)).await.unwrap();
-        }
         for tenant in ["acme", "globex"] {
             let insert = format!(
                 "BEGIN; SELECT internal.enter_tenant('{tenant}');

@@ -36,7 +36,12 @@ impl Context {
 
     /// The values of a key; `None` when it is absent.
     pub fn values(&self, key: &str) -> Option<&[String]> {
-        self.0.get(&key.to_ascii_lowercase()).map(Vec::as_slice)
+        // What a policy has read is in lower case already.
+        let found = match key.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => self.0.get(&key.to_ascii_lowercase()),
+            false => self.0.get(key),
+        };
+        found.map(Vec::as_slice)
     }
 
     /// All keys, in lower case, with their values.

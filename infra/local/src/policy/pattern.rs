@@ -1,10 +1,16 @@
 //! Strings of a policy with wildcards and variables.
 
+use std::borrow::Cow;
+
 use super::context::Context;
 
 /// A policy string: text whose wildcards count, and variables whose values are literal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Template(Vec<Part>);
+pub(super) struct Template {
+    parts: Vec<Part>,
+    /// Of one without variables, what it is in every context: with wildcards and without.
+    fixed: Option<[Vec<Token>; 2]>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
@@ -36,14 +42,28 @@ impl Template {
         if !rest.is_empty() || parts.is_empty() {
             parts.push(Part::Text(rest.to_owned()));
         }
-        Ok(Template(parts))
+        let varies = parts.iter().any(|part| matches!(part, Part::Variable { .. }));
+        let mut template = Template { parts, fixed: None };
+        if !varies {
+            let nothing = Context::new();
+            template.fixed = template.tokens(&nothing, true).zip(template.tokens(&nothing, false)).map(<[_; 2]>::from);
+        }
+        Ok(template)
     }
 
     /// The pattern in this context, `None` when a variable has no single value. Without `wildcards`, `*` and `?` of the
     /// text are literal too.
-    pub(super) fn resolve(&self, context: &Context, wildcards: bool) -> Option<Vec<Token>> {
+    pub(super) fn resolve(&self, context: &Context, wildcards: bool) -> Option<Cow<'_, [Token]>> {
+        match &self.fixed {
+            Some([wild, _]) if wildcards => Some(Cow::Borrowed(wild)),
+            Some([_, literal]) => Some(Cow::Borrowed(literal)),
+            None => self.tokens(context, wildcards).map(Cow::Owned),
+        }
+    }
+
+    fn tokens(&self, context: &Context, wildcards: bool) -> Option<Vec<Token>> {
         let mut tokens = Vec::new();
-        for part in &self.0 {
+        for part in &self.parts {
             match part {
                 Part::Text(text) if wildcards => tokens.extend(text.chars().map(token)),
                 Part::Text(text) => tokens.extend(text.chars().map(Token::Literal)),
@@ -63,7 +83,7 @@ impl Template {
 
     /// The variables' keys.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter_map(|part| match part {
+        self.parts.iter().filter_map(|part| match part {
             Part::Variable { key, .. } => Some(key.as_str()),
             _ => None,
         })
@@ -87,13 +107,13 @@ fn variable(name: &str) -> Option<Part> {
 
 /// Wildcard match without regard to case, for actions.
 pub(super) fn action_matches(pattern: &str, action: &str) -> bool {
-    wildcard_matches(&pattern.to_ascii_lowercase(), &action.to_ascii_lowercase())
+    let lower = |letter: char| letter.to_ascii_lowercase();
+    fits(pattern.chars().map(lower).map(token), action.chars().map(lower))
 }
 
 /// Wildcard match, case counting.
 pub(super) fn wildcard_matches(pattern: &str, text: &str) -> bool {
-    let tokens: Vec<Token> = pattern.chars().map(token).collect();
-    matches(&tokens, text)
+    fits(pattern.chars().map(token), text.chars())
 }
 
 fn token(letter: char) -> Token {
@@ -104,35 +124,42 @@ fn token(letter: char) -> Token {
     }
 }
 
-/// Whether the whole text fits the pattern. Linear in practice: only the last `*` is ever retried.
+/// Whether the whole text fits the pattern.
 pub(super) fn matches(pattern: &[Token], text: &str) -> bool {
-    let text: Vec<char> = text.chars().collect();
-    let (mut at, mut seen, mut retry) = (0, 0, None);
-    while seen < text.len() {
-        match (pattern.get(at), text.get(seen)) {
-            (Some(Token::Any), _) => {
-                retry = Some((at, seen));
-                at += 1;
+    fits(pattern.iter().copied(), text.chars())
+}
+
+/// Linear in practice: only the last `*` is ever retried.
+fn fits<P, T>(mut pattern: P, mut text: T) -> bool
+where
+    P: Iterator<Item = Token> + Clone,
+    T: Iterator<Item = char> + Clone,
+{
+    // What follows the last `*`, and where in the text it was tried last.
+    let mut retry: Option<(P, T)> = None;
+    loop {
+        let (mut next, mut rest) = (pattern.clone(), text.clone());
+        let Some(letter) = rest.next() else { break };
+        match next.next() {
+            Some(Token::Any) => {
+                retry = Some((next.clone(), text.clone()));
+                pattern = next;
             }
-            (Some(Token::One), Some(_)) => {
-                at += 1;
-                seen += 1;
+            Some(token) if token == Token::One || token == Token::Literal(letter) => {
+                pattern = next;
+                text = rest;
             }
-            (Some(Token::Literal(wanted)), Some(letter)) if wanted == letter => {
-                at += 1;
-                seen += 1;
-            }
-            _ => match retry {
-                Some((star, from)) => {
-                    retry = Some((star, from + 1));
-                    at = star + 1;
-                    seen = from + 1;
+            _ => match &mut retry {
+                Some((after, from)) => {
+                    from.next();
+                    pattern = after.clone();
+                    text = from.clone();
                 }
                 None => return false,
             },
         }
     }
-    pattern.iter().skip(at).all(|token| *token == Token::Any)
+    pattern.all(|token| token == Token::Any)
 }
 
 /// Whether an ARN fits a pattern part by part: a `*` of the first five parts does not cross a colon.
@@ -157,8 +184,14 @@ mod tests {
             ("*/t/*", "bucket/t/acme/1", true),
             ("a*b*c", "aXbYbZc", true),
             ("abc", "ABC", false),
+            ("*abc", "ababc", true),
+            ("a*?c", "ac", false),
+            ("a**", "a", true),
+            ("", "", true),
+            ("", "a", false),
         ] {
-            let tokens = Template::parse(pattern).unwrap().resolve(&Context::new(), true).unwrap();
+            let (template, nothing) = (Template::parse(pattern).unwrap(), Context::new());
+            let tokens = template.resolve(&nothing, true).unwrap();
             assert_eq!(matches(&tokens, text), expected, "{pattern} on {text}");
         }
         assert!(action_matches("KMS:decr*", "kms:Decrypt"));
@@ -175,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_wildcard_in_an_arn_does_not_cross_a_colon() {
-        let tokens = Template::parse("arn:aws:iam::*:role/x").unwrap().resolve(&Context::new(), true).unwrap();
+        let template = Template::parse("arn:aws:iam::*:role/x").unwrap();
+        let tokens = template.resolve(&Context::new(), true).unwrap();
         assert!(arn_matches(&tokens, "arn:aws:iam::111122223333:role/x"));
         assert!(!arn_matches(&tokens, "arn:aws:iam::1:2:role/x"));
     }

@@ -7,7 +7,14 @@ use serde_json::{Value, json};
 
 use crate::mutants::texts;
 use crate::policies::{ACCOUNT, Policies, REGION, default_key_policy};
-use crate::world::{Cell, Context, Matrix, principal};
+use crate::world::{Cell, Context, Known, Matrix, principal};
+
+/// Which of a role's documents is meant.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    Identity(usize),
+    Trust,
+}
 
 /// What one policy says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +41,8 @@ pub trait Judge {
     fn identity(document: &Value) -> Self::Policy;
     fn trust(document: &Value) -> Self::Policy;
     fn resource(document: &Value) -> Self::Policy;
-    fn says(policy: &Self::Policy, action: &str, arn: &str, context: &Context) -> Says;
-    fn says_of(policy: &Self::Policy, by: By<'_>, action: &str, arn: &str, context: &Context) -> Says;
+    fn says(policy: &Self::Policy, action: &str, arn: &str, context: &Known) -> Says;
+    fn says_of(policy: &Self::Policy, by: By<'_>, action: &str, arn: &str, context: &Known) -> Says;
 }
 
 /// The evaluator of the local stack.
@@ -56,20 +63,20 @@ impl Judge for Own {
         Policy::resource(document).unwrap()
     }
 
-    fn says(policy: &Policy, action: &str, arn: &str, context: &Context) -> Says {
-        said(policy.evaluate(action, arn, &known(context)))
+    fn says(policy: &Policy, action: &str, arn: &str, context: &Known) -> Says {
+        said(policy.evaluate(action, arn, context.own()))
     }
 
-    fn says_of(policy: &Policy, by: By<'_>, action: &str, arn: &str, context: &Context) -> Says {
+    fn says_of(policy: &Policy, by: By<'_>, action: &str, arn: &str, context: &Known) -> Says {
         let by = match by {
             By::Name(arn) => TrustedBy::Named(arn),
             By::Account(arn) => TrustedBy::Arn(arn),
             By::Service(name) => TrustedBy::Service(name),
         };
         if action.starts_with("sts:") {
-            return said(policy.trusts(by, action, &known(context)));
+            return said(policy.trusts(by, action, context.own()));
         }
-        said(policy.evaluate_for(by, action, arn, &known(context)))
+        said(policy.evaluate_for(by, action, arn, context.own()))
     }
 }
 
@@ -81,7 +88,8 @@ fn said(verdict: Verdict) -> Says {
     }
 }
 
-fn known(context: &Context) -> policy::Context {
+/// A context as the evaluator of the local stack reads it.
+pub fn known(context: &Context) -> policy::Context {
     let with = |known: policy::Context, (key, values): (&String, &Vec<String>)| {
         values.iter().fold(known, |known, value| known.with(key, value))
     };
@@ -116,12 +124,12 @@ impl Judge for Second {
         Self::identity(document)
     }
 
-    fn says(policy: &Self::Policy, action: &str, arn: &str, context: &Context) -> Says {
+    fn says(policy: &Self::Policy, action: &str, arn: &str, context: &Known) -> Says {
         let anybody = format!("arn:aws:iam::{ACCOUNT}:role/somebody");
         Self::says_of(policy, By::Name(&anybody), action, arn, context)
     }
 
-    fn says_of(policy: &Self::Policy, by: By<'_>, action: &str, arn: &str, context: &Context) -> Says {
+    fn says_of(policy: &Self::Policy, by: By<'_>, action: &str, arn: &str, context: &Known) -> Says {
         let id = |text: String| iam_rs::PrincipalId::String(text);
         let principal = match by {
             By::Name(arn) => iam_rs::Principal::Aws(id(arn.to_owned())),
@@ -134,17 +142,22 @@ impl Judge for Second {
         // A call without a resource: nothing but `*` covers it.
         let nowhere = format!("arn:aws:{}:{REGION}:{ACCOUNT}:*", action.split(':').next().unwrap_or_default());
         let arn = iam_rs::Arn::parse(if arn == "*" { &nowhere } else { arn }).expect(arn);
-        let mut values = iam_rs::Context::new();
-        for (key, list) in context {
-            values.insert(key.clone(), value(key, list));
-        }
-        let request = iam_rs::IAMRequest::new_with_context(principal, action, arn, values);
+        let request = iam_rs::IAMRequest::new_with_context(principal, action, arn, context.second().clone());
         match policy.evaluate(&request).map(|result| result.decision) {
             Ok(iam_rs::Decision::Allow) => Says::Allow,
             Ok(iam_rs::Decision::NotApplicable) => Says::Nothing,
             Ok(iam_rs::Decision::Deny) | Err(_) => Says::Deny,
         }
     }
+}
+
+/// A context as `iam-rs` reads it.
+pub fn known_second(context: &Context) -> iam_rs::Context {
+    let mut values = iam_rs::Context::new();
+    for (key, list) in context {
+        values.insert(key.clone(), value(key, list));
+    }
+    values
 }
 
 fn value(key: &str, list: &[String]) -> iam_rs::ContextValue {
@@ -241,6 +254,25 @@ impl<J: Judge> Court<J> {
         let read = |document| Parts::read(document, J::identity);
         self.identity.insert(role.to_owned(), identity.iter().map(read).collect());
         self.trust.insert(role.to_owned(), J::trust(trust));
+    }
+
+    /// What `judged` answers with one of a role's documents in place of its own.
+    pub fn with<T>(&mut self, role: &str, place: Place, document: &Value, judged: impl FnOnce(&Self) -> T) -> T {
+        match place {
+            Place::Identity(index) => {
+                let other = Parts::read(document, J::identity);
+                let own = std::mem::replace(&mut self.identity.get_mut(role).unwrap()[index], other);
+                let answer = judged(self);
+                self.identity.get_mut(role).unwrap()[index] = own;
+                answer
+            }
+            Place::Trust => {
+                let own = self.trust.insert(role.to_owned(), J::trust(document)).unwrap();
+                let answer = judged(self);
+                self.trust.insert(role.to_owned(), own);
+                answer
+            }
+        }
     }
 
     /// An explicit deny anywhere is a denial; otherwise the identity's policies and the session's must allow, unless the

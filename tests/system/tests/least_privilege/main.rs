@@ -87,7 +87,7 @@ impl Case {
 
 /// A call as it would be in the cloud: the local stack has no networks.
 fn in_our_network(matrix: &Matrix, seen: &Cell, who: &str) -> Cell {
-    let context = Rc::new(matrix.known(who, &seen.resource, &seen.context));
+    let context = Rc::new(matrix.known(who, &seen.resource, &seen.context).into());
     Cell { who: who.into(), context, ..seen.clone() }
 }
 

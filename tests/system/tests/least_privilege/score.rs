@@ -7,10 +7,10 @@ use local::policy::Policy;
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::judge::{Court, Judge, Own, Says};
+use crate::judge::{Court, Judge, Own, Place, Says};
 use crate::mutants::{self, Direction, Mutant};
 use crate::policies::ACCOUNT;
-use crate::world::{Cell, Context, Matrix};
+use crate::world::{Cell, Known, Matrix};
 
 /// What became of the mutants of a role.
 #[derive(Clone, Debug, Default)]
@@ -24,13 +24,6 @@ pub struct Score {
     /// The reasons of those that mean the same.
     pub same: Vec<String>,
     pub survivors: Vec<String>,
-}
-
-/// Which of a role's documents a statement is in.
-#[derive(Clone, Copy)]
-enum Place {
-    Identity(usize),
-    Trust,
 }
 
 /// One score a role.
@@ -73,24 +66,20 @@ pub fn play(matrix: &Matrix, cases: &mut [Case]) -> Vec<Score> {
                         .collect();
                     for mutant in all {
                         let count = score.played.entry(mutant.direction).or_default();
-                        let (mut identity, mut trust) = (role.identity.clone(), role.trust.clone());
-                        let document = match place {
-                            Place::Identity(policy) => &mut identity[policy],
-                            Place::Trust => &mut trust,
-                        };
-                        if !replace(document, index, mutant.statement.clone()) {
-                            *document = silent(place);
+                        let mut mutated = document.clone();
+                        if !replace(&mut mutated, index, mutant.statement.clone()) {
+                            mutated = silent(place);
                         }
                         let tells = Tells::by(place, &statement, &mutant);
                         let own = match place {
                             Place::Identity(_) => Court::role_allows,
                             Place::Trust => Court::trust_allows,
                         };
-                        case.own.swap(&role.name, &identity, &trust);
-                        let mut suspects = tried.iter().flat_map(|group| tells.of(matrix, group));
-                        let caught = suspects.find(|(cell, said)| own(&case.own, matrix, cell) != *said);
-                        let held = caught.is_some_and(|(cell, said)| case.own.allows(matrix, cell) == said);
-                        case.own.swap(&role.name, &role.identity, &role.trust);
+                        let (caught, held) = case.own.with(&name, place, &mutated, |court| {
+                            let mut suspects = tried.iter().flat_map(|group| tells.of(matrix, group));
+                            let caught = suspects.find(|(cell, said)| own(court, matrix, cell) != *said);
+                            (caught, caught.is_some_and(|(cell, said)| court.allows(matrix, cell) == said))
+                        });
                         if let Some((cell, said)) = caught {
                             *count = (count.0 + 1, count.1 + 1);
                             score.held += usize::from(held && mutant.direction == Direction::More);
@@ -98,9 +87,8 @@ pub fn play(matrix: &Matrix, cases: &mut [Case]) -> Vec<Score> {
                                 Place::Identity(_) => Court::role_allows,
                                 Place::Trust => Court::trust_allows,
                             };
-                            case.second.swap(&role.name, &identity, &trust);
-                            let agrees = second(&case.second, matrix, cell) != said;
-                            case.second.swap(&role.name, &role.identity, &role.trust);
+                            let agrees =
+                                case.second.with(&name, place, &mutated, |court| second(court, matrix, cell) != said);
                             assert!(agrees, "{name} {sid}: {}: the second judge sees no harm in {cell:?}", mutant.name);
                         } else if let Some(same) = matrix.same.iter().find(|same| {
                             let is = |pattern: &str, name: &str| pattern == "*" || pattern == name;
@@ -178,7 +166,7 @@ impl Tells {
             Self::Impossible => (false, true),
             Self::Covered(policy) => {
                 let arn = &matrix.resources[&*group.resource].arn;
-                (false, Own::says(policy, &group.action, arn, &Context::new()) != Says::Nothing)
+                (false, Own::says(policy, &group.action, arn, &Known::default()) != Says::Nothing)
             }
             Self::All(services) => {
                 let about = services.iter().any(|service| group.action.split(':').next() == Some(service));

@@ -1,14 +1,52 @@
 //! `matrix.txt` and `calls.txt`, read into rows, and the rows into cells: somebody, an action, a resource, a context.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::rc::Rc;
 
+use local::policy;
 use serde_json::Value;
 
+use crate::judge;
 use crate::policies::ACCOUNT;
 
 /// What is known about a call, keys as they are written in policies.
 pub type Context = BTreeMap<String, Vec<String>>;
+
+/// A context, and what each judge reads it as: hundreds of mutants are judged by the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    context: Context,
+    own: OnceCell<policy::Context>,
+    second: OnceCell<iam_rs::Context>,
+}
+
+impl Known {
+    /// For the evaluator of the local stack.
+    pub fn own(&self) -> &policy::Context {
+        self.own.get_or_init(|| judge::known(&self.context))
+    }
+
+    /// For the crate `iam-rs`.
+    pub fn second(&self) -> &iam_rs::Context {
+        self.second.get_or_init(|| judge::known_second(&self.context))
+    }
+}
+
+impl From<Context> for Known {
+    fn from(context: Context) -> Self {
+        Self { context, ..Self::default() }
+    }
+}
+
+impl Deref for Known {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.context
+    }
+}
 
 /// One thing that somebody may or may not do.
 #[derive(Clone, Debug)]
@@ -16,7 +54,7 @@ pub struct Cell {
     pub who: Rc<str>,
     pub action: Rc<str>,
     pub resource: Rc<str>,
-    pub context: Rc<Context>,
+    pub context: Rc<Known>,
 }
 
 impl Cell {
@@ -105,6 +143,8 @@ pub struct Matrix {
     pub resources: BTreeMap<String, Resource>,
     lists: BTreeMap<String, Vec<String>>,
     names: Names,
+    /// Somebody → action → the rows about both, by number, with the ids of their resources.
+    about: BTreeMap<String, BTreeMap<String, Vec<(usize, Vec<String>)>>>,
 }
 
 /// What `{…}` stands for.
@@ -189,6 +229,12 @@ impl Matrix {
             }
         }
         matrix.check();
+        for (number, row) in matrix.rows.iter().enumerate() {
+            for (who, action) in row.who.iter().flat_map(|who| row.actions.iter().map(move |action| (who, action))) {
+                let rows = matrix.about.entry(who.clone()).or_default().entry(action.clone()).or_default();
+                rows.push((number, row.resources_of(who)));
+            }
+        }
         matrix
     }
 
@@ -227,7 +273,7 @@ impl Matrix {
 
     /// The rows that hold for a deployment.
     pub fn rows_for<'a>(&'a self, deployment: &'a [&str]) -> impl Iterator<Item = &'a Row> {
-        self.rows.iter().filter(|row| row.only.iter().all(|one| deployment.contains(&one.as_str())))
+        self.rows.iter().filter(|row| row.holds_in(deployment))
     }
 
     /// Everybody that a row names.
@@ -237,7 +283,14 @@ impl Matrix {
 
     /// Whether the rows say that this is possible.
     pub fn says(&self, deployment: &[&str], cell: &Cell) -> bool {
-        self.rows_for(deployment).any(|row| row.kind != Kind::Not && row.is_about(cell))
+        let rows = self.about.get(&*cell.who).and_then(|actions| actions.get(&*cell.action));
+        rows.into_iter().flatten().any(|(number, resources)| {
+            let row = &self.rows[*number];
+            row.kind != Kind::Not
+                && row.holds_in(deployment)
+                && resources.iter().any(|resource| covers(resource, &cell.resource))
+                && row.lets(&cell.context)
+        })
     }
 
     /// Every cell of somebody: each action on each resource of its service in each context of this file, and around each
@@ -283,7 +336,8 @@ impl Matrix {
     }
 
     fn product(&self, who: &str, actions: &[String], id: &str, contexts: &[Context]) -> Vec<Cell> {
-        let known: Vec<Rc<Context>> = contexts.iter().map(|context| Rc::new(self.known(who, id, context))).collect();
+        let known: Vec<Rc<Known>> =
+            contexts.iter().map(|context| Rc::new(self.known(who, id, context).into())).collect();
         let (who, resource): (Rc<str>, Rc<str>) = (who.into(), id.into());
         let mut cells = Vec::new();
         for action in actions {
@@ -335,7 +389,15 @@ impl Row {
         self.who.iter().any(|who| **who == *cell.who)
             && self.actions.iter().any(|action| **action == *cell.action)
             && self.resources_of(&cell.who).iter().any(|resource| covers(resource, &cell.resource))
-            && self.conditions.iter().all(|condition| condition.holds(&cell.context))
+            && self.lets(&cell.context)
+    }
+
+    fn holds_in(&self, deployment: &[&str]) -> bool {
+        self.only.iter().all(|one| deployment.contains(&one.as_str()))
+    }
+
+    fn lets(&self, context: &Context) -> bool {
+        self.conditions.iter().all(|condition| condition.holds(context))
     }
 
     /// The context of the row's own cell.
@@ -520,7 +582,7 @@ pub fn calls(text: &str, names: &Names) -> (Vec<Call>, BTreeMap<String, Value>) 
             context.insert(key.to_owned(), values.split(',').map(str::to_owned).collect());
         }
         let (who, action, resource) = (words[1].into(), words[2].into(), words[3].into());
-        let cell = Cell { who, action, resource, context: Rc::new(context) };
+        let cell = Cell { who, action, resource, context: Rc::new(context.into()) };
         calls.push(Call { cell, allowed: words[0] == "allow", deployment: deployment.clone() });
     }
     (calls, sessions)

@@ -18,6 +18,7 @@ use local::journey::{Answer, Api};
 use local::seed::{self, Client};
 use local::stack::{Options, Stack, unpacked_postgres};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// The checkout.
 pub fn root() -> PathBuf {
@@ -38,6 +39,8 @@ pub struct Running {
     pub stack: Stack,
     pub clients: Vec<Client>,
     pub api: Api,
+    /// What a clock needs that the functions follow.
+    clock: Option<TempDir>,
 }
 
 impl Running {
@@ -48,6 +51,15 @@ impl Running {
     /// A stack with these parameters of the template in place of its own.
     pub async fn start_with(parameters: &[(&str, &str)]) -> Self {
         Self::start_at(Clock::system(), parameters).await
+    }
+
+    /// The same on a clock that can be put ahead, and the functions' with it: nobody waits for what is old after a while.
+    pub async fn start_ahead(parameters: &[(&str, &str)]) -> Self {
+        let run = root().join(".local/run");
+        std::fs::create_dir_all(&run).unwrap();
+        let folder = tempfile::Builder::new().prefix("clock-").tempdir_in(run).unwrap();
+        let clock = Clock::of_processes_too(folder.path()).unwrap();
+        Self { clock: Some(folder), ..Self::start_at(clock, parameters).await }
     }
 
     /// The same with another clock.
@@ -64,7 +76,7 @@ impl Running {
         let stack = Stack::start(options).await.expect("the stack starts");
         let clients = seed::seed(&stack).await.expect("the seed is taken");
         let api = Api::new(&stack.places.gateway, stack.ca.client_config().unwrap(), stack.account.clock.clone());
-        Self { stack, clients, api }
+        Self { stack, clients, api, clock: None }
     }
 
     pub fn client(&self, id: &str) -> &Client {
