@@ -57,6 +57,11 @@ impl Clock {
         self.shared.as_ref().map(|shared| shared.environment.clone()).unwrap_or_default()
     }
 
+    /// Whether [`Clock::advance`] moves the function processes as well.
+    pub fn moves_processes(&self) -> bool {
+        self.shared.is_some()
+    }
+
     /// Stands still at `start` until [`Clock::advance`] moves it.
     pub fn at(start: SystemTime) -> Clock {
         Clock { start: Some(start), ahead: Arc::default(), shared: None }

@@ -50,7 +50,7 @@ async fn the_calls_of_every_deployment_are_those_that_are_written_down() {
         ("ssm rs256 proxy inside", &[("Signer", "ssm")][..]),
         ("kms rs256 direct inside", &[("DbMode", "direct")][..]),
     ] {
-        let running = Running::start_with(parameters).await;
+        let running = Running::start_ahead(parameters).await;
         everything(&running).await;
         let seen = seen(&running);
         running.stack.stop().await;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::client::Answer;
-use super::{Api, Journey};
+use super::{Api, Journey, PATIENCE};
 use crate::seed::{Client, PAGE};
 
 const PATH: &str = "/files/0198e1a0-0000-7000-8000-000000000000";
@@ -68,15 +68,14 @@ impl Journey<'_> {
 
     /// What the gate says once it has read the revocations again.
     async fn gone(&self, page: &Client, token: &str, assertion: &str) -> io::Result<String> {
-        let mut said = String::new();
-        for _ in 0..80 {
-            said = self.api.beside(page, token, Some(assertion)).await?.outcome();
-            if said.starts_with("401") {
-                break;
+        let since = self.stack.account.clock.now();
+        loop {
+            let said = self.api.beside(page, token, Some(assertion)).await?.outcome();
+            if said.starts_with("401") || self.passed(since) > PATIENCE {
+                return Ok(said);
             }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            self.moment().await;
         }
-        Ok(said)
     }
 }
 
