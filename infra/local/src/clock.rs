@@ -62,6 +62,11 @@ impl Clock {
         self.shared.is_some()
     }
 
+    /// What the function processes take for the time.
+    pub fn of_the_processes(&self) -> SystemTime {
+        if self.moves_processes() { self.now() } else { system_now() }
+    }
+
     /// Stands still at `start` until [`Clock::advance`] moves it.
     pub fn at(start: SystemTime) -> Clock {
         Clock { start: Some(start), ahead: Arc::default(), shared: None }

@@ -180,7 +180,8 @@ impl Pool {
         }
         Sandbox::spawn(|runtime_api| {
             let (environment, expires) = self.environment(&runtime_api, ordinal, self.plan.credential_life);
-            Blueprint { binary: self.plan.binary.clone(), environment, log, expires, init_limit: self.plan.init_limit }
+            let (binary, init_limit) = (self.plan.binary.clone(), self.plan.init_limit);
+            Blueprint { binary, environment, log, expires, init_limit, clock: self.account.clock.clone() }
         })
         .await
     }

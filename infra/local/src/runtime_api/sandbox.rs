@@ -21,6 +21,7 @@ use super::{
     Event, Outcome, RESPONSE_LIMIT,
     endpoint::{Answer, Delivery, Endpoint, Stage},
 };
+use crate::clock::Clock;
 
 /// Ends the function when our end of its stdin closes, whether by will or because this process was killed; reports the
 /// function's own exit status. Variables that the shell adds are taken away again.
@@ -39,6 +40,7 @@ pub(super) struct Blueprint {
     pub(super) log: PathBuf,
     pub(super) expires: SystemTime,
     pub(super) init_limit: Duration,
+    pub(super) clock: Clock,
 }
 
 /// A running (or just ended) function process.
@@ -50,6 +52,7 @@ pub(super) struct Sandbox {
     log_read: u64,
     expires: SystemTime,
     init_limit: Duration,
+    clock: Clock,
     initialised: bool,
 }
 
@@ -97,6 +100,7 @@ impl Sandbox {
             log_read: 0,
             expires: blueprint.expires,
             init_limit: blueprint.init_limit,
+            clock: blueprint.clock,
             initialised: false,
         })
     }
@@ -168,7 +172,7 @@ impl Sandbox {
         let (answer, mut answered) = oneshot::channel();
         let delivery = Delivery {
             request_id: event.request_id.clone(),
-            deadline: deadline(limit),
+            deadline: deadline(&self.clock, limit),
             function_arn: function_arn.to_owned(),
             trace_id,
             client_context: event.client_context.clone(),
@@ -205,9 +209,9 @@ impl Sandbox {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the function process compares the deadline with the machine's clock")]
-fn deadline(limit: Duration) -> u128 {
-    (SystemTime::now() + limit).duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+/// By the clock that the function process compares it with.
+fn deadline(clock: &Clock, limit: Duration) -> u128 {
+    (clock.of_the_processes() + limit).duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
 }
 
 fn error(kind: &str, message: &str) -> Bytes {
