@@ -9,8 +9,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use authorizer::Authorizer;
@@ -77,34 +77,41 @@ impl Invoke for Functions {
     }
 }
 
+/// The project's own templates, resolved once.
+fn template() -> &'static Template {
+    static TEMPLATE: OnceLock<Template> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
+        let parameters = [
+            ("Env", "test"),
+            ("Issuer", ISSUER),
+            ("Audience", AUDIENCE),
+            ("TrustBucket", "trust-bucket"),
+            ("ObjectBucket", "object-bucket"),
+            ("DataKeyArn", "arn:aws:kms:us-east-1:111122223333:key/data"),
+            ("BucketKeyArn", "arn:aws:kms:us-east-1:111122223333:key/bucket"),
+            ("ReceiptKeyArn", "arn:aws:kms:us-east-1:111122223333:key/receipts"),
+            ("SigningHost", "http://127.0.0.1:2"),
+            ("DbHost", "localhost"),
+            ("DbProxyResourceId", "prx-1"),
+            ("DbResourceId", "db-1"),
+            ("DbDirectHost", "127.0.0.1"),
+            ("Scan", "off"),
+            ("CodeBucket", "code"),
+            ("SigningKeyArn", "arn:aws:kms:us-east-1:111122223333:key/signing"),
+            ("Stage", "local"),
+        ];
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Template::deployed(&parameters, "111122223333", "us-east-1", API).unwrap()
+    })
+}
+
 /// The document as it is deployed, but for how an authorizer's answers are kept.
 fn document(sources: &str, seconds: u64) -> (Value, Settings) {
-    let parameters = [
-        ("Env", "test"),
-        ("Issuer", ISSUER),
-        ("Audience", AUDIENCE),
-        ("TrustBucket", "trust-bucket"),
-        ("ObjectBucket", "object-bucket"),
-        ("DataKeyArn", "arn:aws:kms:us-east-1:111122223333:key/data"),
-        ("BucketKeyArn", "arn:aws:kms:us-east-1:111122223333:key/bucket"),
-        ("ReceiptKeyArn", "arn:aws:kms:us-east-1:111122223333:key/receipts"),
-        ("SigningHost", "http://127.0.0.1:2"),
-        ("DbHost", "localhost"),
-        ("DbProxyResourceId", "prx-1"),
-        ("DbResourceId", "db-1"),
-        ("DbDirectHost", "127.0.0.1"),
-        ("Scan", "off"),
-        ("CodeBucket", "code"),
-        ("SigningKeyArn", "arn:aws:kms:us-east-1:111122223333:key/signing"),
-        ("Stage", "local"),
-    ];
-    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let template = Template::deployed(&parameters, "111122223333", "us-east-1", API).unwrap();
-    let mut document = template.document().clone();
+    let mut document = template().document().clone();
     let kept = document.pointer_mut("/components/securitySchemes/gate/x-amazon-apigateway-authorizer").unwrap();
     kept["authorizerResultTtlInSeconds"] = json!(seconds);
     kept["identitySource"] = json!(sources);
-    (document, Settings::new(API, template.deployment()))
+    (document, Settings::new(API, template().deployment()))
 }
 
 struct World {
@@ -254,11 +261,12 @@ async fn a_first_request_is_answered_alike_whether_answers_are_kept_or_not() {
             ("GET", FILE, w.bound(json!({"kind": "human", "sub": format!("access|{ADA}"), "sid": "s1"})))
         }),
     ];
-    for (what, status, asks) in rows {
-        for (sources, seconds) in [(AUTHORIZATION, 0), (AUTHORIZATION, 300), (EXACT, 300), (EXACT, 3_600)] {
-            let world = World::new(&[], sources, seconds);
+    for (sources, seconds) in [(AUTHORIZATION, 0), (AUTHORIZATION, 300), (EXACT, 300), (EXACT, 3_600)] {
+        // No two tokens are alike, so each row is a first request.
+        let world = World::new(&[], sources, seconds);
+        for (what, status, asks) in &rows {
             let (method, target, headers) = asks(&world);
-            assert_eq!(world.send(method, target, &headers).await, status, "{what}, kept {seconds} s by {sources}");
+            assert_eq!(world.send(method, target, &headers).await, *status, "{what}, kept {seconds} s by {sources}");
         }
     }
 }
