@@ -13,6 +13,7 @@ mod world;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use measure::Effort;
 use report::Report;
 use world::World;
 
@@ -21,15 +22,16 @@ const BUDGETS: &str = include_str!("../budgets.json");
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let check = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => false,
-        ["--check"] => true,
+    let (check, effort) = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => (false, Effort::FULL),
+        ["--check"] => (true, Effort::FULL),
+        ["--try"] => (false, Effort::TRY),
         _ => {
-            say("usage: bench [--check]\n");
+            say("usage: bench [--check | --try]\n");
             return ExitCode::from(64);
         }
     };
-    match bench() {
+    match bench(effort) {
         Ok(report) if check && !report.holds() => ExitCode::FAILURE,
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
@@ -39,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn bench() -> io::Result<Report> {
+fn bench(effort: Effort) -> io::Result<Report> {
     let budgets = serde_json::from_str(BUDGETS)?;
     let checkout = std::env::current_dir()?;
     if cfg!(debug_assertions) {
@@ -52,7 +54,7 @@ fn bench() -> io::Result<Report> {
     let world = around.block_on(World::open(&checkout, &[]))?;
     let local = around.block_on(World::open(&checkout, &[("Signer", "ssm")]))?;
     let logs = world.stack.places.directory.join("bench");
-    let findings = timing.block_on(measure::run(&world, &local, &logs, say));
+    let findings = timing.block_on(measure::run(&world, &local, &logs, effort, say));
     around.block_on(local.stack.stop());
     around.block_on(world.stack.stop());
     let report = Report::new(findings?, &budgets);
