@@ -5,7 +5,8 @@
 #   API=… TOKEN_COMMAND=./token RESUME=FILE_ID ./upload.sh backup.zip application/zip     # after a stop, with the same file
 #
 # TOKEN_COMMAND prints an access token. Tokens live for minutes: it is asked again when one ends on the way. With TOKEN=… there
-# is that one token, and what lasts longer stops and goes on with RESUME. PART_SIZE must stay the same when it goes on.
+# is that one token, and what lasts longer stops and goes on with RESUME. PART_SIZE must stay the same when it goes on; WHOLE is the most
+# that goes by one PUT.
 # Prints the file's id. CURL_OPTIONS are curl's (--cacert ca.pem). Nothing of the token goes to the bucket, nor to the list of processes.
 set -euo pipefail
 file=$1 type=${2:-application/octet-stream}
@@ -59,25 +60,27 @@ send() { # what, the signed request as JSON: exactly its headers, and no others
   [ "$status" = 200 ] || [ "$status" = 412 ] || { echo "the bucket: $status $(cat "$said" 2>/dev/null)" >&2; return 1; }
 }
 
-again() { # command ...: up to five times, each with a URL of its own
-  local tries
+again() { # command ...: up to five times, each with a URL of its own, unless it ends with 2: what the API refused stays refused
+  local tries status
   for tries in 1 2 3 4 5; do
-    "$@" && return
-    [ "$tries" = 5 ] || pause "$tries"
+    status=0
+    "$@" || status=$?
+    [ "$status" = 1 ] || return "$status"
+    pause "$tries"
   done
   return 1
 }
 
 whole() {
   local plan one
-  plan=$(api POST /files "$1") || return 1
+  plan=$(api POST /files "$1") || return 2
   # Without a URL: an earlier try got through.
   one=$(jq -c '.upload // empty' <<<"$plan")
   [ -z "$one" ] || send "$file" "$one" || return 1
   jq -r .id <<<"$plan"
 }
 
-if [ -z "${RESUME:-}" ] && [ "$size" -le $((64 << 20)) ]; then
+if [ -z "${RESUME:-}" ] && [ "$size" -le "${WHOLE:-$((64 << 20))}" ]; then
   again whole "$(jq -nc --arg name "$(basename "$file")" --arg type "$type" --argjson size "$size" --arg sha256 "$(digest "$file")" \
     '{name: $name, content_type: $type, size: $size, sha256: $sha256, mode: "put"}')"
   exit
@@ -98,7 +101,7 @@ count=$(((size + each - 1) / each))
 one_part() { # number
   local signed one
   signed=$(api POST "/files/$id/parts" "$(jq -nc --argjson part "$1" --argjson size "$(stat -c %s "$part")" --arg sha256 "$(digest "$part")" \
-    --argjson resume "$resume" '{parts: [{part: $part, size: $size, sha256: $sha256}], resume: $resume}')") || exit 1
+    --argjson resume "$resume" '{parts: [{part: $part, size: $size, sha256: $sha256}], resume: $resume}')") || return 2
   one=$(jq -c '.parts[0] // empty' <<<"$signed")
   if [ -z "$one" ]; then
     echo "part $1 of $count is there" >&2

@@ -97,7 +97,8 @@ with tempfile.TemporaryDirectory() as scratch:
         def shell(*words, **more):
             """Runs the recipe; answers its last line, and what it told on the way."""
             more = {name: str(value) for name, value in more.items()}
-            surroundings = {"PATH": os.environ["PATH"], "TMPDIR": str(scratch), "API": GATEWAY, "CURL_OPTIONS": f"--cacert {CA}"} | more
+            surroundings = {"PATH": os.environ["PATH"], "TMPDIR": str(scratch), "API": GATEWAY, "CURL_OPTIONS": f"--cacert {CA}",
+                            "WHOLE": str(5 << 20)} | more
             done = subprocess.run(["bash", recipe, *map(str, words)], env=surroundings, capture_output=True, text=True, timeout=120)
             return done.stdout.strip(), done.stderr
 
@@ -141,7 +142,7 @@ with tempfile.TemporaryDirectory() as scratch:
         report.row("with one token alone, which has ended, it stops and says why", ("", True), (id, "401" in told and "unauthorized" in told))
 
         # Killed in the middle, and gone on with.
-        surroundings = {"PATH": os.environ["PATH"], "TMPDIR": str(scratch), "API": GATEWAY, "TOKEN": bearer, "PART_SIZE": str(5 << 20),
+        surroundings = {"PATH": os.environ["PATH"], "TMPDIR": str(scratch), "API": GATEWAY, "TOKEN": bearer, "PART_SIZE": str(5 << 20), "WHOLE": "1",
                         "CURL_OPTIONS": f"--cacert {CA} --limit-rate 8M"}
         told = []
         with subprocess.Popen(["bash", recipe, large, "text/plain"], env=surroundings, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,

@@ -69,7 +69,7 @@ export async function run({ upload, sha256 }, { api, authorize, row, ended, giga
   const type = await outcome(upload(new Blob(['MZ'], { type: 'application/x-msdownload' }), options));
   row('a type that is not taken is told at once', 'unsupported_type', type);
 
-  // A token that ends on the way, at the plan and between parts: another one is asked for, and nothing begins anew.
+  // A token that has ended at the plan, the parts and the completion: each time another one is asked for, and nothing begins anew.
   let asked = 0;
   let renewed = 0;
   const ending = async (method, url, refused) => {
@@ -79,7 +79,7 @@ export async function run({ upload, sha256 }, { api, authorize, row, ended, giga
   };
   const several = text(2 * EACH + 9, `t${Math.random()}`);
   ({ id } = await upload(several, { ...options, authorize: ending, whole: 1, partSize: EACH }));
-  row('a token that ends on the way is renewed, and the upload goes on', 'clean 2', `${await settled(id)} ${renewed}`);
+  row('a token that ends on the way is renewed, and the upload goes on', 'clean 3', `${await settled(id)} ${renewed}`);
   asked = 0;
   const dead = async () => {
     asked += 1;
