@@ -8,6 +8,7 @@ it says to pages elsewhere Cloudflare Access says at the edge, which is not here
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,7 @@ try {
   await told;
   await tell('/end', navigator.userAgent);
 } catch (error) {
-  await tell('/end', `failed: ${error.stack}`);
+  await tell('/end', `failed: ${error.name} ${error.message} ${error.stack}`);
 }
 </script>"""
 # A page that has a signed URL and is of no named origin: by script, the bucket is closed to it in both directions.
@@ -124,10 +125,10 @@ def visit(page, port=0, **more):
         setattr(server, name, value)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     rows, end = [], "no answer"
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         words = [os.environ["PORTCULLIS_CHROMIUM"], "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                  f"--user-data-dir={profile}", "--remote-debugging-port=0", f"http://localhost:{server.server_port}/"]
-        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as running:
             try:
                 while True:
                     path, body = server.told.get(timeout=900 if GIGABYTE else 240)
@@ -138,7 +139,8 @@ def visit(page, port=0, **more):
             except queue.Empty:
                 pass
             finally:
-                running.terminate()
+                # All of it: what is started may be a script, and a browser is many processes.
+                os.killpg(running.pid, signal.SIGKILL)
     server.shutdown()
     return rows, end
 

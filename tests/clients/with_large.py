@@ -8,6 +8,7 @@ What the stack and the functions hold in memory meanwhile is looked at: it must 
 import base64
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -43,7 +44,7 @@ def peaks():
     for process in Path("/proc").glob("[0-9]*"):
         try:
             name = (process / "comm").read_text().strip()
-            mine = f"PORTCULLIS_ISSUER={GATEWAY}\0" in (process / "environ").read_text()
+            mine = f"PORTCULLIS_CA_FILE={CA}\0" in (process / "environ").read_text()
             mine = mine or str(Path(os.environ["PORTCULLIS_MANIFEST"]).parent) in (process / "cmdline").read_text()
             status = (process / "status").read_text()
         except (OSError, UnicodeDecodeError):
@@ -169,7 +170,5 @@ for name in ["upload", "download", "object-events"]:
 # Parts that are on their way are in memory, each at most three times over; of what is stored nothing is.
 most = before["local"] + 3 * 3 * (PART >> 20) + 128
 report.holds("the local S3 holds parts, not files", after["local"] <= most, shown=f"{before['local']} MB, then {after['local']} MB")
-for left in scratch.iterdir():
-    left.unlink()
-scratch.rmdir()
+shutil.rmtree(scratch)
 report.end()
