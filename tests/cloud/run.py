@@ -73,7 +73,10 @@ class Run(Deployment):
         self.report.part("trust")
         said = self.invoke("trust")
         self.report.row("the first run makes two signing keys", 2, len(said.get("genesis", [])) or said)
-        objects = [f"trust/{name}.json" for name in ["keys", "profiles", "revocations", "signing-state"]]
+        objects = [
+            f"trust/{name}.json"
+            for name in ["keys", "policies", "posture", "profiles", "revocations", "signing-state"]
+        ]
         self.report.row("and publishes", objects, sorted(said.get("published", [])))
         names = [
             one["Name"]
