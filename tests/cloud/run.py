@@ -28,7 +28,9 @@ from gate import AUDIENCE, ISSUER, Answer, Client, Gate, b64url, new_file, unsea
 from templates import Template, deploy
 
 UNKNOWN_FILE = "/files/0198e1a0-0000-7000-8000-000000000000"
-CONTENT = b"%PDF-1.7\n" + b"The quick brown fox jumps over the lazy dog.\n" * 100
+# Less than a kibibyte: MiniStack ignores a range where a version is named (docs/attacks-on-files.md), and object-events takes no more
+# than it asked for.
+CONTENT = b"%PDF-1.7\n" + b"The quick brown fox jumps over the lazy dog.\n" * 20
 
 
 class Run(Deployment):
