@@ -38,7 +38,7 @@ given = $(if $(filter $(1),$(TYPED)),$(filter command line,$(origin $(1))),$($(1
 SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=$($(name)))))
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
-.PHONY: help demo dev admin test test-clients test-faults test-system check build bench policy index-advice fmt lint clean need
+.PHONY: help demo dev admin replay test test-clients test-faults test-system check build bench policy index-advice fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -80,6 +80,9 @@ check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, te
 
 admin: ## one operator's act on the stack of make dev: make admin OP=client.list ARGS='{"tenant":"acme"}' (ENV=prod: on AWS)
 	@ENV=$(call quoted,$(if $(filter command line,$(origin ENV)),$(ENV))) OPERATOR=$(call quoted,$(OPERATOR)) ALL=$(call quoted,$(ALL)) scripts/admin $(call quoted,$(OP)) $(call quoted,$(ARGS))
+
+replay: ## hand a function's dead letters to it once more, on the stack of make dev (FUNCTION=object-events; ENV=prod: on AWS; DRY_RUN=1: look)
+	@ENV=$(call quoted,$(if $(filter command line,$(origin ENV)),$(ENV))) DRY_RUN=$(call quoted,$(DRY_RUN)) scripts/replay $(call quoted,$(or $(FUNCTION),object-events))
 
 fmt: ## check the format
 	@$(CARGO) fmt --all --check

@@ -4,13 +4,15 @@
 //   import { upload } from './upload.mjs';
 //   const { id } = await upload(input.files[0], {
 //     api: 'https://api.example.com',
-//     authorize: async (method, url) => ({ authorization: `Bearer ${await token()}` }),
+//     authorize: async (method, url, refused) => ({ authorization: `Bearer ${await token({ fresh: !!refused })}` }),
 //     onProgress: ({ sent, size }) => { bar.value = sent / size; },
 //     onPlan: (plan) => localStorage.setItem('upload', JSON.stringify(plan)),
 //   });
 //
 // After a stop (a closed tab, a lost connection), with the same file: upload(file, { …, resume: JSON.parse(stored) }).
 // `authorize` is asked for each request to the API, so that a DPoP proof can be made for it; nothing of it goes to the bucket.
+// Tokens live for minutes and uploads for hours: where the API answers 401 it is asked once more, with that answer as `refused`, and
+// has to bring a token that is not the old one (and, for DPoP, the answer's `DPoP-Nonce` in its proof).
 
 const WHOLE = 64 * 1024 * 1024; // larger files are sent in parts: WebCrypto hashes only what it can hold
 const BATCH = 20; // parts that are hashed and signed for at once; their URLs live five minutes
@@ -107,15 +109,20 @@ async function put(job, part, { method, url, headers }, body) {
 
 async function api(job, method, path, body, headers = {}) {
   const url = job.api + path;
-  const answer = await fetch(url, {
-    method,
-    headers: { ...(body && { 'content-type': 'application/json' }), ...headers, ...(await job.authorize(method, url)) },
-    body: body && JSON.stringify(body),
-    signal: job.signal,
-  });
-  const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new UploadError(`the API answered ${answer.status} ${said.code ?? ''}`.trim(), answer.status, said.code);
-  return said;
+  for (let refused; ; ) {
+    const answer = await fetch(url, {
+      method,
+      headers: { ...(body && { 'content-type': 'application/json' }), ...headers, ...(await job.authorize(method, url, refused)) },
+      body: body && JSON.stringify(body),
+      signal: job.signal,
+    });
+    const said = await answer.json().catch(() => ({}));
+    if (answer.ok) return said;
+    if (answer.status !== 401 || refused) {
+      throw new UploadError(`the API answered ${answer.status} ${said.code ?? ''}`.trim(), answer.status, said.code);
+    }
+    refused = answer;
+  }
 }
 
 function progress(job, part, sent) {

@@ -1,11 +1,16 @@
 """curl: an upload and a download with signed URLs, and the requests that must be refused."""
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import tempfile
+import threading
+import time
 from pathlib import Path
 
-from stack import CA, GATEWAY, Report, new_file, settled, token
+from stack import CA, GATEWAY, Report, forge, new_file, settled, token
 
 said = subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True).stdout
 report = Report("curl", said.split()[1])
@@ -83,4 +88,78 @@ with tempfile.TemporaryDirectory() as scratch:
                (curl(*authorization, "--json" if "header" in SHOW else "--data", "{", "--output", body, f"{GATEWAY}/files")[0], code()))
     bare = subprocess.run(["curl", "--silent", "--max-time", "20", f"{GATEWAY}/.well-known/jwks.json"], capture_output=True)
     report.row("without the stack's authority curl does not talk", 60, bare.returncode)
+
+    # docs/recipes/upload.sh, as somebody would use it.
+    if shutil.which("jq") and shutil.which("openssl"):
+        recipe = Path(__file__).resolve().parents[2] / "docs/recipes/upload.sh"
+        given = scratch / "token"
+
+        def shell(*words, **more):
+            """Runs the recipe; answers its last line, and what it told on the way."""
+            more = {name: str(value) for name, value in more.items()}
+            surroundings = {"PATH": os.environ["PATH"], "TMPDIR": str(scratch), "API": GATEWAY, "CURL_OPTIONS": f"--cacert {CA}",
+                            "WHOLE": str(5 << 20)} | more
+            done = subprocess.run(["bash", recipe, *map(str, words)], env=surroundings, capture_output=True, text=True, timeout=120)
+            return done.stdout.strip(), done.stderr
+
+        def fetched(id):
+            """The file as it is downloaded, once it is clean."""
+            status, copy = settled(bearer, id), scratch / "fetched"
+            curl("--location", *authorization, "--output", copy, f"{GATEWAY}/files/{id}/content")
+            return status, copy.read_bytes() if copy.exists() else b""
+
+        for size in [1, 5 << 20]:
+            whole = scratch / f"{size}.txt"
+            whole.write_bytes(b"x" * size)
+            id, _ = shell(whole, "text/plain", TOKEN=bearer)
+            report.row(f"upload.sh: {size} bytes", ("clean", True), (lambda got: (got[0], got[1] == whole.read_bytes()))(fetched(id)))
+
+        # Tokens of three seconds, rightly signed, and an upload that takes longer.
+        def short(seconds=3):
+            now = int(time.time())
+            given.write_text(forge(bearer, iat=now - 300 + seconds, exp=now + seconds))
+
+        large = scratch / "large.txt"
+        large.write_bytes(os.urandom(8).hex().encode() * (21 << 16))
+        ending = threading.Event()
+
+        def renewing():
+            while not ending.wait(1):
+                short()
+
+        short()
+        threading.Thread(target=renewing, daemon=True).start()
+        asked = scratch / "asked"
+        slow = {"PART_SIZE": 5 << 20, "CURL_OPTIONS": f"--cacert {CA} --limit-rate 4M", "TOKEN_COMMAND": f"echo >>{asked}; cat {given}"}
+        id, told = shell(large, "text/plain", **slow)
+        report.row("upload.sh: 21 MiB in parts, with tokens of three seconds", ("clean", True), (lambda got: (got[0], got[1] == large.read_bytes()))(fetched(id)))
+        report.row("each part was sent once", 5, told.count(" sent"))
+        report.holds("and a token was asked for more than once", len(asked.read_text()) > 1)
+        ending.set()
+        dead = forge(bearer, iat=int(time.time()) - 300, exp=int(time.time()) + 1)
+        time.sleep(2)
+        id, told = shell(large, "text/plain", PART_SIZE=5 << 20, TOKEN=dead)
+        report.row("with one token alone, which has ended, it stops and says why", ("", True), (id, "401" in told and "unauthorized" in told))
+
+        # Killed in the middle, and gone on with.
+        surroundings = {"PATH": os.environ["PATH"], "TMPDIR": str(scratch), "API": GATEWAY, "TOKEN": bearer, "PART_SIZE": str(5 << 20), "WHOLE": "1",
+                        "CURL_OPTIONS": f"--cacert {CA} --limit-rate 8M"}
+        told = []
+        with subprocess.Popen(["bash", recipe, large, "text/plain"], env=surroundings, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                              text=True, start_new_session=True) as running:
+            for line in running.stderr:
+                told.append(line.strip())
+                if line.startswith("part 2 "):
+                    os.killpg(running.pid, signal.SIGKILL)
+        id = told[0].partition("RESUME=")[2].partition(" ")[0]
+        report.row("upload.sh: killed after two parts", 2, sum("sent" in line for line in told))
+        again, told = shell(large, "text/plain", TOKEN=bearer, PART_SIZE=5 << 20, RESUME=id)
+        report.row("gone on with, it sends the others", (id, True), (again, told.count(" is there") >= 2 and told.count(" sent") <= 3))
+        report.row("and the file is whole", ("clean", True), (lambda got: (got[0], got[1] == large.read_bytes()))(fetched(id)))
+        again, _ = shell(large, "text/plain", TOKEN=bearer, PART_SIZE=5 << 20, RESUME=id)
+        report.row("once more changes nothing", id, again)
+        refused, told = shell(source, "application/x-msdownload", TOKEN=bearer)
+        report.row("a type that is not taken is told at once", ("", 1, True), (refused, told.count("POST /files"), "unsupported_type" in told))
+    else:
+        print("  (no jq or openssl on this machine: upload.sh is not run)")
 report.end()

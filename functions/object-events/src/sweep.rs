@@ -19,6 +19,9 @@ const FOUND: &str = "files:found";
 /// How many files are taken in hand with one statement.
 const BATCH: usize = 100;
 
+/// Versions of one ended file that nobody told of, at most this many in one run.
+const ORPHANS: usize = 10;
+
 /// What is left of an invocation when no further file is begun, in milliseconds.
 const RESERVE_MS: i64 = 8_000;
 
@@ -45,15 +48,17 @@ struct Unheard {
 struct Swept {
     found: i64,
     purged: i64,
+    orphans: i64,
     unseen: i64,
     failed: i64,
 }
 
 impl Swept {
-    fn metrics(&self) -> [(&'static str, &'static str, i64); 3] {
+    fn metrics(&self) -> [(&'static str, &'static str, i64); 4] {
         [
             ("FilesFound", "Count", self.found),
             ("FilesPurged", "Count", self.purged),
+            ("VersionsOrphaned", "Count", self.orphans),
             ("FilesStuck", "Count", self.unseen + self.failed),
         ]
     }
@@ -154,8 +159,9 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
                 }
                 let line = line().text("file", &file.id.to_string()).text("status", &file.status);
                 match self.purge(&file).await {
-                    Ok(outcome) => {
+                    Ok((outcome, orphans)) => {
                         done.purged += 1;
+                        done.orphans += orphans;
                         line.decision("allow", outcome).emit();
                     }
                     Err(fault) => {
@@ -180,7 +186,7 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
     }
 
     /// Every version and what is left of parts is tried, and what is gone is recorded, also when another one would not go.
-    async fn purge(&self, file: &Ended) -> Result<&'static str, Fault> {
+    async fn purge(&self, file: &Ended) -> Result<(&'static str, i64), Fault> {
         let tenant = Tenant::parse(&file.tenant).map_err(|_| unreadable())?;
         let key = ObjectKey::new(tenant, FileId::from_uuid(file.id).map_err(|_| unreadable())?);
         let (mut gone, mut failed) = (Vec::new(), None);
@@ -205,6 +211,10 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
                 Err(fault) => failed = Some(fault),
             }
         }
+        // Only when all that is known is gone can what nobody told of be seen. Where that fails the file stays to be purged. Under an
+        // expired file's key there may be what somebody believes to have sent, so that is left alone.
+        let over = failed.is_none() && file.status != "expired";
+        let orphans = if over { self.end_orphans(&key).await? } else { 0 };
         let answer = self
             .database
             .call(
@@ -221,11 +231,23 @@ impl<D: Database, O: ObjectStore, C: Clock> ObjectEvents<D, O, C> {
             .await?;
         match (failed, answer.get("outcome").and_then(Value::as_str)) {
             (Some(fault), _) => Err(fault),
-            (None, Some("purged")) => Ok("purged"),
+            (None, Some("purged")) => Ok(("purged", orphans)),
             // A version became known meanwhile, or another sweep was faster; the next run sees what is left.
-            (None, Some("kept")) => Ok("kept"),
-            (None, Some("unknown")) => Ok("unknown"),
+            (None, Some("kept")) => Ok(("kept", orphans)),
+            (None, Some("unknown")) => Ok(("unknown", orphans)),
             (None, _) => Err(unreadable()),
         }
+    }
+
+    /// Ends versions of which no event told, under the key of a file that was deleted, rejected or infected. It is over and so is every
+    /// URL for its key, so whatever lies there is nobody's.
+    async fn end_orphans(&self, key: &ObjectKey) -> Result<i64, Fault> {
+        let mut ended = 0;
+        for _ in 0..ORPHANS {
+            let Some(version) = self.objects.newest(key).await? else { break };
+            self.objects.delete(key, &version).await?;
+            ended += 1;
+        }
+        Ok(ended)
     }
 }

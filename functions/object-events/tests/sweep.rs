@@ -115,6 +115,43 @@ async fn bytes_of_an_ended_file_go_a_minute_after_its_last_url() {
 }
 
 #[tokio::test]
+async fn what_lies_under_an_ended_files_key_goes_with_it_also_where_no_event_told_of_it() {
+    for (finding, deleted) in [("size", false), ("ok", true)] {
+        let world = world();
+        world.filled(1, finding);
+        world.files.change(id(1), |row| row.deleted = deleted);
+        for version in ["w-1", "w-2"] {
+            world.objects.put(&key(1), version, "text/plain", b"sent once more, and its event was lost");
+        }
+        // Somebody else's, and one whose row is gone: after a restore of the database it is the only copy of a file.
+        world.filled(2, "ok");
+        world.objects.put(&key(3), "v-3", "text/plain", b"hello world");
+        world.clock.advance(360);
+        // What cannot go is tried again, and the file is not taken for purged before.
+        world.objects.set_stuck("w-1", true);
+        assert!(world.sweep().await.is_err());
+        assert!(!world.is_purged(1), "something is left");
+        world.objects.set_stuck("w-1", false);
+        world.clock.advance(600);
+        assert_eq!(world.sweep().await.unwrap(), json!({ "found": 0, "purged": 1 }));
+        assert!(world.objects.versions(&key(1)).is_empty() && world.is_purged(1));
+        assert_eq!(world.objects.versions(&key(2)), ["v-2"]);
+        assert_eq!(world.objects.versions(&key(3)), ["v-3"]);
+    }
+}
+
+#[tokio::test]
+async fn an_expired_file_keeps_what_nobody_told_of() {
+    let world = world();
+    world.file(1);
+    world.files.change(id(1), |row| row.expired = true);
+    world.objects.put(&key(1), "v-1", "text/plain", b"hello world");
+    world.clock.advance(360);
+    world.sweep().await.unwrap();
+    assert_eq!((world.objects.versions(&key(1)).len(), world.is_purged(1)), (1, true));
+}
+
+#[tokio::test]
 async fn parts_that_no_object_came_of_are_ended_with_their_file() {
     let world = world();
     world.file(1);

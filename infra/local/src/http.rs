@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
@@ -61,7 +61,7 @@ pub async fn bind() -> io::Result<TcpListener> {
 ///
 /// # Errors
 /// When the listener has no local address, or listens on anything but loopback.
-pub async fn serve<F, Fut>(
+pub async fn serve<F, Fut, B>(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     limit: usize,
@@ -69,7 +69,9 @@ pub async fn serve<F, Fut>(
 ) -> io::Result<Server>
 where
     F: Fn(Request) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Response> + Send,
+    Fut: Future<Output = http::Response<B>> + Send,
+    B: Body<Data = Bytes> + From<Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let addr = listener.local_addr()?;
     if !addr.ip().is_loopback() {
@@ -102,11 +104,13 @@ where
     Ok(Server { addr, accept: task.abort_handle() })
 }
 
-async fn connection<S, F, Fut>(stream: S, peer: SocketAddr, limit: usize, handler: F)
+async fn connection<S, F, Fut, B>(stream: S, peer: SocketAddr, limit: usize, handler: F)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Response> + Send,
+    Fut: Future<Output = http::Response<B>> + Send,
+    B: Body<Data = Bytes> + From<Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let service = service_fn(move |request: http::Request<Incoming>| {
         let handler = handler.clone();
@@ -115,7 +119,9 @@ where
             let body = match Limited::new(body, limit).collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(error) if error.is::<LengthLimitError>() => {
-                    return Ok(empty(http::StatusCode::PAYLOAD_TOO_LARGE));
+                    let mut refused = http::Response::new(B::from(Bytes::new()));
+                    *refused.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
+                    return Ok(refused);
                 }
                 Err(error) => return Err(io::Error::other(error)),
             };
@@ -137,7 +143,7 @@ pub fn empty(status: http::StatusCode) -> Response {
 }
 
 /// The answer with this moment in its `Date` (RFC 9110 §6.6.1): the SDKs correct their own clock by it, so it must be the stack's.
-pub fn dated(mut response: Response, now: SystemTime) -> Response {
+pub fn dated<B>(mut response: http::Response<B>, now: SystemTime) -> http::Response<B> {
     let form =
         format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
     let date = OffsetDateTime::from(now).format(form).ok().and_then(|date| date.parse().ok());

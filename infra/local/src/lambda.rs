@@ -37,6 +37,8 @@ pub const EVENT_LIMIT: usize = 1024 * 1024;
 /// Throttled asynchronous events are tried again this often before they count as lost.
 const THROTTLE_TRIES: u32 = 100;
 const SKEW: Duration = Duration::from_secs(300);
+/// The folder of dead letters below that of the instance.
+pub const DEAD_LETTERS: &str = "dead-letters";
 /// Largest log tail in `X-Amz-Log-Result`, in bytes.
 const LOG_TAIL: usize = 4096;
 
@@ -143,6 +145,8 @@ struct Queue {
     in_flight: watch::Sender<usize>,
     undelivered: Mutex<Vec<Undelivered>>,
     retries: [Duration; 2],
+    /// Where what was given up lies, for whoever replays it: a file for each event, in a folder of its function.
+    dead_letters: PathBuf,
 }
 
 impl Lambda {
@@ -199,6 +203,7 @@ impl Lambda {
             in_flight: watch::Sender::new(0),
             undelivered: Mutex::default(),
             retries: settings.retries,
+            dead_letters: settings.directory.join(DEAD_LETTERS),
         });
         Ok(Arc::new(Self { account, pools, surroundings, queue, stray, _sink: server }))
     }
@@ -466,10 +471,25 @@ impl Queue {
         };
         if let Some(reason) = lost {
             let function = pool.plan().spec.function_name.clone();
+            if pool.plan().spec.keeps_failures {
+                self.keep(&function, &event, &reason);
+            }
             let undelivered = Undelivered { function, payload: event.payload, reason };
             self.undelivered.lock().unwrap_or_else(PoisonError::into_inner).push(undelivered);
         }
         self.in_flight.send_modify(|count| *count = count.saturating_sub(1));
+    }
+
+    /// As the dead-letter queue would: the event as it was, and why. A disk that is full has nobody to be told of it here.
+    fn keep(&self, function: &str, event: &Event, reason: &str) {
+        let folder = self.dead_letters.join(function);
+        let payload: serde_json::Value = serde_json::from_slice(&event.payload).unwrap_or_default();
+        let letter = json!({"function": function, "event": payload, "reason": reason});
+        // Under its name from the moment that it is whole.
+        let (whole, partial) = (format!("{}.json", event.request_id), format!("{}.partial", event.request_id));
+        let _ = std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::write(folder.join(&partial), letter.to_string()))
+            .and_then(|()| std::fs::rename(folder.join(&partial), folder.join(&whole)));
     }
 }
 

@@ -28,10 +28,10 @@ use crate::lambda::{self, Kind, Lambda};
 use crate::policy::Iam;
 use crate::postgres::Postgres;
 use crate::rds::{RdsEndpoint, RdsServer};
-use crate::s3::S3;
+use crate::s3::{Cors, S3};
 use crate::ssm::Ssm;
 use crate::sts::Sts;
-use crate::template::Template;
+use crate::template::{self, Template};
 
 /// The name of the local deployment.
 pub const ENV: &str = "local";
@@ -242,6 +242,7 @@ impl Stack {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
         parameters.extend(options.parameters.clone());
+        let origins = parameters.remove("AllowedOrigins").unwrap_or_default();
         let template = Template::deployed(&parameters, ACCOUNT, REGION, API).map_err(all)?;
         let deployment = template.deployment();
         let iam = Iam::new(ACCOUNT, REGION, options.clock.clone(), &deployment.roles).map_err(all)?;
@@ -255,6 +256,8 @@ impl Stack {
         let (created, mut creations) = mpsc::unbounded_channel();
         let buckets = vec![TRUST_BUCKET.to_owned(), OBJECT_BUCKET.to_owned()];
         let s3 = S3::new(Arc::clone(&account), buckets, root.join("s3"), created);
+        let rules = template::object_bucket_cors(&origins).and_then(|rules| Cors::read(&rules)).map_err(all)?;
+        s3.set_cors(OBJECT_BUCKET, rules);
 
         let (postgres_dir, binaries) = (root.join("postgres"), options.postgres.clone());
         // What `migrate` leaves is kept for the next stack that has the same program of it, which finds nothing to do.

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use laden::Laden;
-use measure::Worlds;
+use measure::{Effort, Worlds};
 use report::Report;
 use tokio::runtime::Runtime;
 use world::World;
@@ -31,11 +31,12 @@ const BUDGETS: &str = include_str!("../budgets.json");
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => bench().map(|_| true),
-        ["--check"] => bench().map(|report| report.holds()),
+        [] => bench(Effort::FULL).map(|_| true),
+        ["--check"] => bench(Effort::FULL).map(|report| report.holds()),
+        ["--try"] => bench(Effort::TRY).map(|_| true),
         ["--case", name @ ..] => one(&name.join(" ")).map(|()| true),
         _ => {
-            say("usage: bench [--check | --case NAME]\n");
+            say("usage: bench [--check | --try | --case NAME]\n");
             return ExitCode::from(64);
         }
     };
@@ -91,10 +92,10 @@ fn one(name: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn bench() -> io::Result<Report> {
+fn bench(effort: Effort) -> io::Result<Report> {
     let budgets = serde_json::from_str(BUDGETS)?;
     let scene = open()?;
-    let findings = scene.timing.block_on(measure::run(&scene.worlds, &scene.logs(), say));
+    let findings = scene.timing.block_on(measure::run(&scene.worlds, &scene.logs(), effort, say));
     scene.close();
     let report = Report::new(findings?, &budgets);
     say(&report.table());

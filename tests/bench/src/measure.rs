@@ -20,12 +20,26 @@ use crate::round_trip::RoundTrips;
 use crate::runtime_api::Sandbox;
 use crate::world::{World, function};
 
-/// Starts of each program.
-const STARTS: usize = 40;
-/// First answers of each program.
-const FIRSTS: usize = 10;
-/// Blocks of each case.
-const ROUNDS: usize = 5;
+/// How often things are done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// Starts of each program.
+    starts: usize,
+    /// First answers of each program.
+    firsts: usize,
+    /// Blocks of each case.
+    rounds: usize,
+    /// Calls of a block, at most.
+    block: usize,
+}
+
+impl Effort {
+    /// For figures.
+    pub(crate) const FULL: Effort = Effort { starts: 40, firsts: 10, rounds: 5, block: usize::MAX };
+    /// To see that every program starts and every case is answered rightly; its figures mean nothing.
+    pub(crate) const TRY: Effort = Effort { starts: 1, firsts: 1, rounds: 1, block: 3 };
+}
+
 /// Calls of a block before those that are counted.
 const WARMING: usize = 3;
 /// Trust objects are fresh for five seconds.
@@ -126,14 +140,14 @@ pub(crate) struct Worlds {
 }
 
 /// Runs everything.
-pub(crate) async fn run(worlds: &Worlds, logs: &Path, say: fn(&str)) -> io::Result<Findings> {
+pub(crate) async fn run(worlds: &Worlds, logs: &Path, effort: Effort, say: fn(&str)) -> io::Result<Findings> {
     std::fs::create_dir_all(logs)?;
     let mut findings = Findings::default();
     let programs = programs(worlds)?;
     let log = |name: &str| logs.join(format!("{name}.log"));
 
     say("  start-up ...\n");
-    for _ in 0..STARTS {
+    for _ in 0..effort.starts {
         for (name, (binary, environment)) in &programs {
             let (_, took) =
                 Sandbox::start(binary, environment, &log(name)).await.map_err(|error| named(name, &error))?;
@@ -143,7 +157,7 @@ pub(crate) async fn run(worlds: &Worlds, logs: &Path, say: fn(&str)) -> io::Resu
 
     say("  first answers ...\n");
     let cases = cases(worlds, &programs, &log).await?;
-    for _ in 0..FIRSTS {
+    for _ in 0..effort.firsts {
         let mut done = "";
         for case in &cases {
             if case.program == done {
@@ -171,10 +185,12 @@ pub(crate) async fn run(worlds: &Worlds, logs: &Path, say: fn(&str)) -> io::Resu
     }
     let signature = bare_signatures(&worlds.local.algorithm())?;
     let round_trips = RoundTrips::new(&found(&programs, SIGNING)?.1)?;
-    for _ in 0..ROUNDS {
+    for _ in 0..effort.rounds {
         for (case, (_, tally)) in cases.iter().zip(&mut findings.cases) {
             let sandbox = sandboxes.get_mut(case.program).ok_or_else(|| io::Error::other("no sandbox"))?;
-            block(case, sandbox, tally).await.map_err(|error| named(case.name, &error))?;
+            block(case, sandbox, effort.block.min(case.block), tally)
+                .await
+                .map_err(|error| named(case.name, &error))?;
         }
         for _ in 0..5 {
             findings.bare_field.push(bare_fields(1_000)?);
@@ -201,7 +217,7 @@ pub(crate) async fn only(worlds: &Worlds, logs: &Path, name: &str, lasts: Durati
     let (mut sandbox, _) = Sandbox::start(binary, environment, &log(case.program)).await?;
     let (since, mut tally) = (Instant::now(), Tally::default());
     while since.elapsed() < lasts {
-        block(case, &mut sandbox, &mut tally).await?;
+        block(case, &mut sandbox, case.block, &mut tally).await?;
     }
     Ok(tally)
 }
@@ -227,9 +243,9 @@ fn programs(worlds: &Worlds) -> io::Result<Programs> {
 
 /// One block of calls. The first calls are not counted: after a pause a function reads its trust objects again. The block
 /// ends before they are due once more, so that what is counted is what a warm call costs.
-async fn block(case: &Case<'_>, sandbox: &mut Sandbox, tally: &mut Tally) -> io::Result<()> {
+async fn block(case: &Case<'_>, sandbox: &mut Sandbox, size: usize, tally: &mut Tally) -> io::Result<()> {
     // What is asked is made beforehand: signing a token takes longer than checking it.
-    let events = (0..case.block + WARMING).map(|_| (case.event)()).collect::<io::Result<Vec<_>>>()?;
+    let events = (0..size + WARMING).map(|_| (case.event)()).collect::<io::Result<Vec<_>>>()?;
     let (warming, counted) = events.split_at(WARMING);
     let since = Instant::now();
     for event in warming {
@@ -279,7 +295,9 @@ async fn plain_cases<'a>(
     drop(encrypt);
     let fixed = |event: Vec<u8>| Box::new(move || Ok(event.clone()));
     let ok = |answer: &Value| answer["statusCode"] == 200;
-    let upload = world.upload_event(&token);
+    let (upload, form) = (world.upload_event(&token), world.form_event(&token));
+    let (plan, parts) = (world.plan_event(&token), world.parts_event(&token));
+    let created = |answer: &Value| answer["statusCode"] == 201;
     let metadata = world.download_event(&token, "/files/{id}");
     let content = world.download_event(&token, "/files/{id}/content");
     let new = move || Ok(world.authorizer_event(&world.token()?));
@@ -292,7 +310,10 @@ async fn plain_cases<'a>(
         case("authorizer, token seen before", "authorizer", 400, fixed(same), allow),
         case("token", "token", 100, Box::new(|| world.token_event()), ok),
         Case { world: local, ..case(SIGNING, SIGNING, 100, signing, ok) },
-        case("upload", "upload", 100, fixed(upload), |answer| answer["statusCode"] == 201),
+        case("upload", "upload", 100, fixed(upload), created),
+        case("upload, form", "upload", 100, fixed(form), created),
+        case("upload, plan of 10,000 parts", "upload", 100, fixed(plan), created),
+        case("upload, 500 part URLs", "upload", 20, fixed(parts), ok),
         case("download, metadata", "download", 100, fixed(metadata), ok),
         case("download, content", "download", 100, fixed(content), |answer| answer["statusCode"] == 302),
         case("encrypt 1", "data-key-encrypt", 200, fixed(one), ok),

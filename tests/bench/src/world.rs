@@ -17,6 +17,12 @@ use shared::digest::sha256;
 /// Longer than any run.
 const LIFE: Duration = Duration::from_secs(3600);
 const CONTENT: &[u8] = b"a file of the bench\n";
+/// What parts of the large file have, in bytes.
+const PART: u64 = 8 << 20;
+/// As many parts as a file may have.
+const PARTS: u64 = 10_000;
+/// As many as one call may name.
+const NAMED: u64 = 500;
 /// The plaintext of one field: 64 bytes.
 const FIELD: &[u8; 64] = b"Ada Lovelace, 12 St James's Square, London SW1Y 4JH, +4420794600";
 
@@ -32,6 +38,7 @@ pub(crate) struct World {
     modulus: String,
     exponent: String,
     file: String,
+    large: String,
 }
 
 impl World {
@@ -56,7 +63,9 @@ impl World {
         let (modulus, exponent) = (part("n"), part("e"));
         let (claims, signing_key) = (claims(&token), stack.signing_key().await?);
         let file = upload(&api, &stack, &token).await?;
-        Ok(Self { stack, clients, api, header, claims, signing_key, modulus, exponent, file })
+        let large = api.call("POST", "/files", Some(&token), Some(&large_plan())).await?.json();
+        let large = large["id"].as_str().unwrap_or_default().to_owned();
+        Ok(Self { stack, clients, api, header, claims, signing_key, modulus, exponent, file, large })
     }
 
     /// What its tokens are signed with (RFC 7518 §3.1).
@@ -136,6 +145,26 @@ impl World {
     /// A request for a new file.
     pub(crate) fn upload_event(&self, token: &str) -> Vec<u8> {
         self.proxy_event("POST", "/files", "/files", token, &plan())
+    }
+
+    /// A request for a new file of unknown size, by a form.
+    pub(crate) fn form_event(&self, token: &str) -> Vec<u8> {
+        let body = json!({"name": "bench.txt", "content_type": "text/plain", "max_size": 1 << 20, "mode": "post"});
+        self.proxy_event("POST", "/files", "/files", token, &body)
+    }
+
+    /// A request for a new file of as many parts as there can be.
+    pub(crate) fn plan_event(&self, token: &str) -> Vec<u8> {
+        self.proxy_event("POST", "/files", "/files", token, &large_plan())
+    }
+
+    /// A request for the URLs of as many parts as one call may name.
+    pub(crate) fn parts_event(&self, token: &str) -> Vec<u8> {
+        let digest = |part: u64| STANDARD.encode(sha256(&part.to_be_bytes()));
+        let parts: Vec<Value> =
+            (1..=NAMED).map(|part| json!({"part": part, "size": PART, "sha256": digest(part)})).collect();
+        let path = format!("/files/{}/parts", self.large);
+        self.proxy_event("POST", "/files/{id}/parts", &path, token, &json!({"parts": parts}))
     }
 
     /// A request for what is known of the file, or for its content.
@@ -232,6 +261,10 @@ fn item(row: usize, name: &str, value: &str) -> Value {
 fn plan() -> Value {
     json!({"name": "bench.txt", "content_type": "text/plain", "size": CONTENT.len(),
         "sha256": STANDARD.encode(sha256(CONTENT)), "mode": "put"})
+}
+
+fn large_plan() -> Value {
+    json!({"name": "bench.zip", "content_type": "application/zip", "size": PART * PARTS, "part_size": PART, "mode": "multipart"})
 }
 
 async fn public_key(stack: &Stack, header: &str) -> io::Result<Value> {

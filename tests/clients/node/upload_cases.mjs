@@ -8,7 +8,7 @@ function text(size, salt) {
   return new Blob([line.repeat(Math.ceil(size / line.length)).slice(0, size)], { type: 'text/plain' });
 }
 
-export async function run({ upload, sha256 }, { api, authorize, row }) {
+export async function run({ upload, sha256 }, { api, authorize, row, ended, gigabyte }) {
   const options = { api, authorize, name: 'upload.txt', pause: 50 };
   const get = async (path, headers = {}) => (await fetch(api + path, { headers: { ...headers, ...(await authorize('GET', api + path)) } })).json();
   const settled = async (id) => {
@@ -69,6 +69,24 @@ export async function run({ upload, sha256 }, { api, authorize, row }) {
   const type = await outcome(upload(new Blob(['MZ'], { type: 'application/x-msdownload' }), options));
   row('a type that is not taken is told at once', 'unsupported_type', type);
 
+  // A token that has ended at the plan, the parts and the completion: each time another one is asked for, and nothing begins anew.
+  let asked = 0;
+  let renewed = 0;
+  const ending = async (method, url, refused) => {
+    asked += 1;
+    renewed += refused ? 1 : 0;
+    return asked % 2 === 0 || refused ? authorize(method, url) : { authorization: `Bearer ${ended}` };
+  };
+  const several = text(2 * EACH + 9, `t${Math.random()}`);
+  ({ id } = await upload(several, { ...options, authorize: ending, whole: 1, partSize: EACH }));
+  row('a token that ends on the way is renewed, and the upload goes on', 'clean 3', `${await settled(id)} ${renewed}`);
+  asked = 0;
+  const dead = async () => {
+    asked += 1;
+    return { authorization: `Bearer ${ended}` };
+  };
+  row('one that stays refused is told after the second answer', 'unauthorized 2', `${await outcome(upload(text(9, 'd'), { ...options, authorize: dead }))} ${asked}`);
+
   // A large file that is stopped, and goes on.
   const large = text(3 * EACH + 7, `l${Math.random()}`);
   const stop = new AbortController();
@@ -93,4 +111,38 @@ export async function run({ upload, sha256 }, { api, authorize, row }) {
   row('progress ended at its size', large.size, seen.at(-1));
   const again = await upload(large, { ...options, resume: stored, send: counting });
   row('once more changes nothing', done.id, again.id);
+  if (gigabyte) await enormous({ upload, sha256 }, { options, get, settled, row, direct, gigabyte });
+}
+
+// A gigabyte, stopped after a third of its parts and gone on with; compared part by part, by ranges.
+async function enormous({ upload, sha256 }, { options, get, settled, row, direct, gigabyte }) {
+  const each = 16 * 1024 * 1024;
+  const file = await gigabyte();
+  const stop = new AbortController();
+  const parts = Math.ceil(file.size / each);
+  let planned;
+  const sent = [];
+  const counting = async (...request) => {
+    const answer = await direct(...request);
+    sent.push(Number(new URL(request[1]).searchParams.get('partNumber')));
+    if (sent.length === Math.floor(parts / 3)) stop.abort();
+    return answer;
+  };
+  const began = Date.now();
+  const stopped = await upload(file, { ...options, partSize: each, signal: stop.signal, send: counting, onPlan: (plan) => { planned = plan; } })
+    .then(() => 'done', (error) => error.name);
+  const before = sent.splice(0).length;
+  row(`${file.size} bytes, stopped`, 'AbortError true', `${stopped} ${before >= Math.floor(parts / 3)}`);
+  const { id } = await upload(file, { ...options, resume: planned, send: counting });
+  const both = new Set(sent).size;
+  row('goes on with what was missing', true, both <= parts - Math.floor(parts / 3) && both > 0);
+  row('and is clean', 'clean', await settled(id));
+  const { url } = await get(`/files/${id}/content`, { accept: 'application/json' });
+  let same = 0;
+  for (let at = 0; at < file.size; at += each) {
+    const slice = file.slice(at, at + each);
+    const answer = await fetch(url, { headers: { range: `bytes=${at}-${at + slice.size - 1}` } });
+    if (answer.status === 206 && (await sha256(await answer.blob())) === (await sha256(slice))) same += 1;
+  }
+  row(`it comes back by ranges (${Math.round((Date.now() - began) / 1000)} s up and down)`, parts, same);
 }

@@ -1,1 +1,3 @@
 //! Whole-house tests: floors, journeys, outside clients.
+
+pub mod signed_attacks;

@@ -93,6 +93,21 @@ async fn a_warm_call_goes_out_as_often_as_the_budgets_say() {
     let create = async || running.api.call("POST", "/files", Some(&token), Some(&file)).await.unwrap();
     holds(&running, &[gate, ("upload", "upload")], async || create().await.status, 201).await;
 
+    let form = json!({"name": "a.txt", "content_type": "text/plain", "max_size": 5, "mode": "post"});
+    let large = json!({"name": "a.zip", "content_type": "application/zip", "size": 10_000_u64 * (8 << 20),
+        "part_size": 8 << 20, "mode": "multipart"});
+    for (case, body) in [("upload, form", &form), ("upload, plan of 10,000 parts", &large)] {
+        let create = async || running.api.call("POST", "/files", Some(&token), Some(body)).await.unwrap().status;
+        holds(&running, &[gate, ("upload", case)], create, 201).await;
+    }
+    let large = running.api.call("POST", "/files", Some(&token), Some(&large)).await.unwrap().json();
+    let path = format!("/files/{}/parts", large["id"].as_str().unwrap());
+    let digest = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=";
+    let parts: Vec<Value> = (1..=500).map(|part| json!({"part": part, "size": 8 << 20, "sha256": digest})).collect();
+    let parts = json!({"parts": parts});
+    let sign = async || running.api.call("POST", &path, Some(&token), Some(&parts)).await.unwrap().status;
+    holds(&running, &[gate, ("upload", "upload, 500 part URLs")], sign, 200).await;
+
     let plan = create().await.json();
     let headers = plan["upload"]["headers"].as_object().unwrap();
     let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();

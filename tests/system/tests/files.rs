@@ -143,3 +143,50 @@ async fn a_url_from_before_a_revocation_is_dead_and_nothing_is_stored() {
         world.running.stack.stop().await;
     }
 }
+
+/// `scripts/replay` as an operator runs it on the stack that runs here: whether it ended well, and what it said.
+async fn replay(manifest: &std::path::Path, dry: bool) -> (i32, String) {
+    let mut command = std::process::Command::new(support::root().join("scripts/replay"));
+    command.arg("object-events").env("PORTCULLIS_MANIFEST", manifest).env_remove("ENV").env_remove("DRY_RUN");
+    if dry {
+        command.env("DRY_RUN", "1");
+    }
+    let ran = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = [ran.stdout, ran.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    (ran.status.code().unwrap(), said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_is_kept_and_an_operator_replays_it() {
+    let world = World::start(&[]).await;
+    let stack = &world.running.stack;
+    let home = tempfile::tempdir().unwrap();
+    let manifest = home.path().join("portcullis.json");
+    local::seed::write_manifest(stack, &world.running.clients, &manifest).unwrap();
+    assert_eq!(replay(&manifest, false).await, (0, "0 replayed, 0 kept\n".to_owned()));
+
+    // S3 is silent from the moment that the object is there, for longer than Lambda tries.
+    let plan = world.plan("text/plain", b"hello").await.json();
+    stack.events.hold();
+    assert_eq!(world.put(&plan, b"hello").await.status, 200);
+    // The event is on its way from S3 to the rules; it is held there.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stack.s3.faults().set(local::faults::Faults { unavailable: true, ..Default::default() });
+    stack.events.release().await;
+    stack.events.idle().await;
+    assert_eq!(stack.lambda.undelivered().len(), 1, "three tries, and it is given up");
+
+    let key = format!("t/acme/{}", id(&plan));
+    let (status, said) = replay(&manifest, true).await;
+    assert!(status == 0 && said.contains("waiting") && said.contains(&key), "{status} {said}");
+    let (status, said) = replay(&manifest, false).await;
+    assert!(status == 1 && said.contains("kept") && said.contains("0 replayed, 1 kept"), "{status} {said}");
+    stack.s3.faults().set(local::faults::Faults::default());
+    let before = world.call("GET", &format!("/files/{}", id(&plan)), None).await.json();
+    assert_eq!(before["status"], "pending");
+    let (status, said) = replay(&manifest, false).await;
+    assert!(status == 0 && said.contains("1 replayed, 0 kept"), "{status} {said}");
+    assert_eq!(world.settled(id(&plan)).await, "clean");
+    assert_eq!(replay(&manifest, false).await.1, "0 replayed, 0 kept\n", "what was taken is forgotten");
+    world.running.stack.stop().await;
+}

@@ -42,7 +42,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("deploy", &["invariants", "template"]),
     ("policy", &["cedar", "shared"]),
     ("local", &["template"]),
-    ("system", &[]),
+    ("system", &["local", "s3", "shared"]),
     ("bench", &["local", "shared"]),
 ];
 

@@ -295,6 +295,11 @@ impl Files {
         self.state().rows.get(&id).cloned()
     }
 
+    /// Which rows there are.
+    pub fn ids(&self) -> Vec<Uuid> {
+        self.state().rows.keys().copied().collect()
+    }
+
     /// How many rows there are.
     pub fn len(&self) -> usize {
         self.state().rows.len()

@@ -6,6 +6,7 @@ pub mod attacks;
 pub mod callers;
 pub mod clients;
 pub mod clock;
+pub mod crash;
 pub mod data_keys;
 pub mod files;
 pub mod issuer;

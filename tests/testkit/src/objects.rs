@@ -248,6 +248,11 @@ impl Signing {
         self.seen().uploads.keys().map(|(_, upload)| upload.clone()).collect()
     }
 
+    /// The keys whose parts became one object.
+    pub fn completed(&self) -> Vec<String> {
+        self.seen().completed.iter().cloned().collect()
+    }
+
     /// Sends a part as a client would who keeps to what was signed.
     pub fn send(&self, terms: &PartTerms) {
         let part = HeldPart {

@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use s3s::Body;
 
 use super::policy_form::{self, Form};
 use super::refusal::Refusal;
 use crate::account::Account;
-use crate::http::{Request, Response};
+use crate::http::Request;
 use crate::sigv4::{Authenticated, FormClaim, Rejection, Scope, verify_form};
 
 /// What stands before the file, at most (S3 documentation, "POST Object").
@@ -78,7 +79,7 @@ pub(crate) fn admit(
 }
 
 /// The answer to a form whose PUT was answered like this.
-pub(crate) fn answer(taken: &Taken, put: Response) -> Response {
+pub(crate) fn answer(taken: &Taken, put: Response<Body>) -> Response<Body> {
     if !put.status().is_success() {
         return put;
     }
@@ -98,7 +99,7 @@ pub(crate) fn answer(taken: &Taken, put: Response) -> Response {
     } else {
         String::new()
     };
-    Response::from_parts(parts, http_body_util::Full::new(Bytes::from(body)))
+    Response::from_parts(parts, Body::from(body))
 }
 
 type Fields = BTreeMap<String, String>;

@@ -40,12 +40,12 @@ pub(crate) fn admit(mut request: Request, account: &Account) -> Result<Admitted,
     let query = sigv4::query_pairs(request.uri.query().unwrap_or_default());
     let authorization = request.headers.contains_key(http::header::AUTHORIZATION);
     let presigned = query.iter().any(|(name, _)| QUERY_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name)));
-    refuse_version_2(&request, &query)?;
     refuse_repetition(&query)?;
     if presigned && authorization {
         let message = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified";
         return Err(Refusal::bad_request("InvalidArgument", message).with("ArgumentName", "Authorization"));
     }
+    refuse_version_2(&request, &query)?;
     let scope = Scope { service: "s3", region: &account.region, s3_path: true, skew: SKEW };
     if !presigned && !authorization {
         if !form::is_form(&request) {

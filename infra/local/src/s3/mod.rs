@@ -6,6 +6,7 @@
 
 mod access;
 mod conditions;
+mod cors;
 mod digest;
 mod encryption;
 mod form;
@@ -23,8 +24,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderValue, Method, Response, StatusCode};
+use http_body_util::BodyExt;
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -33,13 +34,14 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::access::{Access, Caller};
+pub use self::cors::Cors;
 use self::guard::Admitted;
 use self::operations::Operations;
 use self::refusal::Refusal;
 use self::store::{Found, Store};
 use crate::account::{Account, letters};
 use crate::faults::{FaultKnobs, Strike};
-use crate::http::{Request, Response, Server, serve};
+use crate::http::{Request, Server, serve};
 
 /// The largest body taken, 256 MiB; larger uploads are multipart ones in any case.
 pub const LARGEST_BODY: usize = 256 * 1024 * 1024;
@@ -74,6 +76,7 @@ pub struct S3 {
     store: Arc<Store>,
     faults: FaultKnobs,
     calls: Mutex<BTreeMap<(&'static str, String), u64>>,
+    cors: Mutex<BTreeMap<String, Cors>>,
 }
 
 impl std::fmt::Debug for S3 {
@@ -107,7 +110,13 @@ impl S3 {
             service: builder.build(),
             faults: FaultKnobs::default(),
             calls: Mutex::default(),
+            cors: Mutex::default(),
         })
+    }
+
+    /// Gives a bucket these CORS rules in place of those that it had; at first it has none.
+    pub fn set_cors(&self, bucket: &str, cors: Cors) {
+        self.cors.lock().unwrap_or_else(PoisonError::into_inner).insert(bucket.to_owned(), cors);
     }
 
     /// Serves on this listener until the returned server is dropped.
@@ -144,10 +153,15 @@ impl S3 {
         }
     }
 
-    async fn handle(&self, request: Request) -> Response {
+    async fn handle(&self, request: Request) -> Response<Body> {
         let (request_id, host_id) = (letters(16), letters(56));
-        let head = request.method == Method::HEAD;
+        let (method, head) = (request.method.clone(), request.method == Method::HEAD);
         self.count(&request);
+        let cors = self.cors_of(&request);
+        if let Some(answer) = cors.preflight(&request) {
+            return finish(answer, head, &request_id, &host_id).await;
+        }
+        let origin = request.headers.get(http::header::ORIGIN).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let response = match self.faults.strike().await {
             Some(Strike::Throttle) => {
                 Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate.").respond()
@@ -158,10 +172,17 @@ impl S3 {
             }
             None => self.dispatch(request, &request_id).await,
         };
-        finish(response, head, &request_id, &host_id).await
+        let mut response = finish(response, head, &request_id, &host_id).await;
+        cors.open(origin.as_deref(), &method, response.headers_mut());
+        response
     }
 
-    async fn dispatch(&self, request: Request, request_id: &str) -> Response {
+    fn cors_of(&self, request: &Request) -> Cors {
+        let bucket = request.uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
+        self.cors.lock().unwrap_or_else(PoisonError::into_inner).get(bucket).cloned().unwrap_or_default()
+    }
+
+    async fn dispatch(&self, request: Request, request_id: &str) -> Response<Body> {
         let Admitted { authenticated, request, form } = match guard::admit(request, &self.account) {
             Ok(admitted) => admitted,
             Err(refusal) => return refusal.respond(),
@@ -178,14 +199,7 @@ impl S3 {
         *passed.uri_mut() = request.uri;
         *passed.headers_mut() = request.headers;
         passed.extensions_mut().insert(Arc::new(caller));
-        let answered = match self.service.call(passed).await {
-            Ok(response) => {
-                let (parts, body) = response.into_parts();
-                body.collect().await.map(|body| Response::from_parts(parts, Full::new(body.to_bytes()))).ok()
-            }
-            Err(_) => None,
-        };
-        let answered = answered.unwrap_or_else(|| {
+        let answered = self.service.call(passed).await.unwrap_or_else(|_| {
             let message = "We encountered an internal error. Please try again.";
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message).respond()
         });
@@ -201,19 +215,18 @@ impl S3 {
     }
 }
 
-/// Gives every answer what all answers of S3 carry, and no body where HTTP has none.
-async fn finish(response: Response, head: bool, request_id: &str, host_id: &str) -> Response {
-    let (mut parts, body) = response.into_parts();
-    let mut body = match body.collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(never) => match never {},
-    };
+/// Gives every answer what all answers of S3 carry, and no body where HTTP has none. What is no refusal passes as it is read.
+async fn finish(response: Response<Body>, head: bool, request_id: &str, host_id: &str) -> Response<Body> {
+    let (mut parts, mut body) = response.into_parts();
     if parts.status.is_client_error() || parts.status.is_server_error() || parts.status == StatusCode::NOT_MODIFIED {
-        body = refusal::complete(&mut parts.headers, body, request_id, host_id);
-        if head || parts.status == StatusCode::NOT_MODIFIED {
-            body = Bytes::new();
+        let said = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let said = refusal::complete(&mut parts.headers, said, request_id, host_id);
+        body = if head || parts.status == StatusCode::NOT_MODIFIED {
             parts.headers.remove(http::header::CONTENT_TYPE);
-        }
+            Body::empty()
+        } else {
+            Body::from(said)
+        };
     }
     for (name, value) in [("x-amz-request-id", request_id), ("x-amz-id-2", host_id)] {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -221,7 +234,7 @@ async fn finish(response: Response, head: bool, request_id: &str, host_id: &str)
         }
     }
     parts.headers.insert(http::header::SERVER, HeaderValue::from_static("AmazonS3"));
-    Response::from_parts(parts, Full::new(body))
+    Response::from_parts(parts, body)
 }
 
 /// The secrets for s3s's own verifier.

@@ -3,12 +3,11 @@
 //! Other algorithms and whole-object digests are refused, as is everything else that nobody here uses.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest as hash};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use s3s::dto::{
     Checksum, ChecksumAlgorithm, ChecksumType, CompleteMultipartUploadInput, CompletedPart, CreateMultipartUploadInput,
     ETag, ListPartsInput, ListPartsOutput, Part,
@@ -37,7 +36,7 @@ pub(crate) struct Upload {
 /// A part that has arrived.
 #[derive(Debug)]
 pub(crate) struct HeldPart {
-    pub(crate) spooled: Spooled,
+    pub(crate) spooled: Arc<Spooled>,
     pub(crate) etag: String,
     /// Base64.
     pub(crate) sha256: String,
@@ -50,7 +49,7 @@ pub(crate) struct Uploads(Mutex<BTreeMap<String, Upload>>);
 /// What an object is made of, in order.
 pub(crate) struct Assembled {
     pub(crate) attributes: Attributes,
-    pub(crate) parts: Vec<Bytes>,
+    pub(crate) parts: Vec<Arc<Spooled>>,
     pub(crate) etag: String,
 }
 
@@ -150,7 +149,7 @@ impl Upload {
             }
             size += held.spooled.size;
             digests.extend(STANDARD.decode(&held.sha256).map_err(S3Error::internal_error)?);
-            parts.push(held.spooled.read().map_err(S3Error::internal_error)?);
+            parts.push(Arc::clone(&held.spooled));
         }
         if input.mpu_object_size.is_some_and(|declared| u64::try_from(declared).ok() != Some(size)) {
             let message = "The provided 'x-amz-mp-object-size' header does not match what was computed.";

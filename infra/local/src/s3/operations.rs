@@ -15,7 +15,7 @@ use s3s::dto::{
     ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput,
     Owner, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp, UploadPartInput, UploadPartOutput,
 };
-use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::access::{self, Caller};
@@ -23,7 +23,7 @@ use super::conditions::{self, ReadConditions};
 use super::listing::{self, Listing};
 use super::multipart::{HeldPart, Uploads};
 use super::refusal::{VERSION_ID, error, not_implemented, with_element, with_header, with_status};
-use super::store::{Attributes, Committed, Encryption, Found, Object, Store, Version};
+use super::store::{self, Attributes, Committed, Encryption, Found, Object, Store, Version};
 use super::{ObjectCreated, digest, encryption, multipart};
 use crate::account::Account;
 
@@ -69,8 +69,8 @@ impl s3s::S3 for Operations {
         }
         let digests = digest::verify(&(&input).into(), &request.headers, trailers.as_ref(), &body)?;
 
-        let spooled = self.store.spool(body).await.map_err(S3Error::internal_error)?;
-        let (version_id, size) = (spooled.version_id.clone(), spooled.size);
+        let body = store::Body::from(self.store.spool(body).await.map_err(S3Error::internal_error)?);
+        let (version_id, size) = (body.version_id.clone(), body.size());
         let etag = match &encryption {
             Encryption::Managed => digests.md5,
             // Under KMS the ETag is no digest of the body: callers must not lean on it.
@@ -93,7 +93,7 @@ impl s3s::S3 for Operations {
         };
         let description = (etag.clone(), attributes);
         let (bucket, key) = (input.bucket, input.key);
-        match self.store.commit(&bucket, &key, spooled, description, &condition, caller.now) {
+        match self.store.commit(&bucket, &key, body, description, &condition, caller.now) {
             Committed::Stored { sequencer } => {
                 // Nobody listening is no reason to fail a write, here as in AWS.
                 let _ = self.events.send(ObjectCreated {
@@ -147,14 +147,12 @@ impl s3s::S3 for Operations {
         };
         let (version, object) = self.locate(&caller, &read)?;
         self.decrypt(&caller, &read, &object)?;
-        let whole = object.read().await.map_err(S3Error::internal_error)?;
-        let (body, content_range) = match input.range {
-            None => (whole, None),
+        let (start, end, content_range) = match input.range {
+            None => (0, object.size, None),
             Some(range) => {
                 let satisfied = range.check(object.size).map_err(|_| invalid_range(object.size))?;
-                let (start, end) = (to_usize(satisfied.start)?, to_usize(satisfied.end)?);
                 let content_range = format!("bytes {}-{}/{}", satisfied.start, satisfied.end - 1, object.size);
-                (whole.slice(start..end), Some(content_range))
+                (satisfied.start, satisfied.end, Some(content_range))
             }
         };
         // The checksum covers the whole object, so a part of it comes without.
@@ -166,8 +164,8 @@ impl s3s::S3 for Operations {
         let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = encryption::echo(&attributes.encryption);
         Ok(S3Response::new(GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
-            content_length: Some(to_i64(body.len() as u64)?),
-            body: Some(StreamingBlob::from(Body::from(body))),
+            content_length: Some(to_i64(end.saturating_sub(start))?),
+            body: Some(StreamingBlob::wrap(object.stream(start, end))),
             content_range,
             content_type: Some(content_type(&attributes)),
             content_encoding: attributes.content_encoding,
@@ -332,7 +330,7 @@ impl s3s::S3 for Operations {
         };
         let digests = digest::verify(&(&input).into(), &request.headers, None, &body)?;
         let sha256 = digests.checksum.checksum_sha256.ok_or_else(multipart::wrong_digest)?;
-        let spooled = self.store.spool(body).await.map_err(S3Error::internal_error)?;
+        let spooled = Arc::new(self.store.spool(body).await.map_err(S3Error::internal_error)?);
         let etag = match &encryption {
             Encryption::Managed => digests.md5,
             Encryption::Kms { .. } => {
@@ -382,11 +380,11 @@ impl s3s::S3 for Operations {
         let encryption = self.uploads.with(&bucket, &key, &id, |upload| upload.attributes.encryption.clone())?;
         self.use_key(&caller, (&bucket, &key), &encryption, &["kms:Decrypt"])?;
         let assembled = self.uploads.with(&bucket, &key, &id, |upload| upload.assemble(&input))??;
-        let spooled = self.store.spool_all(&assembled.parts).await.map_err(S3Error::internal_error)?;
-        let (version_id, size, etag) = (spooled.version_id.clone(), spooled.size, assembled.etag.clone());
+        let body = store::Body::from(assembled.parts);
+        let (version_id, size, etag) = (body.version_id.clone(), body.size(), assembled.etag.clone());
         let checksum = assembled.attributes.checksum.clone();
         let description = (assembled.etag, assembled.attributes);
-        match self.store.commit(&bucket, &key, spooled, description, &condition, caller.now) {
+        match self.store.commit(&bucket, &key, body, description, &condition, caller.now) {
             Committed::Stored { sequencer } => {
                 let _ = self.uploads.end(&bucket, &key, &id);
                 let _ = self.events.send(ObjectCreated {
@@ -632,7 +630,10 @@ fn without_transfer_coding(content_encoding: String) -> Option<String> {
 }
 
 async fn collect(mut body: StreamingBlob) -> S3Result<Bytes> {
-    let mut whole = BytesMut::new();
+    let first = body.try_next().await.map_err(broken_body)?.unwrap_or_default();
+    let Some(second) = body.try_next().await.map_err(broken_body)? else { return Ok(first) };
+    let mut whole = BytesMut::from(first);
+    whole.extend_from_slice(&second);
     while let Some(chunk) = body.try_next().await.map_err(broken_body)? {
         whole.extend_from_slice(&chunk);
     }
@@ -688,8 +689,4 @@ fn overridden(overrides: [(HeaderName, Option<String>); 6]) -> S3Result<HeaderMa
 
 fn to_i64(number: u64) -> S3Result<i64> {
     i64::try_from(number).map_err(S3Error::internal_error)
-}
-
-fn to_usize(number: u64) -> S3Result<usize> {
-    usize::try_from(number).map_err(S3Error::internal_error)
 }

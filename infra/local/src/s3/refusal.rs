@@ -1,11 +1,8 @@
 //! Errors as S3 words them: XML with a code, a message and the elements some errors add.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
-use http_body_util::Full;
-use s3s::{S3Error, S3ErrorCode};
-
-use crate::http::Response;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use s3s::{Body, S3Error, S3ErrorCode};
 
 /// Carries an extra element of the error document through s3s, which has no place for one; never leaves the guard.
 const ELEMENT: &str = "x-local-error-element";
@@ -45,7 +42,7 @@ impl Refusal {
     }
 
     /// The answer, without the headers every answer of S3 carries.
-    pub(crate) fn respond(&self) -> Response {
+    pub(crate) fn respond(&self) -> Response<Body> {
         let mut body = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{}</Code><Message>{}</Message>",
             self.code,
@@ -55,7 +52,7 @@ impl Refusal {
             body.push_str(&format!("<{element}>{}</{element}>", escape(value)));
         }
         body.push_str("</Error>");
-        let mut response = Response::new(Full::new(Bytes::from(body)));
+        let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
         response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
         response

@@ -3,14 +3,19 @@
 //! Bodies are spooled to a file first; a version exists from the moment its entry is in the index, and the condition of a
 //! conditional write is judged under the same lock that inserts it, so of any number of writers one wins.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::SeekFrom;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures::Stream;
+use futures::stream::try_unfold;
 use s3s::dto::Checksum;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use crate::account::letters;
 
@@ -53,20 +58,68 @@ pub(crate) enum Content {
     Object(Arc<Object>),
 }
 
-/// The bytes (in `file`) and attributes of a version.
+/// The bytes (in files, one after the other) and attributes of a version.
 #[derive(Debug)]
 pub(crate) struct Object {
     pub(crate) size: u64,
     pub(crate) etag: String,
     pub(crate) attributes: Attributes,
-    file: PathBuf,
+    pieces: Vec<Arc<Spooled>>,
 }
 
+/// As much of an object as is in memory at once, for one reader.
+const STEP: u64 = 256 * 1024;
+
 impl Object {
-    /// The whole body.
+    /// The whole body, for the small objects of the stack's owner.
     pub(crate) async fn read(&self) -> std::io::Result<Bytes> {
-        tokio::fs::read(&self.file).await.map(Bytes::from)
+        let mut whole = Vec::new();
+        for piece in &self.pieces {
+            File::open(&piece.file).await?.read_to_end(&mut whole).await?;
+        }
+        Ok(Bytes::from(whole))
     }
+
+    /// The bytes from `start` to before `end`, read as they are asked for. A version that is deleted meanwhile is read to its end.
+    pub(crate) fn stream(self: &Arc<Self>, start: u64, end: u64) -> impl Stream<Item = std::io::Result<Bytes>> + use<> {
+        let mut rest = VecDeque::new();
+        let mut at = 0;
+        for (place, piece) in self.pieces.iter().enumerate() {
+            let (from, to) = (start.max(at), end.min(at + piece.size));
+            if from < to {
+                rest.push_back((place, from - at, to - from));
+            }
+            at += piece.size;
+        }
+        let reading = Reading { object: Arc::clone(self), rest, open: None };
+        try_unfold(reading, |mut reading| async move {
+            loop {
+                match &mut reading.open {
+                    Some((file, left)) if *left > 0 => {
+                        let length = usize::try_from(STEP.min(*left)).map_err(std::io::Error::other)?;
+                        let mut bytes = vec![0; length];
+                        file.read_exact(&mut bytes).await?;
+                        *left -= bytes.len() as u64;
+                        return Ok(Some((Bytes::from(bytes), reading)));
+                    }
+                    _ => {
+                        let Some((place, from, length)) = reading.rest.pop_front() else { return Ok(None) };
+                        let piece = reading.object.pieces.get(place).ok_or(std::io::ErrorKind::NotFound)?;
+                        let mut file = File::open(&piece.file).await?;
+                        file.seek(SeekFrom::Start(from)).await?;
+                        reading.open = Some((file, length));
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// One reader of an object: which pieces are still to come, from where and how much; the file that is open, and what is left in it.
+struct Reading {
+    object: Arc<Object>,
+    rest: VecDeque<(usize, u64, u64)>,
+    open: Option<(File, u64)>,
 }
 
 /// The precondition of a write, judged against the current version.
@@ -104,29 +157,42 @@ pub(crate) enum Found {
     NoSuchVersion,
 }
 
-/// A body on disk that no reader can see yet; dropped uncommitted, it is removed.
+/// Bytes on disk. Nobody reads them before they are committed; the last who holds them removes them.
 #[derive(Debug)]
 pub(crate) struct Spooled {
     pub(crate) version_id: String,
     pub(crate) size: u64,
-    file: Option<PathBuf>,
-}
-
-impl Spooled {
-    /// The bytes.
-    pub(crate) fn read(&self) -> std::io::Result<Bytes> {
-        match &self.file {
-            Some(file) => std::fs::read(file).map(Bytes::from),
-            None => Err(std::io::ErrorKind::NotFound.into()),
-        }
-    }
+    file: PathBuf,
 }
 
 impl Drop for Spooled {
     fn drop(&mut self) {
-        if let Some(file) = self.file.take() {
-            let _ = std::fs::remove_file(file);
-        }
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+/// What a version is to be made of.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) version_id: String,
+    pieces: Vec<Arc<Spooled>>,
+}
+
+impl From<Spooled> for Body {
+    fn from(spooled: Spooled) -> Body {
+        Body { version_id: spooled.version_id.clone(), pieces: vec![Arc::new(spooled)] }
+    }
+}
+
+impl From<Vec<Arc<Spooled>>> for Body {
+    fn from(pieces: Vec<Arc<Spooled>>) -> Body {
+        Body { version_id: version_id(), pieces }
+    }
+}
+
+impl Body {
+    pub(crate) fn size(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.size).sum()
     }
 }
 
@@ -162,31 +228,20 @@ impl Store {
 
     /// Writes a body where nobody sees it, under the id its version will have.
     pub(crate) async fn spool(&self, body: Bytes) -> std::io::Result<Spooled> {
-        self.spool_all(&[body]).await
-    }
-
-    /// The same with a body in pieces.
-    pub(crate) async fn spool_all(&self, pieces: &[Bytes]) -> std::io::Result<Spooled> {
-        use tokio::io::AsyncWriteExt as _;
         tokio::fs::create_dir_all(&self.root).await?;
         let version_id = version_id();
         let file = self.root.join(&version_id);
-        let size = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let spooled = Spooled { version_id, size, file: Some(file.clone()) };
-        let mut writer = tokio::fs::File::create(&file).await?;
-        for piece in pieces {
-            writer.write_all(piece).await?;
-        }
-        writer.flush().await?;
+        let spooled = Spooled { version_id, size: body.len() as u64, file };
+        tokio::fs::write(&spooled.file, &body).await?;
         Ok(spooled)
     }
 
-    /// Makes a spooled body the current version of `key` if `condition` holds at this instant.
+    /// Makes a body the current version of `key` if `condition` holds at this instant.
     pub(crate) fn commit(
         &self,
         bucket: &str,
         key: &str,
-        mut spooled: Spooled,
+        body: Body,
         description: (String, Attributes),
         condition: &WriteCondition,
         now: SystemTime,
@@ -204,10 +259,9 @@ impl Store {
             }
             _ => {}
         }
-        let Some(file) = spooled.file.take() else { return Committed::NoSuchKey };
         let (etag, attributes) = description;
-        let object = Arc::new(Object { size: spooled.size, etag, attributes, file });
-        let version = Version { id: spooled.version_id.clone(), modified: now, content: Content::Object(object) };
+        let object = Arc::new(Object { size: body.size(), etag, attributes, pieces: body.pieces });
+        let version = Version { id: body.version_id, modified: now, content: Content::Object(object) };
         keys.entry(key.to_owned()).or_default().push(version);
         let sequencer = format!("{:018X}", self.sequence.fetch_add(1, Ordering::Relaxed));
         Committed::Stored { sequencer }
@@ -255,13 +309,7 @@ impl Store {
         if versions.is_empty() {
             keys.remove(key);
         }
-        let marker = match &removed.content {
-            Content::DeleteMarker => true,
-            Content::Object(object) => {
-                remove(&object.file);
-                false
-            }
-        };
+        let marker = matches!(removed.content, Content::DeleteMarker);
         Some((removed.id, marker))
     }
 
@@ -285,10 +333,6 @@ impl Store {
     }
 }
 
-fn remove(file: &Path) {
-    let _ = std::fs::remove_file(file);
-}
-
 /// 32 characters like the version ids of AWS: opaque, no order to be read from them.
 fn version_id() -> String {
     letters(32)
@@ -305,7 +349,7 @@ mod tests {
     async fn put(store: &Store, key: &str, body: &'static [u8], condition: &WriteCondition) -> Committed {
         let spooled = store.spool(Bytes::from_static(body)).await.unwrap();
         let description = (format!("etag-{}", String::from_utf8_lossy(body)), Attributes::default());
-        store.commit("b", key, spooled, description, condition, SystemTime::UNIX_EPOCH)
+        store.commit("b", key, spooled.into(), description, condition, SystemTime::UNIX_EPOCH)
     }
 
     #[tokio::test]
@@ -340,6 +384,36 @@ mod tests {
         assert!(matches!(store.find("b", "k", Some(&first.id)), Found::NoSuchVersion));
         assert_eq!(store.delete("b", "k", Some(&marker), SystemTime::UNIX_EPOCH), Some((marker, true)));
         assert_eq!(store.delete("b", "k", Some("unknown"), SystemTime::UNIX_EPOCH), None);
+    }
+
+    #[tokio::test]
+    async fn an_object_of_pieces_is_read_from_anywhere_to_anywhere_also_while_it_is_deleted() {
+        use futures::TryStreamExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let store = store(&root);
+        let mut pieces = Vec::new();
+        for piece in [&b"hello "[..], b"", b"wor", b"ld"] {
+            pieces.push(Arc::new(store.spool(Bytes::copy_from_slice(piece)).await.unwrap()));
+        }
+        let description = ("etag".to_owned(), Attributes::default());
+        store.commit("b", "k", pieces.into(), description, &WriteCondition::Absent, SystemTime::UNIX_EPOCH);
+        let Found::Object { version, object } = store.find("b", "k", None) else { panic!("no object") };
+        assert_eq!((object.size, object.read().await.unwrap()), (11, Bytes::from_static(b"hello world")));
+        let read = async |start: usize, end: usize| {
+            let found: Vec<Bytes> = object.stream(start as u64, end as u64).try_collect().await.unwrap();
+            found.concat()
+        };
+        for start in 0..=11 {
+            for end in start..=11 {
+                assert_eq!(read(start, end).await, &b"hello world"[start..end], "{start} to {end}");
+            }
+        }
+        let reader = object.stream(0, 11);
+        drop(object);
+        store.delete("b", "k", Some(&version.id), SystemTime::UNIX_EPOCH).unwrap();
+        drop(version);
+        assert_eq!(reader.try_collect::<Vec<Bytes>>().await.unwrap().concat(), b"hello world");
+        assert_eq!(std::fs::read_dir(root.path().join("objects")).unwrap().count(), 0, "the last reader is gone");
     }
 
     #[tokio::test]

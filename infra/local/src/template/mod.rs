@@ -15,6 +15,9 @@ pub use template::yaml;
 /// The project's own templates by path below `infra/aws`, as this program was built with them.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 
+/// The template of what holds data: of it only the object bucket's CORS rules are read.
+const DATA: &str = "data.yaml";
+
 /// The endpoints by the service that is called through them, and the parameter that names each.
 const ENDPOINTS: [(&str, &str); 4] =
     [("kms", "KmsEndpointId"), ("s3", "S3EndpointId"), ("ssm", "SsmEndpointId"), ("sts", "StsEndpointId")];
@@ -227,6 +230,7 @@ pub fn api() -> Result<Value, Vec<String>> {
     for (path, text) in FILES.iter().filter(|(path, _)| !path.contains('/')) {
         match *path {
             "api.yaml" => api = yaml(text)?,
+            DATA => {}
             other => {
                 documents.insert(other.to_owned(), yaml(text)?);
             }
@@ -234,6 +238,34 @@ pub fn api() -> Result<Value, Vec<String>> {
     }
     template::inline(&mut api, &documents)?;
     Ok(api)
+}
+
+/// The CORS rules of the object bucket as the template has them, for pages of these origins (comma-joined); none without one.
+///
+/// # Errors
+/// When the template does not have them where they are looked for.
+pub fn object_bucket_cors(origins: &str) -> Result<Vec<Value>, Vec<String>> {
+    let lost = || vec![format!("{DATA}: no CORS rules of the object bucket")];
+    let (_, text) = FILES.iter().find(|(path, _)| *path == DATA).ok_or_else(lost)?;
+    let data = yaml(text)?;
+    let cors = "/Resources/ObjectBucketResource/Properties/CorsConfiguration/Fn::If";
+    let [condition, then, otherwise] = data.pointer(cors).and_then(Value::as_array).map_or(&[][..], Vec::as_slice)
+    else {
+        return Err(lost());
+    };
+    if condition != "HasOrigins" || otherwise.get("Ref").is_none_or(|name| name != "AWS::NoValue") {
+        return Err(lost());
+    }
+    let mut rules = then.get("CorsRules").and_then(Value::as_array).cloned().ok_or_else(lost)?;
+    let origins: Vec<&str> = origins.split(',').filter(|origin| !origin.is_empty()).collect();
+    for rule in &mut rules {
+        let named = rule.get_mut("AllowedOrigins").ok_or_else(lost)?;
+        if named.get("Ref").is_none_or(|name| name != "AllowedOrigins") {
+            return Err(lost());
+        }
+        *named = origins.clone().into();
+    }
+    if origins.is_empty() { Ok(Vec::new()) } else { Ok(rules) }
 }
 
 /// The given parameters and made-up ids of whatever belongs to a network, which nothing here has.

@@ -4,17 +4,17 @@
 //! with the derived key of Signature Version 4. There is no `starts-with` in it: nothing is left for its holder to choose
 //! but the bytes.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use aws_sigv4::sign::v4::{calculate_signature, generate_signing_key};
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use shared::clock::Timestamp;
 use shared::name::Malformed;
 use shared::object::{FormTerms, SignedForm, SignerSession, UrlLife};
+
+use crate::stamp::{at, compact, text};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// What S3 answers a form that it took: nothing to read, nowhere to go.
@@ -81,21 +81,6 @@ fn policy(expiration: &str, conditions: &[Value]) -> String {
 
 fn signature(secret: &str, at: SystemTime, region: &str, policy: &str) -> String {
     calculate_signature(generate_signing_key(secret, at, region, "s3"), policy.as_bytes())
-}
-
-fn at(now: Timestamp) -> Result<SystemTime, Malformed> {
-    let seconds = u64::try_from(now.seconds()).map_err(|_| Malformed("date"))?;
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or(Malformed("date"))
-}
-
-/// RFC 3339 in whole seconds of UTC.
-fn text(at: Timestamp) -> Result<String, Malformed> {
-    DateTime::from_secs(at.seconds()).fmt(Format::DateTime).map_err(|_| Malformed("date"))
-}
-
-/// `YYYYMMDDTHHMMSSZ`
-fn compact(at: Timestamp) -> Result<String, Malformed> {
-    Ok(text(at)?.replace(['-', ':'], ""))
 }
 
 #[cfg(test)]

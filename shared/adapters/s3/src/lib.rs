@@ -9,6 +9,8 @@ mod fault;
 mod form;
 mod parts;
 mod presigner;
+mod query;
+mod stamp;
 
 pub use bucket::Bucket;
 pub use parts::Parts;

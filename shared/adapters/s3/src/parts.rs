@@ -4,21 +4,25 @@ use aws::Lazy;
 use aws_runtime::auth::{HttpSignatureType, SigV4OperationSigningConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
-use aws_sdk_s3::config::{Builder, ConfigBag, IdentityCache, Intercept, RuntimeComponents};
+use aws_sdk_s3::config::{Builder, ConfigBag, Credentials, IdentityCache, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, ServerSideEncryption,
 };
 use aws_sigv4::http_request::SignableBody;
+use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use shared::object::{Completion, ContentType, HeldPart, ObjectKey, PartStore, SignerSession, UploadId};
 use shared::port::{Fault, FaultKind};
 
 use crate::fault::{code, fault, status};
-use crate::presigner::signed_by;
 
 /// How long the signature of one call is good for: longer than a call takes with its retries.
 const LIFE: Duration = Duration::from_secs(60);
+
+/// How long making one object of many parts may take: S3 needs seconds for thousands of them, and asking again meanwhile would
+/// only be told that it is being done. Less than what the function has.
+const COMPLETION: Duration = Duration::from_secs(6);
 
 /// Uploads in parts to one bucket, with a signer session's rights and with a signature in the query: the bucket takes no
 /// other from a signer, whoever sends it.
@@ -42,6 +46,13 @@ impl Parts {
         });
         Parts { client, bucket: bucket.into(), bucket_key: bucket_key.into() }
     }
+}
+
+fn signed_by(session: &SignerSession) -> Builder {
+    let token = Some(session.session_token.expose().to_owned()).filter(|token| !token.is_empty());
+    let credentials =
+        Credentials::new(&session.access_key_id, session.secret_access_key.expose(), token, None, "signer-session");
+    Builder::new().credentials_provider(credentials)
 }
 
 /// Puts the signature into the query, as a URL that is handed out has it.
@@ -164,7 +175,10 @@ impl PartStore for Parts {
             .mpu_object_size(i64::try_from(size).map_err(|_| invalid())?)
             .if_none_match("*")
             .multipart_upload(list.build());
-        let done = request.customize().interceptor(InTheQuery).config_override(signed_by(session)).send().await;
+        let patient =
+            TimeoutConfig::builder().operation_attempt_timeout(COMPLETION).operation_timeout(COMPLETION).build();
+        let config = signed_by(session).timeout_config(patient);
+        let done = request.customize().interceptor(InTheQuery).config_override(config).send().await;
         match done {
             Ok(_) => Ok(Completion::Done),
             Err(failure) if status(&failure) == Some(412) => Ok(Completion::There),
@@ -190,7 +204,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use aws_sdk_s3::config::retry::RetryConfig;
-    use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+    use aws_sdk_s3::config::{BehaviorVersion, Region, SharedCredentialsProvider};
     use aws_smithy_runtime_api::client::http::{
         HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
     };

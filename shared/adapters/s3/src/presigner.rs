@@ -1,29 +1,19 @@
-use std::time::{Duration, UNIX_EPOCH};
-
-use aws::Lazy;
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, IdentityCache, Region};
-use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
-use aws_sdk_s3::types::ServerSideEncryption;
 use aws_types::SdkConfig;
 use shared::clock::Timestamp;
 use shared::name::Malformed;
 use shared::object::{
-    FormTerms, PartTerms, Presign, ReadTerms, SignedForm, SignedRequest, SignedUrl, SignerSession, UrlLife, WriteTerms,
+    FormTerms, PartTerms, Presign, ReadTerms, SignedForm, SignedRequest, SignerSession, UrlLife, WriteTerms,
 };
 use shared::port::{Fault, FaultKind};
 
-use crate::fault::fault;
 use crate::form::{self, Place};
-
-/// What a browser sets by itself and lets no script set.
-const SET_BY_CLIENT: [&str; 2] = ["host", "content-length"];
+use crate::query::{self, Base, Unsigned};
 
 /// Signs URLs of one bucket for the host that clients use. Holds no credentials: each URL is signed with the session it is
 /// given, because the function's own credentials carry no expiry and must never sign one.
 #[derive(Clone, Debug)]
 pub struct Presigner {
-    client: Lazy<Client>,
+    base: Base,
     region: String,
     /// Where forms go: the bucket itself.
     form_url: String,
@@ -42,29 +32,37 @@ impl Presigner {
         bucket_key: impl Into<String>,
     ) -> Result<Presigner, Malformed> {
         let bucket = bucket.into();
-        let region = config.region().ok_or(Malformed("region"))?;
+        let region = config.region().ok_or(Malformed("region"))?.as_ref().to_owned();
         let (scheme, host) = signing_host.split_once("://").ok_or(Malformed("signing host"))?;
+        // A port that the scheme implies is not sent, so it must not be signed.
+        let (scheme, implied) = match scheme {
+            "https" => ("https", ":443"),
+            "http" => ("http", ":80"),
+            _ => return Err(Malformed("signing host")),
+        };
         let host = host.trim_end_matches('/');
-        if !matches!(scheme, "http" | "https") || host.is_empty() || host.contains(['/', '?', '#', '@', ' ']) {
+        let host = host.strip_suffix(implied).unwrap_or(host);
+        if host.is_empty() || host.contains(['/', '?', '#', '@', ' ']) {
             return Err(Malformed("signing host"));
         }
-        let service = host.strip_prefix(&bucket).and_then(|rest| rest.strip_prefix('.'));
-        let (region, by_path) = (region.as_ref().to_owned(), service.is_none());
-        let form_url = if by_path { format!("{scheme}://{host}/{bucket}") } else { format!("{scheme}://{host}/") };
-        let endpoint = format!("{scheme}://{}", service.unwrap_or(host));
-        let signing_region = Region::new(region.clone());
-        let client = Lazy::new(move || {
-            let settings = aws_sdk_s3::Config::builder()
-                .behavior_version(BehaviorVersion::latest())
-                .region(signing_region)
-                // The default cache would keep every session ever used.
-                .identity_cache(IdentityCache::no_cache())
-                .endpoint_url(endpoint)
-                .force_path_style(by_path)
-                .build();
-            Client::from_conf(settings)
-        });
-        Ok(Presigner { client, region, form_url, bucket, bucket_key: bucket_key.into() })
+        let by_path = host.strip_prefix(&bucket).and_then(|rest| rest.strip_prefix('.')).is_none();
+        let path = if by_path { format!("/{bucket}") } else { String::new() };
+        let form_url = if by_path { format!("{scheme}://{host}{path}") } else { format!("{scheme}://{host}/") };
+        let base = Base { scheme, authority: host.to_owned(), path };
+        Ok(Presigner { base, region, form_url, bucket, bucket_key: bucket_key.into() })
+    }
+
+    fn sign(
+        &self,
+        operation: &'static str,
+        session: &SignerSession,
+        mut request: Unsigned<'_>,
+        (now, life): (Timestamp, UrlLife),
+    ) -> Result<SignedRequest, Fault> {
+        // The SDKs' own mark of what a URL is for.
+        request.query.push(("x-id", operation));
+        query::sign(&self.base, &self.region, session, request, now, life)
+            .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", operation).caused_by(malformed))
     }
 }
 
@@ -76,19 +74,16 @@ impl Presign for Presigner {
         now: Timestamp,
         life: UrlLife,
     ) -> Result<SignedRequest, Fault> {
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(terms.key.to_string())
-            .content_length(terms.size.signed())
-            .content_type(terms.content_type.declared())
-            .checksum_sha256(terms.sha256.to_string())
-            .server_side_encryption(ServerSideEncryption::AwsKms)
-            .ssekms_key_id(&self.bucket_key)
-            .if_none_match("*");
-        let signed = request.customize().config_override(signed_by(session)).presigned(window(now, life)?).await;
-        finished("PUT", &signed.map_err(|failure| fault("PutObject", &failure))?)
+        let headers = vec![
+            ("content-length", terms.size.bytes().to_string()),
+            ("content-type", terms.content_type.declared().to_owned()),
+            ("if-none-match", "*".to_owned()),
+            ("x-amz-checksum-sha256", terms.sha256.to_string()),
+            ("x-amz-server-side-encryption", "aws:kms".to_owned()),
+            ("x-amz-server-side-encryption-aws-kms-key-id", self.bucket_key.clone()),
+        ];
+        let request = Unsigned { method: "PUT", key: terms.key.to_string(), query: Vec::new(), headers };
+        self.sign("PutObject", session, request, (now, life))
     }
 
     async fn part(
@@ -98,18 +93,14 @@ impl Presign for Presigner {
         now: Timestamp,
         life: UrlLife,
     ) -> Result<SignedRequest, Fault> {
-        let invalid = || Fault::new(FaultKind::Invalid, "s3", "UploadPart");
-        let request = self
-            .client
-            .upload_part()
-            .bucket(&self.bucket)
-            .key(terms.key.to_string())
-            .upload_id(terms.upload.as_str())
-            .part_number(i32::try_from(terms.part.number).map_err(|_| invalid())?)
-            .content_length(i64::try_from(terms.part.size).map_err(|_| invalid())?)
-            .checksum_sha256(terms.part.sha256.to_string());
-        let signed = request.customize().config_override(signed_by(session)).presigned(window(now, life)?).await;
-        finished("PUT", &signed.map_err(|failure| fault("UploadPart", &failure))?)
+        let number = terms.part.number.to_string();
+        let headers = vec![
+            ("content-length", terms.part.size.to_string()),
+            ("x-amz-checksum-sha256", terms.part.sha256.to_string()),
+        ];
+        let query = vec![("partNumber", number.as_str()), ("uploadId", terms.upload.as_str())];
+        let request = Unsigned { method: "PUT", key: terms.key.to_string(), query, headers };
+        self.sign("UploadPart", session, request, (now, life))
     }
 
     async fn form(
@@ -132,59 +123,27 @@ impl Presign for Presigner {
         now: Timestamp,
         life: UrlLife,
     ) -> Result<SignedRequest, Fault> {
-        let request = self
-            .client
-            .get_object()
-            .bucket(&self.bucket)
-            .key(terms.key.to_string())
-            .version_id(terms.version.as_str())
-            .response_content_disposition(&terms.disposition)
-            .response_content_type(terms.content_type)
-            .response_cache_control("private, no-store");
-        let signed = request.customize().config_override(signed_by(session)).presigned(window(now, life)?).await;
-        let signed = finished("GET", &signed.map_err(|failure| fault("GetObject", &failure))?)?;
-        // A browser that follows a redirect sends no header of ours.
-        if signed.headers.is_empty() { Ok(signed) } else { Err(Fault::new(FaultKind::Invalid, "s3", "GetObject")) }
+        // All in the query: a browser that follows a redirect sends no header of ours.
+        let query = vec![
+            ("response-cache-control", "private, no-store"),
+            ("response-content-disposition", terms.disposition.as_str()),
+            ("response-content-type", terms.content_type),
+            ("versionId", terms.version.as_str()),
+        ];
+        let request = Unsigned { method: "GET", key: terms.key.to_string(), query, headers: Vec::new() };
+        self.sign("GetObject", session, request, (now, life))
     }
-}
-
-pub(crate) fn signed_by(session: &SignerSession) -> aws_sdk_s3::config::Builder {
-    let token = Some(session.session_token.expose().to_owned()).filter(|token| !token.is_empty());
-    let credentials =
-        Credentials::new(&session.access_key_id, session.secret_access_key.expose(), token, None, "signer-session");
-    aws_sdk_s3::Config::builder().credentials_provider(credentials)
-}
-
-fn window(now: Timestamp, life: UrlLife) -> Result<PresigningConfig, Fault> {
-    let invalid = || Fault::new(FaultKind::Invalid, "s3", "Presign");
-    // Whole seconds, as the URL has them: its end must not lie before the one that is promised.
-    let since_epoch = u64::try_from(now.seconds()).map_err(|_| invalid())?;
-    PresigningConfig::builder()
-        .start_time(UNIX_EPOCH + Duration::from_secs(since_epoch))
-        .expires_in(Duration::from_secs(u64::from(life.seconds())))
-        .build()
-        .map_err(|_| invalid())
-}
-
-fn finished(method: &'static str, signed: &PresignedRequest) -> Result<SignedRequest, Fault> {
-    let names = signed.uri().split(['?', '&']).find_map(|pair| pair.strip_prefix("X-Amz-SignedHeaders="));
-    let names = names.ok_or(Fault::new(FaultKind::Invalid, "s3", "Presign"))?.replace("%3B", ";");
-    let carried = |name: &str| {
-        signed.headers().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
-    };
-    let headers = names
-        .split(';')
-        .filter(|name| !SET_BY_CLIENT.contains(name))
-        .map(|name| carried(name).map(|value| (name.to_owned(), value)))
-        .collect::<Option<Vec<_>>>()
-        .ok_or(Fault::new(FaultKind::Invalid, "s3", "Presign"))?;
-    Ok(SignedRequest { method, url: SignedUrl::new(signed.uri().to_owned()), headers })
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::{Duration, UNIX_EPOCH};
 
+    use aws_sdk_s3::Client;
+    use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+    use aws_sdk_s3::presigning::PresigningConfig;
+    use aws_sdk_s3::types::ServerSideEncryption;
     use shared::object::{ContentType, FileName, ObjectKey, Part, Sha256Digest, Size, UploadId, VersionId};
     use shared::secret::SecretString;
 
@@ -263,6 +222,95 @@ mod tests {
             assert!(
                 signed.url.expose().starts_with(&format!("https://examplebucket.s3.us-east-1.amazonaws.com/{KEY}?"))
             );
+        }
+    }
+
+    /// The SDK's presigner of one bucket, as the judge.
+    fn sdk(scheme: &str, host: &str, by_path: bool, session: &SignerSession) -> Client {
+        let token = Some(session.session_token.expose().to_owned()).filter(|token| !token.is_empty());
+        let credentials =
+            Credentials::new(&session.access_key_id, session.secret_access_key.expose(), token, None, "test");
+        let settings = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(credentials)
+            .endpoint_url(format!("{scheme}://{host}"))
+            .force_path_style(by_path);
+        Client::from_conf(settings.build())
+    }
+
+    /// Both say the same of the URL (its address, its parameters in any order) and of the headers that it wants.
+    fn alike(ours: &SignedRequest, theirs: &aws_sdk_s3::presigning::PresignedRequest) {
+        let theirs_as = SignedRequest {
+            method: "",
+            url: shared::object::SignedUrl::new(theirs.uri().to_owned()),
+            headers: Vec::new(),
+        };
+        let decoded = |request: &SignedRequest| -> BTreeMap<String, String> {
+            let owned = |(name, value): (&str, &str)| (name.to_owned(), value.replace("%3B", ";"));
+            parameters(request).into_iter().map(owned).collect()
+        };
+        assert_eq!(decoded(ours), decoded(&theirs_as));
+        assert_eq!(ours.url.expose().split('?').next(), theirs.uri().split('?').next());
+        for (name, value) in &ours.headers {
+            let found = theirs.headers().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+            assert_eq!(found, Some(value.as_str()), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_sdk_signs_the_same() {
+        let names = ["report.pdf", "Überblick \"Q3\".pdf", "日本語.txt", "a+b=c&d~e'f(g)*.zip", "x%20y.csv"];
+        let types = ["application/pdf", "text/plain", "text/csv", "image/png", "application/zip"];
+        let hosts = [
+            ("https://examplebucket.s3.us-east-1.amazonaws.com", "https", "s3.us-east-1.amazonaws.com", false),
+            ("https://examplebucket.s3.us-east-1.amazonaws.com:443", "https", "s3.us-east-1.amazonaws.com", false),
+            ("http://127.0.0.1:4566", "http", "127.0.0.1:4566", true),
+            (
+                "https://bucket.vpce-1a.s3.us-east-1.vpce.amazonaws.com",
+                "https",
+                "bucket.vpce-1a.s3.us-east-1.vpce.amazonaws.com",
+                true,
+            ),
+        ];
+        for (number, (host, scheme, service, by_path)) in hosts.into_iter().enumerate() {
+            for (place, (name, declared)) in names.iter().zip(types).enumerate() {
+                let token = if place % 2 == 0 { TOKEN } else { "" };
+                let (session, key) =
+                    (session(token), format!("t/acme/01920000-0000-7000-8000-00000000{number:02}f{place}"));
+                let (client, ours) = (sdk(scheme, service, by_path, &session), presigner(host));
+                let window = || {
+                    let from = UNIX_EPOCH + Duration::from_secs(1_369_353_600);
+                    PresigningConfig::builder().start_time(from).expires_in(Duration::from_secs(300)).build().unwrap()
+                };
+                let key = ObjectKey::parse(&key).unwrap();
+                let (content_type, sha256) = (ContentType::parse(declared).unwrap(), Sha256Digest::of(name.as_bytes()));
+                let terms =
+                    WriteTerms { key: key.clone(), size: Size::of_put(7 << place).unwrap(), content_type, sha256 };
+                let put = client.put_object().bucket("examplebucket").key(key.to_string()).content_length(7 << place);
+                let put =
+                    put.content_type(content_type.declared()).checksum_sha256(sha256.to_string()).if_none_match("*");
+                let put = put.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(KMS_KEY);
+                let put = put.presigned(window()).await.unwrap();
+                alike(&ours.put(&session, &terms, start(), life()).await.unwrap(), &put);
+
+                let upload = UploadId::parse("2~VmVyeS1sb25nLWlk_U.x-1").unwrap();
+                let part = Part { number: 10_000 - number as u32, size: 5_242_880, sha256 };
+                let terms = PartTerms { key: key.clone(), upload: upload.clone(), part };
+                let asked =
+                    client.upload_part().bucket("examplebucket").key(key.to_string()).upload_id(upload.as_str());
+                let asked = asked.part_number(part.number as i32).content_length(5_242_880);
+                let asked = asked.checksum_sha256(sha256.to_string()).presigned(window()).await.unwrap();
+                alike(&ours.part(&session, &terms, start(), life()).await.unwrap(), &asked);
+
+                let version = VersionId::parse("3HL4kqtJlcpXroDTDmJ.rmSpXd3dIbrHY").unwrap();
+                let (disposition, served) = (FileName::clean(name).disposition(), content_type.served());
+                let terms = ReadTerms { key: key.clone(), version: version.clone(), content_type: served, disposition };
+                let get = client.get_object().bucket("examplebucket").key(key.to_string()).version_id(version.as_str());
+                let get = get.response_content_disposition(&terms.disposition).response_content_type(served);
+                let get = get.response_cache_control("private, no-store").presigned(window()).await.unwrap();
+                alike(&ours.get(&session, &terms, start(), life()).await.unwrap(), &get);
+            }
         }
     }
 

@@ -116,6 +116,29 @@ async fn a_session_is_kept_per_tenant_until_420_seconds_remain() {
 }
 
 #[tokio::test]
+async fn of_six_hours_of_calls_sts_hears_of_a_tenant_once_in_eight_minutes() {
+    let (sessions, service) = sessions(Permission::Upload);
+    let mut heard: HashMap<&str, Vec<i64>> = HashMap::new();
+    for second in 0..6 * 3600 {
+        for tenant in ["acme", "globex", "initech"] {
+            let before = asked(&service);
+            let session = sessions.session(&object(tenant)).await.unwrap();
+            // Whatever is asked for, a session always carries a whole URL: 300 s, and 60 that none may use.
+            assert!(session.expires_at.millis_since(service.clock.now()) >= 360_000, "{second}");
+            if asked(&service) > before {
+                heard.entry(tenant).or_default().push(second);
+            }
+        }
+        advance(&service, 1);
+    }
+    for (tenant, at) in &heard {
+        assert!(at.iter().zip(at.iter().skip(1)).all(|(earlier, later)| later - earlier > 8 * 60), "{tenant}: {at:?}");
+    }
+    let all: usize = heard.values().map(Vec::len).sum();
+    assert_eq!((heard.len(), all), (3, asked(&service)));
+}
+
+#[tokio::test]
 async fn of_many_callers_at_once_one_asks() {
     let (sessions, service) = sessions(Permission::Upload);
     let acme = object("acme");
