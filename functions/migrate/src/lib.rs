@@ -53,6 +53,7 @@ migrations! {
     "0020_devices",
     "0021_receipts",
     "0022_quotas_and_unheard_files",
+    "0024_shredding",
 }
 
 /// A migration as the database remembers it.

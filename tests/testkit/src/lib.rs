@@ -9,6 +9,7 @@ pub mod clock;
 pub mod data_keys;
 pub mod files;
 pub mod issuer;
+pub mod memory;
 pub mod objects;
 pub mod platform;
 mod policies;
