@@ -331,6 +331,11 @@ impl Lab {
         self.shopkeeper().await.batch_execute(statement).await.unwrap();
     }
 
+    /// One text that the target's owner asks for.
+    pub(crate) async fn shop_text(&self, statement: &str) -> String {
+        self.shopkeeper().await.query_typed(statement, &[]).await.unwrap()[0].get(0)
+    }
+
     /// Every row of `public.users`: key, value in clear, record.
     pub(crate) async fn users(&self) -> Vec<(String, Option<String>, Option<Vec<u8>>)> {
         let owner = self.shopkeeper().await;
