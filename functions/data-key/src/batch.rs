@@ -72,6 +72,8 @@ pub(crate) struct Item {
     /// The plaintext, the record or the value, base64url.
     pub(crate) content: SecretString,
     kind: Kind,
+    /// Whether its column demands a device that the caller is not on.
+    barred: bool,
 }
 
 /// What an item holds.
@@ -142,8 +144,22 @@ impl Item {
     /// Judges everything but the content; the caller's right comes before any other fault of a value.
     pub(crate) fn place(&self, may: impl FnOnce(&str, &str) -> bool) -> Result<Place, Refusal> {
         let column = self.column(may)?;
+        if self.barred {
+            return Err(Refusal::DeviceDemanded);
+        }
         let row = self.row()?.ok_or(Refusal::Malformed)?;
         Place::judge(column, row, self.version.as_ref(), self.scope.as_deref())
+    }
+
+    /// Bars the item where its plaintext would leave a column for a caller who is not `admitted` to that. What stays in its column goes
+    /// nowhere.
+    pub(crate) fn bar_unless(&mut self, operation: Operation, admitted: impl Fn(&str, &str) -> bool) {
+        let stays = match (operation, &self.to) {
+            (Operation::Decrypt | Operation::Export, _) => false,
+            (Operation::Rewrap, Some(to)) => to.table == self.table && to.column == self.column,
+            _ => true,
+        };
+        self.barred = !stays && !admitted(&self.table, &self.column);
     }
 
     /// Judges where the field goes; nothing where it stays.
@@ -373,6 +389,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
             context,
             content,
             kind,
+            barred: false,
         })
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use shared::config::Reader;
-use shared::name::Tenant;
+use shared::device::Device;
+use shared::name::{Identifier, Tenant};
 use shared::trust::Accepts;
 use uuid::Uuid;
 
@@ -205,6 +206,55 @@ impl Purposes {
     }
 }
 
+/// Columns whose plaintext leaves only for devices that somebody manages, whatever policy permits and by whichever way it is asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DeviceColumns(Vec<(Option<Identifier>, Option<Identifier>)>);
+
+impl DeviceColumns {
+    /// Reads `{table}.{column}` between commas, each of the two a name or `*`, at most 256 of them.
+    pub fn parse(text: &str) -> Option<Self> {
+        let name = |text: &str| match text {
+            "*" => Some(None),
+            name => Identifier::parse(name).ok().map(Some),
+        };
+        let columns: Option<Vec<_>> = text
+            .split(',')
+            .map(|entry| {
+                let (table, column) = entry.split_once('.')?;
+                Some((name(table)?, name(column)?))
+            })
+            .collect();
+        columns.filter(|columns| columns.len() <= 256).map(Self)
+    }
+
+    /// Whether a caller on this device may have the column's plaintext. A device of which nobody knows whether it is managed is not.
+    pub fn admit(&self, device: Option<&Device>, table: &str, column: &str) -> bool {
+        let is = |name: &Option<Identifier>, text: &str| name.as_ref().is_none_or(|name| name.as_str() == text);
+        let demanded = self.0.iter().any(|(of_table, of_column)| is(of_table, table) && is(of_column, column));
+        !demanded || device.is_some_and(|device| device.managed == Some(true))
+    }
+}
+
+/// Which of the deployments this process is, and what that one reads.
+pub enum Settings {
+    /// One of those that answer callers.
+    Fields(Box<Config>),
+    /// `PORTCULLIS_OPERATIONS=shred`: the one that destroys data keys. It reads nothing but how to reach the database.
+    Shredder,
+}
+
+impl Settings {
+    /// Reads the variables. The value means something only if [`Reader::finish`] succeeds.
+    pub fn read(reader: &Reader<'_>) -> Self {
+        if reader.optional("PORTCULLIS_OPERATIONS").as_deref() == Some("shred") {
+            reader.text("PORTCULLIS_ENV");
+            Self::Shredder
+        } else {
+            Self::Fields(Box::new(Config::read(reader)))
+        }
+    }
+}
+
 /// What decides here; how to reach AWS and Postgres is read by their adapters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -224,6 +274,8 @@ pub struct Config {
     pub purposes: Purposes,
     /// `PORTCULLIS_HONEY_KEYS`: ids of data keys, between commas, under which nobody has a reason to open anything.
     pub honey_keys: BTreeSet<Uuid>,
+    /// `PORTCULLIS_DEVICE_COLUMNS`: `{table}.{column}` between commas whose plaintext leaves for managed devices only.
+    pub device_columns: DeviceColumns,
 }
 
 impl Config {
@@ -242,7 +294,7 @@ impl Config {
         if import_keys.is_none() {
             reader.fault("PORTCULLIS_IMPORT_KEYS", "must be tenant=ARN of a KMS key, between commas, each once");
         }
-        // Nor does one that opens nothing know these two.
+        // Nor does one that opens nothing know these three.
         let opens = operations.deployment() != Deployment::Encrypt;
         let optional = |name| if opens { reader.optional(name) } else { None };
         let purposes = optional("PORTCULLIS_PURPOSES").map_or(Some(Purposes::default()), |list| Purposes::parse(&list));
@@ -253,6 +305,11 @@ impl Config {
             .map_or(Some(BTreeSet::new()), |list| list.split(',').map(|id| Uuid::try_parse(id).ok()).collect());
         if honey_keys.is_none() {
             reader.fault("PORTCULLIS_HONEY_KEYS", "must be ids of data keys, between commas");
+        }
+        let device_columns = optional("PORTCULLIS_DEVICE_COLUMNS")
+            .map_or(Some(DeviceColumns::default()), |list| DeviceColumns::parse(&list));
+        if device_columns.is_none() {
+            reader.fault("PORTCULLIS_DEVICE_COLUMNS", "must be table.column, each a name or *, between commas");
         }
         Self {
             env: reader.text("PORTCULLIS_ENV"),
@@ -271,6 +328,7 @@ impl Config {
             import_keys: import_keys.unwrap_or_default(),
             purposes: purposes.unwrap_or_default(),
             honey_keys: honey_keys.unwrap_or_default(),
+            device_columns: device_columns.unwrap_or_default(),
         }
     }
 }
@@ -323,6 +381,57 @@ mod tests {
             ("encrypt,index", false),
         ] {
             assert_eq!(Operations::parse(text).unwrap().maintains(), maintains, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_column_demands_a_device_that_is_known_to_be_managed() {
+        let columns = DeviceColumns::parse("users.ssn,cards.*").unwrap();
+        let device = |managed: Option<bool>| Device {
+            id: "laptop-7".to_owned(),
+            managed,
+            os: None,
+            os_version: None,
+            disk_encrypted: None,
+            firewall: None,
+            source: "operator".to_owned(),
+            checked_at: shared::clock::Timestamp::from_seconds(0),
+        };
+        for (table, column, demanded) in [
+            ("users", "ssn", true),
+            ("users", "email", false),
+            ("cards", "number", true),
+            ("Users", "ssn", false),
+            ("", "", false),
+        ] {
+            assert!(columns.admit(Some(&device(Some(true))), table, column), "{table}.{column}");
+            for other in [None, Some(&device(None)), Some(&device(Some(false)))] {
+                assert_eq!(columns.admit(other, table, column), !demanded, "{table}.{column}");
+            }
+        }
+        assert!(!DeviceColumns::parse("*.*").unwrap().admit(None, "any", "thing"));
+        assert!(DeviceColumns::default().admit(None, "users", "ssn"));
+        for bad in ["", "users", "users.ssn,", "users.ssn.x", ".ssn", "users.", "us ers.ssn", "users.ss*", "**.ssn"] {
+            assert!(DeviceColumns::parse(bad).is_none(), "{bad}");
+        }
+        assert!(DeviceColumns::parse(&vec!["a.b"; 257].join(",")).is_none());
+    }
+
+    #[test]
+    fn the_deployment_that_destroys_knows_nothing_of_the_others() {
+        let read = |pairs: &[(&'static str, &'static str)]| {
+            let environment = Environment::from_pairs(pairs.iter().copied());
+            let reader = Reader::new(&environment);
+            let settings = Settings::read(&reader);
+            reader.finish().map(|()| matches!(settings, Settings::Shredder)).ok()
+        };
+        assert_eq!(read(&[("PORTCULLIS_ENV", "dev"), ("PORTCULLIS_OPERATIONS", "shred")]), Some(true));
+        assert_eq!(read(&GOOD), Some(false));
+        // Whatever else it is given, a key or a gate among it, is a fault.
+        let both = GOOD.map(|(name, value)| (name, if name == "PORTCULLIS_OPERATIONS" { "shred" } else { value }));
+        assert_eq!(read(&both), None);
+        for operations in ["shred,inspect", "rewrap,shred", "decrypt,shred", "shred,"] {
+            assert!(Operations::parse(operations).is_none(), "{operations}");
         }
     }
 
@@ -425,6 +534,10 @@ mod tests {
             ("rewrap,export", "PORTCULLIS_HONEY_KEYS", id, 0),
             ("decrypt", "PORTCULLIS_HONEY_KEYS", "all", 1),
             ("encrypt", "PORTCULLIS_HONEY_KEYS", id, 1),
+            ("decrypt", "PORTCULLIS_DEVICE_COLUMNS", "users.ssn,cards.*", 0),
+            ("rewrap,export", "PORTCULLIS_DEVICE_COLUMNS", "*.*", 0),
+            ("decrypt", "PORTCULLIS_DEVICE_COLUMNS", "users", 1),
+            ("encrypt", "PORTCULLIS_DEVICE_COLUMNS", "users.ssn", 1),
         ] {
             let pairs = GOOD.map(|(n, v)| (n, if n == "PORTCULLIS_OPERATIONS" { operations } else { v }));
             let environment = Environment::from_pairs(pairs.into_iter().chain([(name, value)]));

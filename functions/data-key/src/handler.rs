@@ -15,7 +15,7 @@ use shared::problem::{Code, Problem};
 use uuid::Uuid;
 
 use crate::batch::{self, Answer, Batch, Direct, Done, Item, MAX_BODY};
-use crate::config::{Config, Deployment, ImportKeys, Operation, Operations, Purposes};
+use crate::config::{Config, Deployment, DeviceColumns, ImportKeys, Operation, Operations, Purposes};
 use crate::keys::{FOR_MOVERS, FOR_WRITERS, IndexKeys, Kms, Mover, ReaderKeys, WriterKeys};
 use crate::refusal::Refusal;
 use crate::{decrypt, encrypt, export, import, index, inspect, rewrap};
@@ -40,6 +40,7 @@ pub struct DataKey<W, D, R, C, E> {
     import_keys: ImportKeys,
     purposes: Purposes,
     honey_keys: BTreeSet<Uuid>,
+    device_columns: DeviceColumns,
     gate: Gate<R, C>,
     clock: C,
     entropy: E,
@@ -51,6 +52,19 @@ enum Keys<W, D, C, E> {
     Writer(WriterKeys<W, D, C, E>, IndexKeys<W, D, C, E>),
     Reader(ReaderKeys<W, D, C>),
     Mover(Mover<W, D, C, E>),
+}
+
+impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> Keys<W, D, C, E> {
+    fn sweep(&self, now: Timestamp) {
+        match self {
+            Self::Writer(writer, index) => {
+                writer.sweep(now);
+                index.sweep(now);
+            }
+            Self::Reader(reader) => reader.sweep(now),
+            Self::Mover(mover) => mover.sweep(now),
+        }
+    }
 }
 
 impl<W, D, R, C, E> DataKey<W, D, R, C, E>
@@ -81,8 +95,8 @@ where
             }
         };
         let gate = Gate::new(deployment.name(), config.accepts.clone(), trust, clock.clone());
-        let Config { operations, import_keys, purposes, honey_keys, .. } = config;
-        Self { operations, import_keys, purposes, honey_keys, gate, clock, entropy, database, keys }
+        let Config { operations, import_keys, purposes, honey_keys, device_columns, .. } = config;
+        Self { operations, import_keys, purposes, honey_keys, device_columns, gate, clock, entropy, database, keys }
     }
 
     /// A request that came through API Gateway.
@@ -131,11 +145,16 @@ where
     }
 
     async fn batch(&self, caller: &Caller, asked: Asked<'_>, deadline: Timestamp) -> Result<Answer, Problem> {
-        let Asked { operation, items, purpose, request_id } = asked;
+        let Asked { operation, mut items, purpose, request_id } = asked;
         batch::check(&items, operation)?;
         let purposes = if operation.answers_plaintext() { &self.purposes } else { &Purposes::default() };
         if !purposes.admit(purpose.as_deref()) {
             return Err(Code::MalformedRequest.into());
+        }
+        for item in &mut items {
+            item.bar_unless(operation, |table, column| {
+                self.device_columns.admit(caller.device.as_ref(), table, column)
+            });
         }
         let started = self.clock.now();
         let line = Line::new(self.operations.deployment().name(), operation.action())
@@ -209,6 +228,8 @@ where
     E: Entropy + Clone,
 {
     async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+        // Whatever is asked, and whether it is granted: no key stays past its time.
+        self.keys.sweep(self.clock.now());
         // API Gateway's events always have a request context, and nobody can put an `operation` beside it from outside.
         if event.get("requestContext").is_none() && event.get("operation").is_some() {
             let answer = self.direct(event, invocation).await;

@@ -20,7 +20,7 @@ mod refusal;
 mod rewrap;
 mod scope;
 
-pub use config::{Config, Deployment, ImportKeys, Operation, Operations, Purposes};
+pub use config::{Config, Deployment, DeviceColumns, ImportKeys, Operation, Operations, Purposes, Settings};
 pub use handler::{DataKey, World};
-pub use maintain::{Code as MaintenanceCode, Denied, Maintained, Maintenance, MaintenanceWorld};
+pub use maintain::{Code as MaintenanceCode, Denied, Maintained, Maintenance, MaintenanceWorld, Program, Shredder};
 pub use refusal::Refusal;

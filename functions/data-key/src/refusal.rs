@@ -15,6 +15,8 @@ pub enum Refusal {
     TooLarge,
     /// The token holds no scope for the column.
     Forbidden,
+    /// The column's plaintext leaves for managed devices only, and the token was issued on none.
+    DeviceDemanded,
     /// The move would take a field away from the subject with whose key it is to be erased.
     LeavesSubject,
     /// The record is a subject's, whose erasure does not reach what was exported.
@@ -57,7 +59,7 @@ impl Refusal {
             Self::UnsupportedVersion => "unsupported_version",
             Self::UseImport => "use_import",
             Self::TooLarge => "too_large",
-            Self::Forbidden | Self::LeavesSubject => "forbidden",
+            Self::Forbidden | Self::DeviceDemanded | Self::LeavesSubject => "forbidden",
             Self::Unshreddable => "unshreddable",
             Self::UnknownKey | Self::OtherColumn | Self::ForeignKmsKey | Self::KeyRefused => "key_unavailable",
             Self::KeyShredded => "key_shredded",
@@ -73,6 +75,7 @@ impl Refusal {
     /// The reason in the log.
     pub const fn reason(self) -> &'static str {
         match self {
+            Self::DeviceDemanded => "device_demanded",
             Self::LeavesSubject => "leaves_subject",
             Self::UnknownKey => "unknown_key",
             Self::OtherColumn => "other_column",

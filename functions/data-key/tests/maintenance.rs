@@ -4,13 +4,20 @@
 mod maintained;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use maintained::{BLOWS, Blow, DAY, Lab, NOW, act};
+use data_key::{Maintenance, MaintenanceWorld};
+use maintained::{ARN, BLOWS, Blow, DAY, Lab, NOW, act};
 use serde_json::{Value, json};
+use shared::boot::Handler as _;
 use shared::clock::Clock as _;
 use shared::digest::sha256;
 use shared::encoding::hex;
-use shared::port::{Database as _, FaultKind, Parameter};
+use shared::entropy::SystemEntropy;
+use shared::port::{
+    Database as _, Fault, FaultKind, Generated, KeyContext, KeyRewrapping, KeyWrapping, Parameter, Rewrapped, Unwrapped,
+};
+use shared::secret::SecretBytes;
 use uuid::Uuid;
 
 const EMAIL: &str = "column:users/email";
@@ -265,6 +272,131 @@ async fn a_key_that_is_shredded_while_it_is_wrapped_anew_stays_shredded() {
     assert_eq!((lab.row(id).await.state.as_str(), lab.row(id).await.wrapped), ("shredded", None));
 }
 
+/// Megabytes that this process has had at most.
+fn peak() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<i64>().unwrap() / 1024
+}
+
+/// A KMS that remembers nothing and costs nothing: a wrapping is the name of its material and of its context.
+#[derive(Clone)]
+struct Lean(&'static str);
+
+impl Lean {
+    fn blob(material: &str, context: &KeyContext) -> Vec<u8> {
+        format!("{material} {} {} {}", context.tenant, context.purpose, context.data_key_id).into_bytes()
+    }
+}
+
+impl KeyRewrapping for Lean {
+    async fn current_material(&self) -> Result<String, Fault> {
+        Ok(self.0.to_owned())
+    }
+
+    async fn rewrap(&self, context: &KeyContext, wrapped: &[u8]) -> Result<Rewrapped, Fault> {
+        let whole = ["material-1", self.0].iter().any(|material| Self::blob(material, context) == wrapped);
+        let wrapped = Self::blob(self.0, context);
+        tokio::task::yield_now().await;
+        if whole {
+            Ok(Rewrapped { wrapped, material: Some(self.0.to_owned()) })
+        } else {
+            Err(Fault::new(FaultKind::Invalid, "kms", "ReEncrypt"))
+        }
+    }
+}
+
+impl KeyWrapping for Lean {
+    async fn generate(&self, _: &KeyContext) -> Result<Generated, Fault> {
+        Err(Fault::new(FaultKind::Denied, "kms", "GenerateDataKey"))
+    }
+
+    async fn wrap(&self, _: &KeyContext, _: &SecretBytes) -> Result<Vec<u8>, Fault> {
+        Err(Fault::new(FaultKind::Denied, "kms", "Encrypt"))
+    }
+
+    async fn unwrap(&self, _: &KeyContext, _: &[u8]) -> Result<Unwrapped, Fault> {
+        Err(Fault::new(FaultKind::Denied, "kms", "Decrypt"))
+    }
+}
+
+/// So many keys of two tenants, each of a subject of its own, wrapped by the first material.
+async fn fill(lab: &Lab, keys: usize) {
+    let statement = format!(
+        "INSERT INTO public.data_keys (id, tenant, scope, purpose, kms_key_arn, key_material_id, wrapped, context, created_at, encrypt_until, reserved, state)
+         SELECT k.id, k.tenant, 'subject:k-' || n, 'field', '{ARN}', 'material-1', convert_to('material-1 ' || k.tenant || ' field ' || k.id, 'UTF8'),
+                '{{}}', to_timestamp(1), to_timestamp(2), 0, 'decrypt_only'
+           FROM generate_series(1, {keys}) n,
+                LATERAL (SELECT gen_random_uuid() AS id, CASE WHEN n % 2 = 0 THEN 'acme' ELSE 'globex' END AS tenant) k"
+    );
+    lab.execute(&statement).await;
+    lab.execute("ANALYZE public.data_keys").await;
+}
+
+/// How long so many keys take: a figure for the page, not a promise. Run by name, with `--run-ignored all`; `ROWS` says how many.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes"]
+async fn many_keys_take_their_time_and_no_memory() {
+    #[expect(clippy::disallowed_methods, reason = "a test parameter")]
+    let keys: usize = std::env::var("ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(1_000_000);
+    let lab = Lab::new().await;
+    fill(&lab, keys).await;
+    // Each act is an environment of its own. One that is dropped in the middle is one that was killed.
+    let run = async |more: Value, life: Duration| {
+        let maintenance = Maintenance::new(MaintenanceWorld {
+            wrapping: Lean("material-2"),
+            key_arn: ARN.to_owned(),
+            database: lab.login("data_key_maintain"),
+            clock: lab.clock.clone(),
+            entropy: SystemEntropy,
+            target: None::<maintained::target::Target>,
+        });
+        let (invocation, event) = (lab.invocation(), act("keys.rewrap", more));
+        tokio::time::timeout(life, maintenance.handle(event, &invocation)).await.ok().map(Result::unwrap)
+    };
+    let whole = Duration::from_secs(600);
+    let started = Instant::now();
+    let counted = run(json!({"dry_run": true}), whole).await.unwrap();
+    println!("{} counted in {:.2} s", counted["stale"], started.elapsed().as_secs_f64());
+    assert_eq!(counted["stale"], keys);
+    let (before, started) = (peak(), Instant::now());
+    let (mut cursor, mut acts, mut torn) = (Value::Null, 0_usize, 0);
+    let (mut parts, mut since) = (Vec::new(), Instant::now());
+    loop {
+        let mut more = json!({"limit": 10_000});
+        if cursor != Value::Null {
+            more["cursor"] = cursor;
+        }
+        acts += 1;
+        if acts.is_multiple_of(7) {
+            let life = Duration::from_millis(u64::try_from(20 + acts * 37 % 400).unwrap());
+            torn += usize::from(run(more.clone(), life).await.is_none());
+        }
+        let answer = run(more, whole).await.unwrap();
+        assert_eq!(answer["refused"], 0, "{answer}");
+        if acts.is_multiple_of((keys / 100_000).max(1)) {
+            parts.push(format!("{:.1}", since.elapsed().as_secs_f64()));
+            since = Instant::now();
+        }
+        if answer["outcome"] == "rewrapped" {
+            break;
+        }
+        cursor = answer["next"].clone();
+        assert_ne!(cursor, Value::Null, "{answer}");
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{keys} keys in {seconds:.0} s, {:.0} a second, {torn} acts torn away; each part {} s; peak memory {before} -> {} MiB",
+        keys as f64 / seconds,
+        parts.join(" "),
+        peak()
+    );
+    let left = "SELECT count(*)::text FROM public.data_keys WHERE key_material_id <> 'material-2'
+        OR convert_from(wrapped, 'UTF8') IS DISTINCT FROM 'material-2 ' || tenant || ' field ' || id";
+    assert_eq!(lab.texts(left).await, ["0"]);
+    assert!(peak() - before <= 32, "memory grows with the keys");
+}
+
 // ---- shred -------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -431,6 +563,43 @@ async fn an_erasure_that_was_torn_away_at_any_step_is_whole_or_has_not_begun() {
         assert_eq!(lab.texts(&counted).await, ["1"], "{blow:?}: one receipt, however often it was asked for");
         let told = answer["receipts"].to_string();
         assert!(told.contains(&subject.to_string()) && told.contains(&hex(&sha256(&wrapped))), "{blow:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_columns_erasure_that_was_torn_away_in_either_phase_waits_and_then_is_whole() {
+    let lab = Lab::new().await;
+    for blow in BLOWS {
+        let (id, plaintext) = lab.key("acme", EMAIL).await;
+        let event = act("shred", json!({"tenant": "acme", "keys": [id], "confirm": "acme"}));
+        // The first phase closes.
+        lab.steps.arm(0, blow);
+        lab.act(event.clone()).await;
+        lab.steps.disarm();
+        let row = lab.row(id).await;
+        assert_eq!(row.state == "active", row.for_writers, "{blow:?}: closed as a whole or not at all");
+        assert_eq!(lab.open(&row).await, Some(plaintext.clone()), "{blow:?}: nothing is lost before its time");
+        let waiting = lab.act(event.clone()).await.unwrap();
+        assert_eq!(waiting["outcome"], "waiting", "{blow:?}: {waiting}");
+        assert_eq!(lab.open(&lab.row(id).await).await, Some(plaintext), "{blow:?}");
+        // The second destroys.
+        lab.clock.advance(GRACE);
+        lab.steps.arm(0, blow);
+        lab.act(event.clone()).await;
+        lab.steps.disarm();
+        let receipts =
+            format!("SELECT count(*)::text FROM public.shred_receipts WHERE keys @> '[{{\"id\": \"{id}\"}}]'");
+        let row = lab.row(id).await;
+        assert_eq!(
+            row.wrapped.is_none(),
+            lab.texts(&receipts).await == ["1"],
+            "{blow:?}: destroyed with its receipt, or neither"
+        );
+        lab.act(event).await.unwrap();
+        let row = lab.row(id).await;
+        assert_eq!((row.state.as_str(), row.wrapped), ("shredded", None), "{blow:?}");
+        assert_eq!(lab.texts(&receipts).await, ["1"], "{blow:?}");
+        lab.clock.advance(1);
     }
 }
 

@@ -11,7 +11,8 @@ use serde_json::Value;
 const PAGE: &str = include_str!("../../../docs/operations/data-keys.md");
 const ACT: &str = include_str!("../src/maintain/act.rs");
 const REFUSAL: &str = include_str!("../src/maintain/refusal.rs");
-const LINE: &str = "aws lambda invoke --function-name portcullis-ENV-data-key-maintain:live --cli-binary-format raw-in-base64-out --payload '";
+const LINE: &str = "aws lambda invoke --function-name portcullis-ENV-data-key-";
+const LINES_REST: &str = ":live --cli-binary-format raw-in-base64-out --payload '";
 
 struct Section {
     operation: &'static str,
@@ -34,6 +35,8 @@ fn sections() -> Vec<Section> {
                 .lines()
                 .find_map(|line| line.strip_prefix(LINE))
                 .unwrap_or_else(|| panic!("{operation} has no line"));
+            let (deployment, line) = line.split_once(LINES_REST).unwrap();
+            assert_eq!(deployment, if operation == "shred" { "shred" } else { "maintain" }, "{operation}");
             let payload = serde_json::from_str(line.strip_suffix("' /dev/stdout").unwrap()).unwrap();
             let fields = text.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0)).collect();
             let (_, rest) = text.split_once("\nOutcomes: ").unwrap_or_else(|| panic!("{operation} names no outcomes"));
@@ -53,7 +56,7 @@ fn quoted<'a>(source: &'a str, before: &str) -> BTreeSet<&'a str> {
 fn the_page_has_every_act_field_and_error_and_no_other() {
     let code = ACT.split("#[cfg(test)]").next().unwrap();
     let names = code.split_once("NAMES: &[&str] = &[").unwrap().1.split_once(']').unwrap().0;
-    let acts: BTreeSet<&str> = names.split('"').skip(1).step_by(2).collect();
+    let acts: BTreeSet<&str> = names.split('"').skip(1).step_by(2).chain(["shred"]).collect();
     let sections = sections();
     assert_eq!(acts, sections.iter().map(|section| section.operation).collect());
 

@@ -54,6 +54,7 @@ migrations! {
     "0021_receipts",
     "0022_quotas_and_unheard_files",
     "0023_client_service_in_view",
+    "0024_shredding",
 }
 
 /// A migration as the database remembers it.

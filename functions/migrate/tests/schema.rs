@@ -18,13 +18,14 @@ use tempfile::TempDir;
 use testkit::Registry;
 use tokio_postgres::{Client, Config, NoTls};
 
-const LOGINS: [&str; 9] = [
+const LOGINS: [&str; 10] = [
     "token",
     "upload",
     "download",
     "data_key_encrypt",
     "data_key_decrypt",
     "data_key_maintain",
+    "data_key_shred",
     "object_events",
     "trust",
     "admin",
@@ -530,7 +531,7 @@ async fn every_function_and_table_keeps_the_house_rules() {
         ),
         (
             "no login inherits, creates or passes row-level security",
-            "SELECT rolname FROM pg_roles WHERE rolname = ANY (ARRAY['token', 'upload', 'download', 'data_key_encrypt', 'data_key_decrypt', 'data_key_maintain', 'object_events', 'trust', 'admin']) AND (rolinherit OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR NOT rolcanlogin OR NOT pg_has_role(rolname, 'rds_iam', 'MEMBER') OR rolconfig IS NULL)",
+            "SELECT rolname FROM pg_roles WHERE rolname = ANY (ARRAY['token', 'upload', 'download', 'data_key_encrypt', 'data_key_decrypt', 'data_key_maintain', 'data_key_shred', 'object_events', 'trust', 'admin']) AND (rolinherit OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR NOT rolcanlogin OR NOT pg_has_role(rolname, 'rds_iam', 'MEMBER') OR rolconfig IS NULL)",
         ),
     ] {
         let broken = owner.query_typed(statement, &[]).await.unwrap();

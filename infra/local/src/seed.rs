@@ -67,6 +67,16 @@ impl Client {
         Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
+    /// The client's key as it is registered.
+    pub fn jwk(&self) -> Value {
+        let mut jwk = self.public.clone();
+        if let Some(members) = jwk.as_object_mut() {
+            members
+                .extend([("alg", "ES256"), ("use", "sig"), ("kid", &self.kid)].map(|(n, v)| (n.to_owned(), json!(v))));
+        }
+        jwk
+    }
+
     /// The thumbprint of the client's key (RFC 7638).
     pub fn thumbprint(&self) -> String {
         let member = |name: &str| self.public.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -194,6 +204,7 @@ pub fn write_manifest(stack: &Stack, clients: &[Client], path: &Path) -> io::Res
         "data_key_encrypt",
         "data_key_decrypt",
         "data_key_maintain",
+        "data_key_shred",
         "object_events",
         "trust",
         "admin",

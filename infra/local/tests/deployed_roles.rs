@@ -151,6 +151,7 @@ fn trust_makes_signing_keys_of_the_configured_kind_and_token_signs_with_them_alo
             "data-key-encrypt",
             "data-key-decrypt",
             "data-key-maintain",
+            "data-key-shred",
             "admin",
             "migrate",
         ] {
@@ -198,7 +199,7 @@ fn the_encrypt_role_makes_field_keys_it_cannot_open_and_the_decrypt_role_opens_t
     let mut renamed = anew(&made["CiphertextBlob"], "field", &stack.data);
     renamed["DestinationEncryptionContext"] = context("writer");
     stack.may_not("data-key-maintain", None, "ReEncrypt", &renamed);
-    for stranger in ["data-key-encrypt", "data-key-decrypt", "admin", "migrate"] {
+    for stranger in ["data-key-encrypt", "data-key-decrypt", "data-key-shred", "admin", "migrate"] {
         stack.may_not(stranger, None, "ReEncrypt", &anew(&made["CiphertextBlob"], "field", &stack.data));
     }
 
@@ -285,7 +286,7 @@ fn each_signer_role_is_assumed_by_its_own_function_alone() {
     }
 }
 
-const EVERYBODY: [&str; 12] = [
+const EVERYBODY: [&str; 13] = [
     "token",
     "authorizer",
     "upload",
@@ -293,6 +294,7 @@ const EVERYBODY: [&str; 12] = [
     "data-key-encrypt",
     "data-key-decrypt",
     "data-key-maintain",
+    "data-key-shred",
     "issuer-keys",
     "object-events",
     "trust",

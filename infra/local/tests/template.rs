@@ -54,6 +54,7 @@ fn the_template_deploys_each_function_with_its_own_role_of_the_same_name() {
         ("data-key-decrypt", "data-key"),
         ("data-key-encrypt", "data-key"),
         ("data-key-maintain", "data-key"),
+        ("data-key-shred", "data-key"),
         ("download", "download"),
         ("issuer-keys", "issuer-keys"),
         ("migrate", "migrate"),
@@ -73,7 +74,7 @@ fn the_template_deploys_each_function_with_its_own_role_of_the_same_name() {
     let signers: Vec<&str> =
         deployment.roles.iter().map(|role| role.name.as_str()).filter(|name| name.ends_with("signer")).collect();
     assert_eq!(signers.len(), 2);
-    assert_eq!(deployment.roles.len(), 14);
+    assert_eq!(deployment.roles.len(), 15);
 }
 
 /// The variables of every deployment, so that a change on one side is a visible change here.
@@ -114,16 +115,20 @@ fn every_function_gets_exactly_its_variables() {
             ]),
         ),
         ("data-key-encrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "OPERATIONS"]])),
-        ("data-key-decrypt", with(&[&gate, &database, &["DATA_KEY_ARN", "HONEY_KEYS", "OPERATIONS", "PURPOSES"]])),
+        (
+            "data-key-decrypt",
+            with(&[&gate, &database, &["DATA_KEY_ARN", "DEVICE_COLUMNS", "HONEY_KEYS", "OPERATIONS", "PURPOSES"]]),
+        ),
         (
             "data-key-maintain",
             with(&[
                 &gate,
                 &database,
-                &["DATA_KEY_ARN", "HONEY_KEYS", "IMPORT_KEYS", "OPERATIONS", "PURPOSES"],
+                &["DATA_KEY_ARN", "DEVICE_COLUMNS", "HONEY_KEYS", "IMPORT_KEYS", "OPERATIONS", "PURPOSES"],
                 &["TARGET_HOST", "TARGET_MODE", "TARGET_NAME", "TARGET_PORT", "TARGET_USER"],
             ]),
         ),
+        ("data-key-shred", with(&[&database, &["ENV", "OPERATIONS"]])),
         ("object-events", with(&[&database, &["ENV", "OBJECT_BUCKET", "BUCKET_KEY_ARN", "SCAN"]])),
         ("trust", with(&[&gate, &database, &["SIGNER", "SIGNING_ALG", "SIGNING_DAYS", "SIGNING_SPARES"]])),
         ("issuer-keys", with(&[&["ENV", "TRUST_BUCKET"]])),
@@ -170,6 +175,7 @@ fn events_and_the_schedule_start_only_what_they_should() {
     assert_eq!(
         rules,
         [
+            ("portcullis-test-ended-keys", vec!["portcullis-test-data-key-maintain:live".to_owned()], true),
             ("portcullis-test-file-sweep", vec!["portcullis-test-object-events:live".to_owned()], true),
             ("portcullis-test-issuer-keys-schedule", vec!["portcullis-test-issuer-keys:live".to_owned()], true),
             ("portcullis-test-object-created", vec!["portcullis-test-object-events:live".to_owned()], false),
@@ -218,6 +224,7 @@ fn the_gateway_may_invoke_only_the_functions_of_its_routes() {
         ("data-key-maintain", "v1/POST/fields/export", true),
         ("data-key-maintain", "v1/POST/fields/import", true),
         ("data-key-decrypt", "v1/POST/fields/export", false),
+        ("data-key-shred", "v1/POST/fields/rewrap", false),
         ("admin", "v1/POST/files", false),
     ] {
         assert_eq!(allowed(function, &api(source)), expected, "{function} {source}");

@@ -10,17 +10,16 @@ use crate::entropy::Entropy;
 use crate::name::Malformed;
 
 /// A data key: 32 bytes, wiped on drop. It has no `Debug` on purpose.
-pub struct DataKey(Zeroizing<[u8; 32]>);
+///
+/// The bytes stay where they are on the heap: an array that is moved would leave copies behind that nobody wipes.
+pub struct DataKey(Zeroizing<Vec<u8>>);
+
+const LENGTH: usize = 32;
 
 impl DataKey {
     /// Takes exactly 32 bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut key = Zeroizing::new([0; 32]);
-        if bytes.len() != key.len() {
-            return Err(Malformed("data key"));
-        }
-        key.copy_from_slice(bytes);
-        Ok(Self(key))
+        if bytes.len() == LENGTH { Ok(Self(Zeroizing::new(bytes.to_vec()))) } else { Err(Malformed("data key")) }
     }
 
     /// HKDF-SHA512 (RFC 5869) with this key as input keying material, into a buffer of the caller's.

@@ -287,7 +287,8 @@ async fn plain_cases<'a>(
 ) -> io::Result<Vec<Case<'a>>> {
     let token = world.token()?;
     let same = world.authorizer_event(&token);
-    let (one, many) = (world.encrypt_event(&token, 1), world.encrypt_event(&token, 1_000));
+    let (one, half, many) =
+        (world.encrypt_event(&token, 1), world.encrypt_event(&token, 500), world.encrypt_event(&token, 1_000));
     let (binary, environment) = found(programs, "data-key-encrypt")?;
     let (mut encrypt, _) = Sandbox::start(binary, environment, &log("data-key-encrypt")).await?;
     let one_back = world.decrypt_event(&token, &encrypt.call(&one).await?.answer)?;
@@ -317,6 +318,7 @@ async fn plain_cases<'a>(
         case("download, metadata", "download", 100, fixed(metadata), ok),
         case("download, content", "download", 100, fixed(content), |answer| answer["statusCode"] == 302),
         case("encrypt 1", "data-key-encrypt", 200, fixed(one), ok),
+        case("encrypt 500", "data-key-encrypt", 40, fixed(half), ok),
         case("encrypt 1,000", "data-key-encrypt", 20, fixed(many), ok),
         case("decrypt 1", "data-key-decrypt", 200, fixed(one_back), ok),
         case("decrypt 1,000", "data-key-decrypt", 20, fixed(many_back), ok),

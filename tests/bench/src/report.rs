@@ -200,6 +200,16 @@ impl Findings {
             "encrypt 1,000: processor over the bare cryptography" => {
                 work("encrypt 1,000") / 1_000.0 / median(Some(&self.bare_field))
             }
+            "decrypt 1,000: processor over the bare cryptography" => {
+                work("decrypt 1,000") / 1_000.0 / median(Some(&self.bare_field))
+            }
+            // 100,000 fields in a second of one core: the one goal that is no ratio.
+            "encrypt 1,000: processor, us a field" => work("encrypt 1,000") / 1_000.0,
+            "decrypt 1,000: processor, us a field" => work("decrypt 1,000") / 1_000.0,
+            // Twice as many fields cost twice as much, and not more.
+            "encrypt: the second 500 fields over the first" => {
+                (work("encrypt 1,000") - work("encrypt 500")) / (work("encrypt 500") - work("encrypt 1"))
+            }
             "presign (content - metadata): processor over bare RS256" => {
                 (work("download, content") - work("download, metadata")) / work(BARE)
             }

@@ -124,6 +124,8 @@ async fn everything(running: &Running) {
     stack.kms.perform(&stack.account.operator(), None, "RotateKeyOnDemand", &rotate).unwrap();
     let rewrapped = stack.invoke("data-key-maintain", &json!({"operation": "keys.rewrap", "operator": "test"})).await;
     assert_eq!(rewrapped.unwrap()["outcome"], "rewrapped");
+    let shred = json!({"operation": "shred", "operator": "test", "tenant": "acme", "scope": "subject:nobody", "confirm": "subject:nobody"});
+    assert_eq!(stack.invoke("data-key-shred", &shred).await.unwrap()["error"]["code"], "keys_unknown");
 
     // A file from its plan to the end of its bytes.
     let content = b"hello";

@@ -10,6 +10,7 @@ pub mod crash;
 pub mod data_keys;
 pub mod files;
 pub mod issuer;
+pub mod memory;
 pub mod objects;
 pub mod platform;
 mod policies;

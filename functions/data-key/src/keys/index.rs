@@ -71,6 +71,12 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> IndexKeys<W, D, C, E> {
         }
     }
 
+    /// Lets go of every key whose time has come.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        self.kms.sweep(now);
+        locked(&self.held).sweep(now);
+    }
+
     fn warm(&self, tenant: &Tenant) -> Option<Indexing> {
         let now = self.clock.now();
         let mut held = locked(&self.held);

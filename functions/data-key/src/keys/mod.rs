@@ -13,18 +13,19 @@ pub(crate) use writer::{FOR_MOVERS, FOR_WRITERS, Sealing, WriterKeys};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shared::audit::Line;
-use shared::clock::Timestamp;
+use shared::clock::{Clock, Timestamp};
 use shared::digest::sha256;
 use shared::encoding::from_hex;
+use shared::entropy::Entropy;
 use shared::name::Tenant;
 use shared::pc1::DataKey;
-use shared::port::{Fault, FaultKind, KeyContext, KeyWrapping};
+use shared::port::{Database, Fault, FaultKind, KeyContext, KeyWrapping};
 use uuid::Uuid;
 
 use crate::cache::Cache;
 use crate::refusal::Refusal;
 
-/// The most keys in memory.
+/// The most keys in memory, of all tenants together; where there is no room, the tenant that holds the most makes it.
 pub(crate) const MAX_CACHED: usize = 1_000;
 /// Seconds that a key stays in memory.
 pub(crate) const KEY_LIFE: i64 = 300;
@@ -61,6 +62,14 @@ pub(crate) struct Mover<W, D, C, E> {
     pub(crate) clock: C,
     pub(crate) reader: ReaderKeys<W, D, C>,
     pub(crate) writer: WriterKeys<W, D, C, E>,
+}
+
+impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> Mover<W, D, C, E> {
+    /// Lets go of every key whose time has come.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        self.reader.sweep(now);
+        self.writer.sweep(now);
+    }
 }
 
 /// KMS behind the rules that hold for every call to it, and what it answered while that may stay in memory.
@@ -133,6 +142,16 @@ impl<W: KeyWrapping> Kms<W> {
             }
             Err(fault) => Err(self.refused(&context.tenant, &subject, now, &fault)),
         }
+    }
+
+    /// Lets go of every key whose time has come.
+    fn sweep(&self, now: Timestamp) {
+        locked(&self.unwrapped).sweep(now);
+    }
+
+    /// Lets go of a key that was destroyed, whatever wrapping it came from.
+    fn forget(&self, context: &KeyContext) {
+        locked(&self.unwrapped).forget_all(|(known, _)| known == context);
     }
 
     /// Keeps a key that was just made or unwrapped.

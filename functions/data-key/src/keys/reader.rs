@@ -105,6 +105,12 @@ impl<W: KeyWrapping, D: Database, C: Clock> ReaderKeys<W, D, C> {
         Ok(taken)
     }
 
+    /// Lets go of every key whose time has come.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        self.kms.sweep(now);
+        locked(&self.held).sweep(now);
+    }
+
     /// What memory alone can serve. Subjects are never served so: their row is read every time.
     fn take_warm<'a>(&self, tenant: &Tenant, wanted: impl Iterator<Item = &'a Uuid>) -> Taken {
         let now = self.clock.now();
@@ -140,6 +146,7 @@ impl<W: KeyWrapping, D: Database, C: Clock> ReaderKeys<W, D, C> {
             ("active" | "decrypt_only", Some(wrapped)) => bytes(KEYS, &wrapped)?,
             ("shredded", _) => {
                 locked(&self.held).forget(&(tenant.clone(), row.id));
+                self.kms.forget(&context(tenant, "field", row.id));
                 return Ok(Err(Refusal::KeyShredded));
             }
             _ => return Err(broken(KEYS)),

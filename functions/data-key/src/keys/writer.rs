@@ -58,8 +58,8 @@ pub(crate) struct WriterKeys<W, D, C, E> {
 
 struct Held {
     sealing: Sealing,
-    /// The wrapping that this deployment may open.
-    wrapped: Vec<u8>,
+    /// Of the wrapping that this deployment may open.
+    wrapped: [u8; 32],
     messages: u64,
     until: Timestamp,
 }
@@ -125,6 +125,12 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
             taken.insert(scope, result);
         }
         Ok(taken)
+    }
+
+    /// Lets go of every key whose time has come.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        self.kms.sweep(now);
+        locked(&self.held).sweep(now);
     }
 
     /// What memory alone can serve. Subjects are never served so: their row is read every time.
@@ -197,10 +203,10 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
         deadline: Timestamp,
     ) -> Result<Sealing, Failed> {
         let wrapped = bytes(self.source.current, row.wrapped.as_deref().unwrap_or_default())?;
-        let now = self.clock.now();
+        let (now, digest) = (self.clock.now(), sha256(&wrapped));
         let known = {
             let mut held = locked(&self.held);
-            let same = |held: &&mut Held| held.sealing.id == row.id && held.wrapped == wrapped;
+            let same = |held: &&mut Held| held.sealing.id == row.id && held.wrapped == digest;
             held.find(&(tenant.clone(), scope.clone()), now)
                 .filter(same)
                 .map(|held| (held.sealing.clone(), held.messages, held.until))
@@ -222,7 +228,7 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
             };
         }
         let messages = left.saturating_add(row.messages).saturating_sub(count);
-        let held = Held { sealing: sealing.clone(), wrapped, messages, until };
+        let held = Held { sealing: sealing.clone(), wrapped: digest, messages, until };
         self.hold(tenant, scope, held, now, row.encrypt_until);
         Ok(sealing)
     }
@@ -239,7 +245,7 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
         let writer_wrapped =
             self.kms.wrapping.wrap(&context(tenant, "writer", id), &generated.plaintext).await.map_err(refused)?;
         drop(generated.plaintext);
-        let ours = if self.source.purpose == "writer" { &writer_wrapped } else { &generated.wrapped }.clone();
+        let ours = sha256(if self.source.purpose == "writer" { &writer_wrapped } else { &generated.wrapped });
         let parameters = vec![
             Parameter::Text(tenant.as_str().to_owned()),
             Parameter::Uuid(id),
@@ -255,7 +261,7 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
         let inserted: Inserted = serde_json::from_value(answer).map_err(|_| broken(self.source.insert))?;
         match inserted.outcome.as_str() {
             "inserted" if inserted.key.id == id => {
-                let kept = self.kms.keep((context(tenant, self.source.purpose, id), sha256(&ours)), key, now);
+                let kept = self.kms.keep((context(tenant, self.source.purpose, id), ours), key, now);
                 let sealing = Sealing { id, key: kept.key };
                 let messages = inserted.key.messages.saturating_sub(count);
                 let held = Held { sealing: sealing.clone(), wrapped: ours, messages, until: kept.until };

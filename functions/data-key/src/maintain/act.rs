@@ -11,17 +11,18 @@ use super::fields::Fields;
 use super::refusal::{Code, Denied};
 use crate::scope::Scope;
 
-/// The operations.
-pub(crate) const NAMES: &[&str] = &["keys.rotate", "keys.rewrap", "shred", "column.migrate"];
+/// The operations of the maintaining deployment.
+pub(crate) const NAMES: &[&str] = &["keys.rotate", "keys.rewrap", "column.migrate"];
+/// The one operation of the deployment that destroys.
+const SHRED: &str = "shred";
 /// The most keys that one act of shredding names.
 const MOST_KEYS: usize = 1_000;
 
-/// One act.
+/// One act of the maintaining deployment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Act {
     Rotate(Rotate),
     Rewrap(Rewrap),
-    Shred(Shred),
     Migrate(Migrate),
 }
 
@@ -102,7 +103,6 @@ impl Act {
         let act = match operation.as_str() {
             "keys.rotate" => Self::Rotate(rotate(&mut fields)?),
             "keys.rewrap" => Self::Rewrap(rewrap(&mut fields)?),
-            "shred" => Self::Shred(shred(&mut fields)?),
             "column.migrate" => Self::Migrate(migrate(&mut fields)?),
             _ => return Err(Denied::of(Code::UnsupportedOperation, "operation")),
         };
@@ -114,7 +114,6 @@ impl Act {
         match self {
             Self::Rotate(_) => "keys.rotate",
             Self::Rewrap(_) => "keys.rewrap",
-            Self::Shred(_) => "shred",
             Self::Migrate(_) => "column.migrate",
         }
     }
@@ -127,9 +126,30 @@ impl Act {
             }
             Self::Rotate(Rotate::Ended) => "ended keys".to_owned(),
             Self::Rewrap(_) => "stale keys".to_owned(),
-            Self::Shred(Shred { tenant, what: Doomed::Scope(scope) }) => [tenant.as_str(), " ", scope].concat(),
-            Self::Shred(Shred { tenant, what: Doomed::Keys(keys) }) => format!("{tenant} {} keys", keys.len()),
             Self::Migrate(migrate) => format!("{} {} {}", migrate.tenant, migrate.column(), migrate.step.as_str()),
+        }
+    }
+}
+
+impl Shred {
+    /// Reads an event; with it comes who the operator claims to be.
+    pub(crate) fn parse(event: Value) -> Result<(Self, String), Denied> {
+        let mut fields = Fields::of(event)?;
+        let operation = fields.text("operation")?;
+        let operator = operator(&mut fields)?;
+        if operation != SHRED {
+            return Err(Denied::of(Code::UnsupportedOperation, "operation"));
+        }
+        let shred = shred(&mut fields)?;
+        fields.finish()?;
+        Ok((shred, operator))
+    }
+
+    /// Whom it is done to, for the log.
+    pub(crate) fn target(&self) -> String {
+        match &self.what {
+            Doomed::Scope(scope) => [self.tenant.as_str(), " ", scope].concat(),
+            Doomed::Keys(keys) => format!("{} {} keys", self.tenant, keys.len()),
         }
     }
 }
@@ -251,7 +271,11 @@ mod tests {
     const ID: &str = "01920000-0000-7000-8000-0000000000a1";
 
     fn refused(event: Value) -> (Code, Option<String>) {
-        let denied = Act::parse(event).unwrap_err();
+        let denied = if event["operation"] == "shred" {
+            Shred::parse(event).unwrap_err()
+        } else {
+            Act::parse(event).unwrap_err()
+        };
         (denied.code, denied.field)
     }
 
@@ -268,10 +292,23 @@ mod tests {
         );
         let (act, _) = read(json!({"operation": "keys.rewrap", "operator": "ann"}));
         assert_eq!(act, Act::Rewrap(Rewrap { cursor: None, limit: 10_000, dry_run: false }));
-        let (act, _) = read(
-            json!({"operation": "shred", "operator": "ann", "tenant": "acme", "keys": [ID, ID], "confirm": "acme"}),
-        );
-        assert_eq!(act, Act::Shred(Shred { tenant, what: Doomed::Keys(vec![Uuid::try_parse(ID).unwrap()]) }));
+        let event =
+            json!({"operation": "shred", "operator": "ann", "tenant": "acme", "keys": [ID, ID], "confirm": "acme"});
+        let (act, operator) = Shred::parse(event).unwrap();
+        assert_eq!((act.target().as_str(), operator.as_str()), ("acme 1 keys", "ann"));
+        assert_eq!(act, Shred { tenant, what: Doomed::Keys(vec![Uuid::try_parse(ID).unwrap()]) });
+    }
+
+    #[test]
+    fn neither_deployment_has_the_others_acts() {
+        let shred =
+            json!({"operation": "shred", "operator": "ann", "tenant": "acme", "scope": "index", "confirm": "index"});
+        let unsupported = Denied::of(Code::UnsupportedOperation, "operation");
+        assert_eq!(Act::parse(shred), Err(unsupported.clone()));
+        for operation in NAMES {
+            let event = json!({"operation": operation, "operator": "ann", "tenant": "acme"});
+            assert_eq!(Shred::parse(event), Err(unsupported.clone()), "{operation}");
+        }
     }
 
     #[test]

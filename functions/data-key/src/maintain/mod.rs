@@ -1,7 +1,7 @@
-//! Operators' acts on data keys, by direct invocation under IAM: closing keys, wrapping them anew, destroying them, and
-//! encrypting columns of other databases in place.
+//! Operators' acts on data keys, by direct invocation under IAM: closing keys, wrapping them anew, encrypting columns of other
+//! databases in place, and destroying keys.
 //!
-//! The maintaining deployment alone does them. No route leads here: what comes through API Gateway has a request context, and an event
+//! The maintaining deployment alone does them, all but the last, which has a deployment of its own. No route leads here: what comes through API Gateway has a request context, and an event
 //! with one is never looked at. Like `admin`, an act carries who the operator claims to be, kept beside the request id that CloudTrail
 //! knows, and a refusal is an answer that changed nothing.
 
@@ -18,12 +18,13 @@ use std::sync::Arc;
 use serde_json::Value;
 use shared::audit::Line;
 use shared::boot::{Failure, Handler, Invocation};
-use shared::clock::Clock;
+use shared::clock::{Clock, Timestamp};
 use shared::entropy::Entropy;
 use shared::port::{Column, Database, Fault, KeyRewrapping, KeyWrapping, Parameter};
 
 use self::act::Act;
 pub use self::refusal::{Code, Denied};
+pub use self::shred::Shredder;
 use crate::keys::{FOR_MOVERS, Kms, Mover, ReaderKeys, WriterKeys};
 
 /// The acts' world.
@@ -96,13 +97,13 @@ where
     }
 
     /// Does one act. After a fault the same act may be sent again.
-    pub async fn act(&self, event: Value, invocation: &Invocation) -> Result<Outcome, Fault> {
+    async fn act(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
         let (act, operator) = match Act::parse(event) {
             Ok(parsed) => parsed,
             Err(denied) => {
                 let line = Line::new("data-key-maintain", "refused").request(&invocation.request_id);
                 line.decision("deny", denied.code.as_str()).emit();
-                return Ok(Err(denied));
+                return Ok(denied.into_value());
             }
         };
         let line = Line::new("data-key-maintain", act.name()).request(&invocation.request_id);
@@ -111,18 +112,30 @@ where
         let outcome = match &act {
             Act::Rotate(rotate) => self.rotate(rotate, &who).await,
             Act::Rewrap(rewrap) => self.rewrap(rewrap, &who, invocation.deadline).await,
-            Act::Shred(shred) => self.shred(shred, &who).await,
             Act::Migrate(migrate) => self.migrate(migrate, &who, invocation.deadline).await,
         };
-        match &outcome {
-            Ok(Ok(answer)) => {
-                let done = answer.get("outcome").and_then(Value::as_str).unwrap_or("done");
-                line.decision("allow", done).emit();
-            }
-            Ok(Err(denied)) => line.decision("deny", denied.code.as_str()).emit(),
-            Err(fault) => line.decision("fault", "unavailable").fault(fault).emit(),
+        // No act leaves a key in memory for the next one.
+        self.mover.sweep(Timestamp::from_millis(i64::MAX));
+        answered(line, outcome)
+    }
+}
+
+/// What the operator is told, and the line in the log.
+fn answered(line: Line, outcome: Result<Outcome, Fault>) -> Result<Value, Failure> {
+    match outcome {
+        Ok(Ok(answer)) => {
+            let done = answer.get("outcome").and_then(Value::as_str).unwrap_or("done");
+            line.decision("allow", done).emit();
+            Ok(answer)
         }
-        outcome
+        Ok(Err(denied)) => {
+            line.decision("deny", denied.code.as_str()).emit();
+            Ok(denied.into_value())
+        }
+        Err(fault) => {
+            line.decision("fault", "unavailable").fault(&fault).emit();
+            Err(Failure::UNAVAILABLE)
+        }
     }
 }
 
@@ -135,11 +148,7 @@ where
     T: Column,
 {
     async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
-        match self.act(event, invocation).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(denied)) => Ok(denied.into_value()),
-            Err(_) => Err(Failure::UNAVAILABLE),
-        }
+        self.act(event, invocation).await
     }
 }
 
@@ -161,6 +170,30 @@ impl<F: Handler, M: Handler> Handler for Maintained<F, M> {
 
     fn panicked(&self, invocation: &Invocation) -> Result<Value, Failure> {
         self.fields.panicked(invocation)
+    }
+}
+
+/// What a process is by its configuration: one of the deployments that answer callers, or the one that destroys.
+pub enum Program<F, S> {
+    /// Answers callers, and operators where it maintains keys.
+    Fields(F),
+    /// Destroys data keys.
+    Shredder(S),
+}
+
+impl<F: Handler, S: Handler> Handler for Program<F, S> {
+    async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+        match self {
+            Self::Fields(fields) => fields.handle(event, invocation).await,
+            Self::Shredder(shredder) => shredder.handle(event, invocation).await,
+        }
+    }
+
+    fn panicked(&self, invocation: &Invocation) -> Result<Value, Failure> {
+        match self {
+            Self::Fields(fields) => fields.panicked(invocation),
+            Self::Shredder(shredder) => shredder.panicked(invocation),
+        }
     }
 }
 

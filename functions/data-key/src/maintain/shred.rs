@@ -1,13 +1,17 @@
 //! `shred`: destroys data keys, and says on a receipt what that means.
+//!
+//! A deployment of its own does this and nothing else: it answers no caller, opens no key and speaks to the database alone. Whoever may
+//! invoke the maintaining deployment, and whoever takes it over, cannot destroy by it.
 
 use serde_json::{Value, json};
+use shared::audit::Line;
+use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::Clock;
-use shared::entropy::Entropy;
-use shared::port::{Column, Database, Fault, KeyRewrapping, KeyWrapping, Parameter};
+use shared::port::{Database, Fault, Parameter};
 
 use super::act::{Doomed, Shred};
 use super::refusal::{Code, Denied};
-use super::{Maintenance, Outcome, Who, broken, outcome};
+use super::{Outcome, Who, answered, broken, outcome};
 use crate::keys::KEY_LIFE;
 
 const SHRED: &str = "api.shred_data_keys";
@@ -16,15 +20,39 @@ const UNDER_WAY: i64 = 30_000;
 /// Milliseconds after which no environment can encrypt under a key that was closed.
 const GRACE: i64 = KEY_LIFE * 1_000 + UNDER_WAY;
 
-impl<W, D, C, E, T> Maintenance<W, D, C, E, T>
-where
-    W: KeyRewrapping + KeyWrapping,
-    D: Database,
-    C: Clock + Clone,
-    E: Entropy + Clone,
-    T: Column,
-{
-    pub(crate) async fn shred(&self, shred: &Shred, who: &Who<'_>) -> Result<Outcome, Fault> {
+/// The deployment in the log.
+const NAME: &str = "data-key-shred";
+
+/// What destroys data keys.
+pub struct Shredder<D, C> {
+    /// Holds wrapped keys, receipts and the audit.
+    pub database: D,
+    /// The time.
+    pub clock: C,
+}
+
+impl<D: Database, C: Clock> Handler for Shredder<D, C> {
+    async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+        let (shred, operator) = match Shred::parse(event) {
+            Ok(parsed) => parsed,
+            Err(denied) => {
+                Line::new(NAME, "refused")
+                    .request(&invocation.request_id)
+                    .decision("deny", denied.code.as_str())
+                    .emit();
+                return Ok(denied.into_value());
+            }
+        };
+        let line = Line::new(NAME, "shred").request(&invocation.request_id);
+        let line = line.text("operator", &operator).text("target", &shred.target());
+        let who = Who { operator, request_id: &invocation.request_id };
+        let outcome = self.shred(&shred, &who).await;
+        answered(line, outcome)
+    }
+}
+
+impl<D: Database, C: Clock> Shredder<D, C> {
+    async fn shred(&self, shred: &Shred, who: &Who<'_>) -> Result<Outcome, Fault> {
         let (scope, keys) = match &shred.what {
             Doomed::Scope(scope) => (Some(scope.clone()), None),
             Doomed::Keys(keys) => (None, Some(keys.clone())),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use data_key::{Maintenance, MaintenanceWorld};
+use data_key::{Maintenance, MaintenanceWorld, Shredder};
 use local::postgres::{BOOT_USER, DATABASE, OWNER, Postgres};
 use migrate::MIGRATIONS;
 use serde_json::{Value, json};
@@ -330,6 +330,11 @@ impl Lab {
         self.shopkeeper().await.batch_execute(statement).await.unwrap();
     }
 
+    /// One text that the target's owner asks for.
+    pub(crate) async fn shop_text(&self, statement: &str) -> String {
+        self.shopkeeper().await.query_typed(statement, &[]).await.unwrap()[0].get(0)
+    }
+
     /// Every row of `public.users`: key, value in clear, record.
     pub(crate) async fn users(&self) -> Vec<(String, Option<String>, Option<Vec<u8>>)> {
         let owner = self.shopkeeper().await;
@@ -367,6 +372,11 @@ impl Lab {
         })
     }
 
+    /// A fresh environment of the deployment that destroys.
+    pub(crate) fn shredder(&self) -> Shredder<Login, ManualClock> {
+        Shredder { database: self.login("data_key_shred"), clock: self.clock.clone() }
+    }
+
     pub(crate) fn invocation(&self) -> Invocation {
         Invocation {
             request_id: "req-1".to_owned(),
@@ -377,9 +387,17 @@ impl Lab {
 
     /// One act in a fresh environment; `None` when the environment was killed or the act failed.
     pub(crate) async fn act(&self, event: Value) -> Option<Value> {
-        let (maintenance, invocation) = (self.maintenance(), self.invocation());
+        let (maintenance, shredder, invocation) = (self.maintenance(), self.shredder(), self.invocation());
+        let shreds = event["operation"] == "shred";
+        let act = async {
+            if shreds {
+                shredder.handle(event, &invocation).await
+            } else {
+                maintenance.handle(event, &invocation).await
+            }
+        };
         tokio::select! {
-            answer = maintenance.handle(event, &invocation) => answer.ok(),
+            answer = act => answer.ok(),
             () = self.steps.1.notified() => None,
         }
     }

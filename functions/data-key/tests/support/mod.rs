@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use data_key::{Config, DataKey, Deployment, ImportKeys, Operations, Purposes, World};
+use data_key::{Config, DataKey, Deployment, DeviceColumns, ImportKeys, Operations, Purposes, World};
 use serde_json::{Value, json};
 use shared::boot::{Handler as _, Invocation};
 use shared::clock::{Clock, Timestamp};
@@ -289,7 +289,21 @@ fn deploy(
     entropy: &CountedEntropy,
     change: impl FnOnce(&mut Config),
 ) -> Deployed {
-    let mut config = Config {
+    let mut config = config(deployment);
+    change(&mut config);
+    let world = World {
+        wrapping: kms.clone(),
+        database: database.clone(),
+        trust: trust.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    };
+    DataKey::new(config, world)
+}
+
+/// A deployment as configured.
+pub(crate) fn config(deployment: Deployment) -> Config {
+    Config {
         env: "test".to_owned(),
         accepts: Accepts { issuer: ISSUER.to_owned(), audience: AUDIENCE.to_owned() },
         trust_bucket: "trust".to_owned(),
@@ -303,16 +317,8 @@ fn deploy(
         import_keys: ImportKeys::parse(&format!("acme={FOREIGN_ARN}")).unwrap(),
         purposes: Purposes::default(),
         honey_keys: BTreeSet::new(),
-    };
-    change(&mut config);
-    let world = World {
-        wrapping: kms.clone(),
-        database: database.clone(),
-        trust: trust.clone(),
-        clock: clock.clone(),
-        entropy: entropy.clone(),
-    };
-    DataKey::new(config, world)
+        device_columns: DeviceColumns::default(),
+    }
 }
 
 pub(crate) fn answer(event: Value) -> Answer {
