@@ -43,7 +43,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("policy", &["cedar", "shared"]),
     ("local", &["template"]),
     ("system", &["local", "s3", "shared"]),
-    ("bench", &["local", "shared"]),
+    ("bench", &["aws", "local", "rds", "shared"]),
 ];
 
 /// Which SDK or driver each adapter may link; nobody else may link any.
