@@ -26,7 +26,10 @@ pub(super) type Refusal = (Kind, Option<&'static str>);
 /// What an authorizer answered, by the values of its identity sources and by nothing else: another method, another path or another
 /// address with the same values gets the same answer, whose policy is then asked about the call at hand.
 #[derive(Debug, Default)]
-pub(super) struct Answers(Mutex<HashMap<Vec<String>, (SystemTime, Arc<Answer>)>>);
+pub(super) struct Answers(Mutex<HashMap<Vec<String>, Kept>>);
+
+/// An answer and until when it is kept.
+type Kept = (SystemTime, Arc<Answer>);
 
 /// A policy and what goes with it. A refusal by error is none, and is never kept.
 #[derive(Debug)]
