@@ -154,7 +154,8 @@ async fn a_token_that_was_seen_is_not_good_before_its_time() {
 
 #[tokio::test]
 async fn a_token_that_was_seen_and_is_revoked_is_refused_five_seconds_later() {
-    let entries: [(&str, &[(Revoked, &str)], &[&str]); 5] = [
+    type Entries<'a> = &'a [(Revoked, &'a str)];
+    let entries: [(&str, Entries<'_>, &[&str]); 5] = [
         ("its id", &[(Revoked::Token, "0198e1a0-0000-7000-8000-000000000001")], &[]),
         ("its subject", &[(Revoked::Subject, "acme-backend")], &[]),
         ("its client", &[(Revoked::Client, "acme-backend")], &[]),

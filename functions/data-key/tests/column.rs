@@ -1,5 +1,11 @@
 //! What encrypting a column in place promises: somebody else's table on a real Postgres, reached through TLS and an IAM token.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may stop where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may stop where it stands"
+)]
 
 mod maintained;
 

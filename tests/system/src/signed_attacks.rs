@@ -16,6 +16,11 @@ use shared::object::{
     SignedRequest, SignerSession, Size, UploadId, UrlLife, VersionId, WriteTerms,
 };
 
+/// What is done to a request, what is answered where it is refused as documented, and how it is done.
+type Bent<T> = (&'static str, &'static str, fn(T) -> T);
+/// The same of a form, with the file that is sent in it.
+type BentForm = (&'static str, &'static str, &'static [u8], fn(Fields) -> Fields);
+
 const BODY: &[u8] = b"hello world";
 const BOUNDARY: &str = "portcullis-4b3f0a";
 /// As many as race for one object.
@@ -100,7 +105,7 @@ struct Attacker<'a> {
 impl Attacker<'_> {
     async fn puts(&mut self) -> io::Result<()> {
         let put = |asked: Asked| asked.with_body(BODY);
-        let bent: [(&str, &str, fn(Asked) -> Asked); 15] = [
+        let bent: [Bent<Asked>; 15] = [
             ("PUT with another type", MISMATCH, |put| put.header("content-type", "text/html")),
             ("PUT of one byte more", MISMATCH, |put| put.with_body(b"hello world!")),
             ("PUT of other bytes, as many", "400 BadDigest", |put| put.with_body(b"hello w0rld")),
@@ -181,7 +186,7 @@ impl Attacker<'_> {
             && header("cache-control") == "private, no-store";
         let got = if as_signed { said.outcome } else { format!("{}, not as signed", said.outcome) };
         self.rows.push(row("GET as it was signed", "200", got, &key, Some(BODY)));
-        let bent: [(&str, &str, fn(Asked) -> Asked); 8] = [
+        let bent: [Bent<Asked>; 8] = [
             ("GET shown inline instead of saved", MISMATCH, |get| get.replace("=attachment", "=inline")),
             ("GET as HTML", MISMATCH, |get| get.replace("application%2Fpdf", "text%2Fhtml")),
             ("GET with one header of the answer more", MISMATCH, |get| get.add("response-content-encoding=gzip")),
@@ -206,7 +211,7 @@ impl Attacker<'_> {
     }
 
     async fn forms(&mut self) -> io::Result<()> {
-        let bent: [(&str, &str, &[u8], fn(Fields) -> Fields); 13] = [
+        let bent: [BentForm; 13] = [
             ("form with one byte more than it may have", "400 EntityTooLarge", b"hello world!", |fields| fields),
             ("form with an empty file", "400 EntityTooSmall", b"", |fields| fields),
             ("form with another type", DENIED, BODY, |fields| changed(fields, "Content-Type", "text/html")),
@@ -246,7 +251,7 @@ impl Attacker<'_> {
     }
 
     async fn parts(&mut self) -> io::Result<()> {
-        let bent: [(&str, &str, fn(Asked) -> Asked); 4] = [
+        let bent: [Bent<Asked>; 4] = [
             ("part under another number", MISMATCH, |part| part.replace("partNumber=3", "partNumber=4")),
             ("part of another upload", MISMATCH, |part| part.replace("uploadId=", "uploadId=x")),
             ("part of one byte more", MISMATCH, |part| part.with_body(b"hello world!")),
