@@ -132,6 +132,9 @@ pub struct Same {
     pub reason: String,
 }
 
+/// Something by its number, and the names that go with it.
+type Numbered = (usize, Vec<String>);
+
 /// The matrix.
 #[derive(Clone, Debug, Default)]
 pub struct Matrix {
@@ -144,7 +147,7 @@ pub struct Matrix {
     lists: BTreeMap<String, Vec<String>>,
     names: Names,
     /// Somebody → action → the rows about both, by number, with the ids of their resources.
-    about: BTreeMap<String, BTreeMap<String, Vec<(usize, Vec<String>)>>>,
+    about: BTreeMap<String, BTreeMap<String, Vec<Numbered>>>,
 }
 
 /// What `{…}` stands for.
