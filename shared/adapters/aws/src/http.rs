@@ -1,7 +1,7 @@
 //! The way out to AWS: HTTP/1.1, over TLS to whom [`Trust`] believes.
 //!
 //! The SDK's own client carries HTTP/2, proxies and the machine's root store with it, and none of it is used here
-//!  (docs/adr/0026-a-small-way-out-to-aws.md). The pool of connections is hyper-util's, TLS rustls'.
+//! (docs/adr/0026-a-small-way-out-to-aws.md). The pool of connections is hyper-util's, TLS rustls'.
 
 use std::error::Error;
 use std::fmt;
