@@ -7,8 +7,8 @@ use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use aws_lambda_events::encodings::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::name::Malformed;
@@ -147,6 +147,11 @@ impl Request {
 
     /// The body as `T`: at most `limit` bytes of `application/json`. Types derive `deny_unknown_fields`.
     pub fn json<T: DeserializeOwned>(&self, limit: usize) -> Result<T, Problem> {
+        self.json_in_place(limit)
+    }
+
+    /// The same for a type that borrows from the body what stands there without escapes.
+    pub fn json_in_place<'a, T: Deserialize<'a>>(&'a self, limit: usize) -> Result<T, Problem> {
         if self.body.len() > limit {
             return Err(Code::PayloadTooLarge.into());
         }
@@ -157,7 +162,9 @@ impl Request {
         if self.body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Code::MalformedRequest.into());
         }
-        serde_json::from_slice(&self.body).map_err(|_| Code::MalformedRequest.into())
+        // Looked at once for all of its texts.
+        let text = std::str::from_utf8(&self.body).map_err(|_| Problem::from(Code::MalformedRequest))?;
+        serde_json::from_str(text).map_err(|_| Code::MalformedRequest.into())
     }
 
     /// Whether the body's media type is this one, whatever its parameters and its case (RFC 9110 §8.3.1).
@@ -184,7 +191,11 @@ impl fmt::Debug for Response {
 impl Response {
     /// A JSON answer. `Cache-Control: no-store` unless another is set.
     pub fn json(status: u16, body: &impl Serialize) -> Self {
-        let body = serde_json::to_string(body).unwrap_or_default();
+        Self::of_json(status, serde_json::to_string(body).unwrap_or_default())
+    }
+
+    /// The same of a body that is JSON already.
+    pub fn of_json(status: u16, body: String) -> Self {
         Self { status, headers: Vec::new(), body }
             .header("content-type", "application/json")
             .header("cache-control", "no-store")

@@ -5,35 +5,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::clock::{Clock, Timestamp};
 use shared::details::FieldAction;
 use shared::gate::Caller;
-use shared::pc1::{self, Context, Malformed, Mismatch, Record};
+use shared::pc1::{self, Malformed, Mismatch, Record};
 use shared::port::{Database, Fault, KeyWrapping};
-use shared::secret::SecretString;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::batch::{Done, Item, Outcome, Place, Yield};
-use crate::config::Operation;
 use crate::keys::{MAX_KEYS, Opening, ReaderKeys};
 use crate::refusal::Refusal;
 use crate::scope::Scope;
 
 /// Opens every item that may be opened. No key is asked for on behalf of an item that was refused before.
-pub(crate) async fn batch<W: KeyWrapping, D: Database, C: Clock>(
+pub(crate) async fn batch<'i, W: KeyWrapping, D: Database, C: Clock>(
     keys: &ReaderKeys<W, D, C>,
     caller: &Caller,
-    items: Vec<Item>,
+    items: &'i [Item<'_>],
     deadline: Timestamp,
-) -> Result<Done, Fault> {
-    let judged: Vec<_> =
-        items.into_iter().map(|item| (judge(&item, caller, Operation::Decrypt), item.reference)).collect();
-    let sealed: Vec<&Sealed> = judged.iter().filter_map(|(judged, _)| judged.as_ref().ok()).collect();
+) -> Result<Done<'i>, Fault> {
+    let judged: Vec<_> = items.iter().map(|item| judge(item, caller)).collect();
+    let sealed: Vec<&Sealed> = judged.iter().flatten().collect();
     let openings = Openings::take(keys, caller, &sealed, deadline).await?;
-    let outcomes = judged.into_iter().map(|(judged, reference)| {
-        let result = judged.and_then(|sealed| {
-            let opening = openings.of(&sealed)?;
-            open(&opening.key, caller, &sealed).map(|plaintext| Yield::Plaintext(text(&plaintext)))
-        });
-        Outcome { reference, result }
+    let outcomes = items.iter().zip(judged).map(|(item, judged)| {
+        let result = judged.and_then(|sealed| open(&openings.of(&sealed)?.key, caller, &sealed));
+        Outcome { reference: &item.reference, result: result.map(Yield::Plaintext) }
     });
     Ok(Done { outcomes: outcomes.collect(), keys: openings.used() })
 }
@@ -52,20 +46,14 @@ impl Sealed {
     }
 }
 
-/// Judges an item that holds a record, the caller's right to `operation` on its column before anything else.
-pub(crate) fn judge(item: &Item, caller: &Caller, operation: Operation) -> Result<Sealed, Refusal> {
-    let may = |table: &str, column: &str| caller.scopes.allows_column(operation.as_str(), table, column);
-    let place = item.place(may)?;
-    if !caller.details.admit_field(
-        FieldAction::Decrypt,
-        place.table.as_str(),
-        place.column.as_str(),
-        place.row.as_str(),
-    ) {
+/// Judges an item that holds a record, the caller's right to its column before anything else.
+pub(crate) fn judge(item: &Item<'_>, caller: &Caller) -> Result<Sealed, Refusal> {
+    let place = item.place()?;
+    if !place.admitted(caller, FieldAction::Decrypt) {
         return Err(Refusal::Forbidden);
     }
     let mut record = Vec::new();
-    pc1::decode_into(item.content.expose(), &mut record).map_err(|_| Refusal::Malformed)?;
+    pc1::decode_into(&item.content, &mut record).map_err(|_| Refusal::Malformed)?;
     let key_id = parse(&record)?.data_key_id();
     Ok(Sealed { place, record, key_id })
 }
@@ -89,8 +77,11 @@ impl Openings {
         for sealed in sealed {
             if wanted.len() == MAX_KEYS && !wanted.contains_key(&sealed.key_id) {
                 refused.insert(sealed.key_id);
-            } else {
-                wanted.entry(sealed.key_id).or_default().insert(sealed.place.of_column.clone());
+                continue;
+            }
+            let (columns, scope) = (wanted.entry(sealed.key_id).or_default(), &sealed.place.column.scope);
+            if !columns.contains(scope) {
+                columns.insert(scope.clone());
             }
         }
         let taken = keys.take(&caller.tenant, &wanted, deadline).await?;
@@ -98,12 +89,13 @@ impl Openings {
     }
 
     /// The key of this record, if it may open a field of this column.
-    pub(crate) fn of(&self, sealed: &Sealed) -> Result<Opening, Refusal> {
+    pub(crate) fn of(&self, sealed: &Sealed) -> Result<&Opening, Refusal> {
         if self.refused.contains(&sealed.key_id) {
             return Err(Refusal::TooManyKeys);
         }
-        let opening = self.taken.get(&sealed.key_id).cloned().unwrap_or(Err(Refusal::UnknownKey))?;
-        if opening.scope.covers(&sealed.place.of_column) { Ok(opening) } else { Err(Refusal::OtherScope) }
+        let taken = self.taken.get(&sealed.key_id).map(Result::as_ref);
+        let opening = taken.unwrap_or(Err(&Refusal::UnknownKey)).map_err(|refusal| *refusal)?;
+        if opening.scope.covers(&sealed.place.column.scope) { Ok(opening) } else { Err(Refusal::OtherScope) }
     }
 
     /// The keys that were there.
@@ -123,17 +115,8 @@ pub(crate) fn parse(record: &[u8]) -> Result<Record<'_>, Refusal> {
 
 /// Opens a record in its place.
 pub(crate) fn open(key: &pc1::DataKey, caller: &Caller, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    let Place { table, column, row, version, .. } = &sealed.place;
-    let context = Context { tenant: &caller.tenant, table, column, row, version: *version };
-    parse(&sealed.record)?.open(key, &context).map_err(|mismatch| match mismatch {
+    parse(&sealed.record)?.open(key, &sealed.place.context(&caller.tenant)).map_err(|mismatch| match mismatch {
         Mismatch::Commitment => Refusal::OtherKey,
         Mismatch::Authentication => Refusal::NotAuthentic,
     })
-}
-
-/// Bytes as they go out.
-pub(crate) fn text(bytes: &[u8]) -> SecretString {
-    let mut text = String::with_capacity(bytes.len() / 3 * 4 + 4);
-    pc1::encode_into(bytes, &mut text);
-    SecretString::new(text)
 }

@@ -13,8 +13,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::batch::{Done, Export, Item, Outcome, Yield};
-use crate::config::Operation;
-use crate::decrypt::{Openings, Sealed, judge, open, text};
+use crate::decrypt::{Openings, Sealed, judge, open};
 use crate::keys::{Opening, ReaderKeys, broken, bytes};
 use crate::refusal::Refusal;
 
@@ -34,43 +33,30 @@ struct Row {
 }
 
 /// Exports every record that may be exported. A key is marked before anything sealed for its bearer leaves.
-pub(crate) async fn batch<W: KeyWrapping, D: Database, C: Clock, E: Entropy>(
+pub(crate) async fn batch<'i, W: KeyWrapping, D: Database, C: Clock, E: Entropy>(
     keys: &ReaderKeys<W, D, C>,
     database: &D,
     entropy: &E,
     caller: &Caller,
-    items: Vec<Item>,
+    items: &'i [Item<'_>],
     times: (Timestamp, Timestamp),
-) -> Result<Done, Fault> {
+) -> Result<Done<'i>, Fault> {
     let (now, deadline) = times;
-    let judged: Vec<_> = items
-        .into_iter()
-        .map(|item| {
-            let judged = judge(&item, caller, Operation::Export).and_then(|sealed| Ok((sealed, item.export()?)));
-            (judged, item.reference)
-        })
-        .collect();
-    let sealed: Vec<&Sealed> =
-        judged.iter().filter_map(|(judged, _)| judged.as_ref().ok()).map(|(sealed, _)| sealed).collect();
+    let judged: Vec<_> =
+        items.iter().map(|item| judge(item, caller).and_then(|sealed| Ok((sealed, item.export()?)))).collect();
+    let sealed: Vec<&Sealed> = judged.iter().flatten().map(|(sealed, _)| sealed).collect();
     let openings = Openings::take(keys, caller, &sealed, deadline).await?;
     let opened: Vec<_> = judged
         .into_iter()
-        .map(|(judged, reference)| {
-            (judged.and_then(|(sealed, how)| Opened::open(&openings, caller, &sealed, how)), reference)
-        })
+        .map(|judged| judged.and_then(|(sealed, how)| Opened::open(&openings, caller, &sealed, how)))
         .collect();
-    let wanted: BTreeSet<Uuid> = opened.iter().filter_map(|(opened, _)| Some(opened.as_ref().ok()?.id)).collect();
+    let wanted: BTreeSet<Uuid> = opened.iter().flatten().map(|opened| opened.id).collect();
     let rows = if wanted.is_empty() { BTreeMap::new() } else { marked(database, caller, &wanted, now).await? };
     let mut message_ids = MessageIds::draw(opened.len(), entropy);
     let mut outcomes = Vec::with_capacity(opened.len());
-    for (opened, reference) in opened {
-        let result = match opened {
-            Ok(opened) => {
-                opened.exported(&rows, caller, &mut message_ids).map(|message| Yield::Message(text(&message)))
-            }
-            Err(refusal) => Err(refusal),
-        };
-        outcomes.push(Outcome { reference, result });
+    for (item, opened) in items.iter().zip(opened) {
+        let result = opened.and_then(|opened| opened.exported(&rows, caller, &mut message_ids));
+        outcomes.push(Outcome { reference: &item.reference, result: result.map(Yield::Message) });
     }
     Ok(Done { outcomes, keys: rows.into_keys().collect() })
 }
@@ -86,7 +72,7 @@ struct Opened {
 impl Opened {
     /// A message carries the key of its whole scope. What a subject's erasure must reach leaves only if the caller says that he knows.
     fn open(openings: &Openings, caller: &Caller, sealed: &Sealed, how: Export) -> Result<Self, Refusal> {
-        let opening = openings.of(sealed)?;
+        let opening = openings.of(sealed)?.clone();
         if opening.scope.is_subject() && !how.allow_unshreddable {
             return Err(Refusal::Unshreddable);
         }

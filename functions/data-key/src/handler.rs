@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 use shared::audit::Line;
 use shared::boot::{Failure, Handler, Invocation};
@@ -12,9 +13,10 @@ use shared::gate::{Caller, Gate};
 use shared::http::{Request, Response};
 use shared::port::{Database, KeyWrapping, MessageKeys, ObjectReader};
 use shared::problem::{Code, Problem};
+use shared::secret::wipe;
 use uuid::Uuid;
 
-use crate::batch::{self, Answer, Batch, Direct, Done, Item, MAX_BODY};
+use crate::batch::{self, Answer, Batch, Columns, Direct, Done, Item, MAX_BODY};
 use crate::config::{Config, Deployment, DeviceColumns, ImportKeys, Operation, Operations, Purposes};
 use crate::keys::{FOR_MOVERS, FOR_WRITERS, IndexKeys, Kms, Mover, ReaderKeys, WriterKeys};
 use crate::refusal::Refusal;
@@ -107,27 +109,28 @@ where
             Operation::Encrypt | Operation::Decrypt => self.gate.admit_narrowed(request, &[]).await?,
             _ => self.gate.admit(request, &[]).await?,
         };
-        let Batch { items, purpose_of_use } = request.json(MAX_BODY)?;
-        let asked = Asked { operation, items, purpose: purpose_of_use, request_id: &request.request_id };
+        let Batch { mut items, purpose_of_use } = request.json_in_place(MAX_BODY)?;
+        let purpose = purpose_of_use.as_deref();
+        let asked = Asked { operation, items: &mut items, purpose, request_id: &request.request_id };
         let answer = self.batch(&caller, asked, invocation.deadline).await?;
-        Ok(Response::json(answer.status(), &answer))
+        Ok(Response::of_json(answer.status(), answer.into_json()))
     }
 
     /// A direct invocation. Lambda says nothing of the invoker, so the payload carries the caller's token.
-    async fn direct(&self, event: Value, invocation: &Invocation) -> Result<Value, Problem> {
+    async fn direct(&self, event: &Value, invocation: &Invocation) -> Result<Value, Problem> {
         let named = event.get("operation").and_then(Value::as_str);
         let asked = self.operations.find(|operation| named == Some(operation.as_str()));
         let operation = asked.ok_or(Problem::new(Code::NotFound))?;
-        let direct: Direct = serde_json::from_value(event).map_err(|_| Problem::new(Code::MalformedRequest))?;
+        let mut direct = Direct::deserialize(event).map_err(|_| Problem::new(Code::MalformedRequest))?;
         let caller = self.gate.admit_direct(direct.access_token.0.expose(), &invocation.request_id).await?;
         let asked = Asked {
             operation,
-            items: direct.items,
-            purpose: direct.purpose_of_use,
+            items: &mut direct.items,
+            purpose: direct.purpose_of_use.as_deref(),
             request_id: &invocation.request_id,
         };
         let answer = self.batch(&caller, asked, invocation.deadline).await?;
-        serde_json::to_value(&answer).map_err(|_| Code::Internal.into())
+        serde_json::from_str(&answer.into_json()).map_err(|_| Code::Internal.into())
     }
 
     /// Tells, to the log and to nobody else, that somebody opened with a key under which nobody has anything to open.
@@ -144,25 +147,33 @@ where
         }
     }
 
-    async fn batch(&self, caller: &Caller, asked: Asked<'_>, deadline: Timestamp) -> Result<Answer, Problem> {
-        let Asked { operation, mut items, purpose, request_id } = asked;
-        batch::check(&items, operation)?;
+    async fn batch<'i>(
+        &self,
+        caller: &Caller,
+        asked: Asked<'i, '_>,
+        deadline: Timestamp,
+    ) -> Result<Answer<'i>, Problem> {
+        let Asked { operation, items, purpose, request_id } = asked;
+        batch::check(items, operation)?;
         let purposes = if operation.answers_plaintext() { &self.purposes } else { &Purposes::default() };
-        if !purposes.admit(purpose.as_deref()) {
+        if !purposes.admit(purpose) {
             return Err(Code::MalformedRequest.into());
         }
-        for item in &mut items {
+        let mut columns = Columns::new(caller, operation);
+        for item in items.iter_mut() {
+            item.judge_columns(&mut columns);
             item.bar_unless(operation, |table, column| {
                 self.device_columns.admit(caller.device.as_ref(), table, column)
             });
         }
+        let items: &'i [Item<'_>] = items;
         let started = self.clock.now();
         let line = Line::new(self.operations.deployment().name(), operation.action())
             .request(request_id)
             .who(caller.tenant.as_str(), &caller.subject, &caller.jti)
-            .list("columns", columns(&items, caller, operation))
+            .list("columns", columns.names())
             .number("items", count(items.len()));
-        let line = purpose.iter().fold(line, |line, purpose| line.text("purpose", purpose));
+        let line = purpose.into_iter().fold(line, |line, purpose| line.text("purpose", purpose));
         let done = match (operation, &self.keys) {
             (Operation::Encrypt, Keys::Writer(keys, _)) => {
                 encrypt::batch(keys, &self.entropy, caller, items, deadline).await
@@ -212,11 +223,11 @@ where
 }
 
 /// What a caller asked for.
-struct Asked<'a> {
+struct Asked<'i, 'b> {
     operation: Operation,
-    items: Vec<Item>,
-    purpose: Option<String>,
-    request_id: &'a str,
+    items: &'i mut [Item<'b>],
+    purpose: Option<&'i str>,
+    request_id: &'i str,
 }
 
 impl<W, D, R, C, E> Handler for DataKey<W, D, R, C, E>
@@ -232,27 +243,23 @@ where
         self.keys.sweep(self.clock.now());
         // API Gateway's events always have a request context, and nobody can put an `operation` beside it from outside.
         if event.get("requestContext").is_none() && event.get("operation").is_some() {
-            let answer = self.direct(event, invocation).await;
+            let answer = self.direct(&event, invocation).await;
             return Ok(answer.unwrap_or_else(|problem| problem.body(&invocation.request_id)));
         }
-        let Ok(request) = Request::parse(event) else {
+        let Ok(mut request) = Request::parse(event) else {
             let line = Line::new(self.operations.deployment().name(), "event").request(&invocation.request_id);
             line.decision("deny", "malformed_event").emit();
             return Ok(Response::problem(Code::MalformedRequest.into(), &invocation.request_id).into_event());
         };
         let answer = self.request(&request, invocation).await;
+        // What it asked for is answered, and what was in it may be a plaintext.
+        wipe(&mut request.body);
         Ok(answer.unwrap_or_else(|problem| Response::problem(problem, &request.request_id)).into_event())
     }
 
     fn panicked(&self, invocation: &Invocation) -> Result<Value, Failure> {
         Ok(Response::problem(Code::Internal.into(), &invocation.request_id).into_event())
     }
-}
-
-/// The columns that the caller may touch. What it may not is counted among the refusals: it would be text of its choice.
-fn columns(items: &[Item], caller: &Caller, operation: Operation) -> BTreeSet<String> {
-    let may = |table: &str, column: &str| caller.scopes.allows_column(operation.as_str(), table, column);
-    items.iter().flat_map(|item| item.column_names(may)).collect()
 }
 
 fn count(number: usize) -> i64 {

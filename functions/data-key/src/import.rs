@@ -15,38 +15,31 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::batch::{Done, Item, Outcome, Place, Yield};
-use crate::config::{ImportKeys, Operation};
-use crate::decrypt::text;
+use crate::config::ImportKeys;
 use crate::encrypt::Sealings;
 use crate::keys::{MAX_KEYS, Mover, Opening, Wrapped};
 use crate::refusal::Refusal;
 use crate::scope::Scope;
 
 /// Imports every message that may be imported.
-pub(crate) async fn batch<W: KeyWrapping + MessageKeys, D: Database, C: Clock, E: Entropy>(
+pub(crate) async fn batch<'i, W: KeyWrapping + MessageKeys, D: Database, C: Clock, E: Entropy>(
     keys: &Mover<W, D, C, E>,
     allowed: &ImportKeys,
     entropy: &E,
     caller: &Caller,
-    items: Vec<Item>,
+    items: &'i [Item<'_>],
     deadline: Timestamp,
-) -> Result<Done, Fault> {
-    let judged: Vec<_> =
-        items.into_iter().map(|item| (judge(&item, caller, allowed, &keys.kms.key_arn), item.reference)).collect();
-    let good: Vec<&Judged> = judged.iter().filter_map(|(judged, _)| judged.as_ref().ok()).collect();
+) -> Result<Done<'i>, Fault> {
+    let judged: Vec<_> = items.iter().map(|item| judge(item, caller, allowed, &keys.kms.key_arn)).collect();
+    let good: Vec<&Judged> = judged.iter().flatten().collect();
     let taken = Taken::take(keys, caller, &good, deadline).await?;
     // Opened before a key is made: a batch in which nothing opens makes none.
-    let opened: Vec<_> = judged
-        .into_iter()
-        .map(|(judged, reference)| (judged.and_then(|judged| taken.open(judged)), reference))
-        .collect();
-    let scopes: Vec<&Scope> =
-        opened.iter().filter_map(|(opened, _)| opened.as_ref().ok()).map(|(to, _)| &to.scope).collect();
+    let opened: Vec<_> = judged.into_iter().map(|judged| judged.and_then(|judged| taken.open(judged))).collect();
+    let scopes: Vec<&Scope> = opened.iter().flatten().map(|(to, _)| to.scope()).collect();
     let mut sealings = Sealings::take(&keys.writer, entropy, caller, &scopes, deadline).await?;
-    let outcomes = opened.into_iter().map(|(opened, reference)| {
-        let result =
-            opened.and_then(|(to, plaintext)| sealings.seal(caller, &to, &plaintext).map(|r| Yield::Record(text(&r))));
-        Outcome { reference, result }
+    let outcomes = items.iter().zip(opened).map(|(item, opened)| {
+        let result = opened.and_then(|(to, plaintext)| sealings.seal(caller, &to, &plaintext));
+        Outcome { reference: &item.reference, result: result.map(Yield::Record) }
     });
     let outcomes = outcomes.collect();
     Ok(Done { outcomes, keys: sealings.used() })
@@ -69,11 +62,10 @@ enum Source {
     Foreign(Wrapped),
 }
 
-fn judge(item: &Item, caller: &Caller, allowed: &ImportKeys, own_arn: &str) -> Result<Judged, Refusal> {
-    let may = |table: &str, column: &str| caller.scopes.allows_column(Operation::Import.as_str(), table, column);
-    let place = item.place(may)?;
+fn judge(item: &Item<'_>, caller: &Caller, allowed: &ImportKeys, own_arn: &str) -> Result<Judged, Refusal> {
+    let place = item.place()?;
     let mut message = Vec::new();
-    pc1::decode_into(item.content.expose(), &mut message).map_err(|_| Refusal::Malformed)?;
+    pc1::decode_into(&item.content, &mut message).map_err(|_| Refusal::Malformed)?;
     let parsed = parse(&message)?;
     let expected = item.expected_context();
     let said: BTreeMap<&str, &str> = parsed.context().iter().copied().collect();
@@ -142,7 +134,7 @@ impl Taken {
             let room = own.len() + foreign.len() < MAX_KEYS;
             match &judged.source {
                 Source::Own(id) if room || own.contains_key(id) => {
-                    own.entry(*id).or_default().insert(judged.place.of_column.clone());
+                    own.entry(*id).or_default().insert(judged.place.column.scope.clone());
                 }
                 Source::Foreign(wrapped) if room => {
                     foreign.insert(wrapped.clone());
@@ -163,14 +155,14 @@ impl Taken {
         let opened = match &source {
             Source::Own(id) => {
                 let opening = self.own.get(id).ok_or(Refusal::TooManyKeys)?.as_ref().map_err(|refusal| *refusal)?;
-                if !opening.scope.covers(&place.of_column) {
+                if !opening.scope.covers(&place.column.scope) {
                     return Err(Refusal::OtherScope);
                 }
                 if opening.scope.is_subject() {
-                    if named && place.scope != opening.scope {
+                    if named && *place.scope() != opening.scope {
                         return Err(Refusal::LeavesSubject);
                     }
-                    place.scope = opening.scope.clone();
+                    place.put_under(opening.scope.clone());
                 }
                 message.open(&opening.key)
             }

@@ -9,8 +9,7 @@ use shared::pc1;
 use shared::port::{Database, Fault, FaultKind, Parameter};
 use uuid::Uuid;
 
-use crate::batch::{Done, Header, Item, KeyState, Outcome, Yield};
-use crate::config::Operation;
+use crate::batch::{Column, Done, Header, Item, KeyState, Outcome, Yield};
 use crate::decrypt;
 use crate::keys::MAX_KEYS;
 use crate::refusal::Refusal;
@@ -32,43 +31,42 @@ struct Row {
 }
 
 /// Tells about every record that the caller may ask about. No row is read where every item was refused.
-pub(crate) async fn batch<D: Database>(
+pub(crate) async fn batch<'i, D: Database>(
     database: &D,
     caller: &Caller,
-    items: Vec<Item>,
+    items: &'i [Item<'_>],
     now: Timestamp,
-) -> Result<Done, Fault> {
-    let judged: Vec<_> = items.into_iter().map(|item| (judge(&item, caller), item.reference)).collect();
+) -> Result<Done<'i>, Fault> {
+    let judged: Vec<_> = items.iter().map(judge).collect();
     let mut wanted = BTreeSet::new();
-    for (_, id) in judged.iter().filter_map(|(judged, _)| judged.as_ref().ok()) {
+    for (_, id) in judged.iter().flatten() {
         if wanted.len() < MAX_KEYS {
             wanted.insert(*id);
         }
     }
     let rows = if wanted.is_empty() { BTreeMap::new() } else { rows(database, caller, &wanted, now).await? };
-    let outcomes = judged.into_iter().map(|(judged, reference)| {
+    let outcomes = items.iter().zip(judged).map(|(item, judged)| {
         let result = judged.and_then(|(column, id)| {
             if !wanted.contains(&id) {
                 return Err(Refusal::TooManyKeys);
             }
             let row = rows.get(&id).ok_or(Refusal::UnknownKey)?;
-            if !Scope::stored(row.scope.clone()).covers(&column) {
+            if !Scope::stored(&row.scope).covers(&column.scope) {
                 return Err(Refusal::OtherColumn);
             }
             Ok(Yield::Header(Header { data_key_id: id, state: row.state, created_at: row.created_at }))
         });
-        Outcome { reference, result }
+        Outcome { reference: &item.reference, result }
     });
     Ok(Done { outcomes: outcomes.collect(), keys: rows.keys().copied().collect() })
 }
 
-fn judge(item: &Item, caller: &Caller) -> Result<(Scope, Uuid), Refusal> {
-    let may = |table: &str, column: &str| caller.scopes.allows_column(Operation::Inspect.as_str(), table, column);
-    let column = item.anywhere_in(may)?;
+fn judge<'i>(item: &'i Item<'_>) -> Result<(&'i Column, Uuid), Refusal> {
+    let column = item.anywhere_in()?;
     let mut record = Vec::new();
-    pc1::decode_into(item.content.expose(), &mut record).map_err(|_| Refusal::Malformed)?;
+    pc1::decode_into(&item.content, &mut record).map_err(|_| Refusal::Malformed)?;
     let id = decrypt::parse(&record)?.data_key_id();
-    Ok((column.scope, id))
+    Ok((column, id))
 }
 
 async fn rows<D: Database>(

@@ -151,7 +151,7 @@ impl<W: KeyWrapping, D: Database, C: Clock> ReaderKeys<W, D, C> {
             }
             _ => return Err(broken(KEYS)),
         };
-        let scope = Scope::stored(row.scope);
+        let scope = Scope::stored(&row.scope);
         // A key that may open nothing of what was asked is not unwrapped for it.
         if !columns.iter().any(|column| scope.covers(column)) {
             return Ok(Err(Refusal::OtherScope));

@@ -175,7 +175,7 @@ impl<W: KeyWrapping, D: Database, C: Clock, E: Entropy> WriterKeys<W, D, C, E> {
         ];
         let answer = self.database.call(self.source.current, parameters).await?;
         let rows: Rows = serde_json::from_value(answer).map_err(|_| broken(self.source.current))?;
-        Ok(rows.keys.into_iter().map(|row| (Scope::stored(row.scope.clone()), row)).collect())
+        Ok(rows.keys.into_iter().map(|row| (Scope::stored(&row.scope), row)).collect())
     }
 
     async fn fetch(
