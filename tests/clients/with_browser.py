@@ -27,12 +27,19 @@ FILES = {
 }
 PAGE = """<!doctype html><script type="module">
 const tell = (path, body) => fetch(path, { method: 'POST', body: JSON.stringify(body) });
-// Text of a gigabyte that the browser keeps, each MiB another.
-const gigabyte = () => new Blob(Array.from({ length: 1024 }, (_, at) => {
-  const piece = new Uint8Array(1 << 20).fill(97 + (at % 26));
-  piece.set(new TextEncoder().encode(`${at}-${Math.random()} `));
-  return piece;
-}), { type: 'text/plain' });
+// Text of a gigabyte, each MiB another: a File on a disk, as one that somebody chose is. A Blob of that size that is made in memory
+// Chromium cannot read again (NotReadableError).
+const gigabyte = async () => {
+  const kept = await (await navigator.storage.getDirectory()).getFileHandle('gigabyte.txt', { create: true });
+  const out = await kept.createWritable();
+  for (let at = 0; at < 1024; at += 1) {
+    const piece = new Uint8Array(1 << 20).fill(97 + (at % 26));
+    piece.set(new TextEncoder().encode(`${at}-${Math.random()} `));
+    await out.write(piece);
+  }
+  await out.close();
+  return kept.getFile();
+};
 try {
   const settings = await (await fetch('/settings')).json();
   const { run } = await import('/upload_cases.mjs');
