@@ -505,18 +505,26 @@ async fn an_event_for_a_foreign_key_never_reaches_the_bucket() {
     assert_eq!(world.objects.asked(), 0);
 }
 
-/// One step of a delivery: an object or a verdict that is told of.
+/// One step of a delivery: an object, a verdict or a deletion that is told of.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Created(&'static str),
     Verdict(&'static str, &'static str),
+    Deleted(&'static str),
+}
+
+/// What S3 tells when a version is gone: of ours nothing but the sweep deletes, and it knows what it did.
+fn deleted(version: &str) -> Value {
+    let mut event = created("objects", KEY, Some(version));
+    event["detail-type"] = json!("Object Deleted");
+    event
 }
 
 /// The same for what came by a form and in parts, where size and digest follow from the facts as well.
 #[tokio::test]
 async fn every_order_tells_the_same_size_and_digest_whatever_the_mode() {
-    use Step::{Created, Verdict};
-    let steps = [Created("v1"), Verdict("v1", "NO_THREATS_FOUND"), Created("v1"), Created("v2")];
+    use Step::{Created, Deleted, Verdict};
+    let steps = [Created("v1"), Verdict("v1", "NO_THREATS_FOUND"), Created("v1"), Created("v2"), Deleted("v1")];
     for make in [|| form(Scan::GuardDuty), in_parts as fn() -> World] {
         for taken in 1..=steps.len() {
             let mut ends = std::collections::BTreeSet::new();
@@ -527,6 +535,7 @@ async fn every_order_tells_the_same_size_and_digest_whatever_the_mode() {
                     let event = match step {
                         Created(version) => created("objects", KEY, Some(version)),
                         Verdict(version, value) => scanned("objects", KEY, Some(version), "COMPLETED", value),
+                        Deleted(version) => deleted(version),
                     };
                     world.handle(event).await.unwrap();
                 }
@@ -540,8 +549,10 @@ async fn every_order_tells_the_same_size_and_digest_whatever_the_mode() {
 
 #[tokio::test]
 async fn every_order_with_repeats_ends_in_one_state() {
-    use Step::{Created, Verdict};
-    let cases: [(&[Step], &str, &str); 6] = [
+    use Step::{Created, Deleted, Verdict};
+    let cases: [(&[Step], &str, &str); 8] = [
+        (&[Created("v1"), Deleted("v1"), Deleted("v1"), Verdict("v1", "NO_THREATS_FOUND")], "clean", "clean"),
+        (&[Deleted("v1"), Verdict("v1", "THREATS_FOUND"), Created("v1"), Deleted("v2")], "infected", "infected"),
         (&[Created("v1"), Created("v1"), Verdict("v1", "NO_THREATS_FOUND")], "clean", "clean"),
         (&[Created("v1"), Created("v1"), Verdict("v1", "NO_THREATS_FOUND"), Created("v2")], "rejected", "rejected"),
         (&[Created("v1"), Verdict("v1", "THREATS_FOUND"), Created("v1"), Created("v2")], "infected", "infected"),
@@ -567,6 +578,7 @@ async fn every_order_with_repeats_ends_in_one_state() {
                             let status = if value == "UNSUPPORTED" { "SKIPPED" } else { "COMPLETED" };
                             world.handle(scanned("objects", KEY, Some(version), status, value)).await.unwrap();
                         }
+                        Deleted(version) => drop(world.handle(deleted(version)).await.unwrap()),
                     }
                 }
                 assert_eq!(world.status(), want, "{order:?} {scan:?}");

@@ -187,6 +187,73 @@ async fn what_lives_is_never_touched() {
     assert_eq!(world.files.row(id(2)).unwrap().status(), "pending");
 }
 
+/// A generator of numbers that anybody can draw again (xorshift64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % most
+    }
+}
+
+/// Whatever happens to a dozen files, in orders that nobody thought of: events that come, come twice or never, URLs renewed, owners who
+/// delete, days that pass. What the bucket holds of a file that has not ended is there after every sweep.
+#[tokio::test]
+async fn in_no_story_does_a_sweep_take_a_file_that_lives() {
+    let (mut survived, mut ended) = (0, 0);
+    for seed in 1..=60 {
+        let (world, mut random) = (world(), Random(seed * 0x9e37_79b9_7f4a_7c15));
+        (1..=12).for_each(|number| world.file(number));
+        for step in 0..200 {
+            let number = 1 + random.below(12);
+            let (now, row) = (world.clock.now().millis(), world.files.row(id(number)).unwrap());
+            let version = format!("v-{number}");
+            let there = !world.objects.versions(&key(number)).is_empty();
+            match random.below(9) {
+                0 => world.clock.advance(i64::try_from(random.below(400)).unwrap()),
+                1 => world.clock.advance(i64::try_from(random.below(40 * 3_600)).unwrap()),
+                // Nothing is put but by a URL that is alive, and once.
+                2 | 3 if !there && row.purged_ms.is_none() && now < row.url_expires_ms => {
+                    world.objects.put(&key(number), &version, "text/plain", b"hello world");
+                    if random.below(2) == 0 {
+                        world.handle(created(number, &version), 30).await.unwrap();
+                    }
+                }
+                4 if there => drop(world.handle(created(number, &version), 30).await.unwrap()),
+                5 if random.below(6) == 0 => world.files.change(id(number), |row| row.deleted = true),
+                6 if row.status() == "pending" && now < row.created_ms + DAY * 1_000 => {
+                    world.files.change(id(number), |row| row.url_expires_ms = now + 300_000);
+                }
+                _ => {
+                    let state = |number: u64| {
+                        let row = world.files.row(id(number)).unwrap();
+                        (row.status(), world.objects.versions(&key(number)))
+                    };
+                    let before: Vec<_> = (1..=12).map(state).collect();
+                    world.sweep().await.unwrap();
+                    for (number, (status, versions)) in (1..=12).zip(before) {
+                        let (after, left) = state(number);
+                        if matches!(status, "rejected" | "deleted" | "expired") {
+                            assert_eq!(after, status, "an end is for good: {seed}, {step}, file {number}");
+                            ended += usize::from(left.len() < versions.len());
+                            continue;
+                        }
+                        assert_eq!(left, versions, "story {seed}, step {step}: file {number} was {status}, is {after}");
+                        if !versions.is_empty() {
+                            assert!(matches!(after, "pending" | "clean"), "story {seed}, step {step}: {status}, {after}");
+                            survived += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(survived > 1_000 && ended > 50, "{survived} looks at what lives, {ended} ends");
+}
+
 #[tokio::test]
 async fn a_file_that_was_never_filled_expires_after_a_day() {
     let world = world();
