@@ -27,7 +27,7 @@ use support::{Running, root};
 /// Longer than one attempt, and than one statement, may take.
 const SLOW: Duration = Duration::from_secs(5);
 
-const CALLS: [&str; 24] = [
+const CALLS: [&str; 27] = [
     "POST /oauth2/token",
     "POST /oauth2/revoke",
     "POST /oauth2/introspect",
@@ -52,6 +52,9 @@ const CALLS: [&str; 24] = [
     "object-events: the schedule",
     "trust: the schedule",
     "admin: tenant.put",
+    "data-key-maintain: keys.rotate",
+    "data-key-maintain: keys.rewrap",
+    "data-key-shred: shred",
 ];
 
 /// The faults in the order in which they are tried, with the signing keys where they are by default.
@@ -128,6 +131,8 @@ fn group(call: &str) -> &str {
         "POST /fields/encrypt" | "POST /fields/decrypt" => call,
         // One after the other: two at once would start another environment of the function, which has no key in memory.
         "POST /oauth2/token" | "POST /oauth2/revoke" | "POST /oauth2/introspect" => "token",
+        // The same for the deployment that also moves fields.
+        "data-key-maintain: keys.rotate" | "data-key-maintain: keys.rewrap" => "upload",
         _ => call.split_once(':').map_or("upload", |(function, _)| function),
     }
 }
@@ -154,6 +159,8 @@ struct Once {
     /// One whose only part is there.
     whole: String,
     ticket: String,
+    /// A subject with a key of its own, that is active and of which nobody knows by which material it was wrapped.
+    subject: String,
 }
 
 impl World {
@@ -195,7 +202,15 @@ impl World {
         let whole = in_parts(&self.running, &self.token, true).await;
         let path = format!("/files/{}/tickets", self.clean);
         let made = self.running.api.call("POST", &path, Some(&self.token), Some(&ticket_terms())).await.unwrap();
-        self.once = Once { planned, whole, ticket: made.json()["ticket"].as_str().unwrap().to_owned() };
+        let subject = format!("subject:of-{planned}");
+        let mut body = field("plaintext", &URL_SAFE_NO_PAD.encode("ada@example.com"));
+        body["items"][0]["scope"] = json!(subject);
+        let sealed = self.running.api.call("POST", "/fields/encrypt", Some(&self.token), Some(&body)).await.unwrap();
+        assert_eq!(sealed.status, 200, "{}", sealed.outcome());
+        let forget = "UPDATE public.data_keys SET key_material_id = NULL WHERE scope = $1";
+        let text = tokio_postgres::types::Type::TEXT;
+        assert_eq!(self.owner.execute_typed(forget, &[(&subject, text)]).await.unwrap(), 1);
+        self.once = Once { planned, whole, ticket: made.json()["ticket"].as_str().unwrap().to_owned(), subject };
     }
 
     /// Makes one call and says what came of it.
@@ -205,6 +220,12 @@ impl World {
                 "an object was created" => self.created.clone(),
                 "the schedule" => json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}),
                 "tenant.put" => json!({"operation": "tenant.put", "operator": "test", "tenant": "acme"}),
+                "keys.rotate" => {
+                    json!({"operation": what, "operator": "test", "tenant": "acme", "scope": self.once.subject})
+                }
+                "keys.rewrap" => json!({"operation": what, "operator": "test"}),
+                "shred" => json!({"operation": what, "operator": "test", "tenant": "acme", "scope": self.once.subject,
+                    "confirm": self.once.subject}),
                 other => panic!("{other}"),
             };
             let name = format!("portcullis-local-{function}");
@@ -317,6 +338,10 @@ impl World {
             "tickets",
             "tickets WHERE used_ms IS NOT NULL",
             "data_keys",
+            "data_keys WHERE state <> 'active'",
+            "data_keys WHERE state = 'shredded'",
+            "data_keys WHERE key_material_id IS NOT NULL",
+            "shred_receipts",
             "assertion_ids",
             "admin_audit",
             "revocations",
