@@ -1,5 +1,5 @@
-//! Users with encrypted e-mail addresses. Needs reqwest (features blocking, json, form), jsonwebtoken 10 (feature aws_lc_rs), postgres, rand,
-//! serde_json, base64 and uuid (feature v4).
+//! Users with encrypted e-mail addresses. Needs ureq 3, jsonwebtoken 11 (feature aws_lc_rs), postgres, serde_json, base64 and uuid
+//! (feature v4).
 
 use std::error::Error;
 use std::thread::sleep;
@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use reqwest::StatusCode;
-use reqwest::blocking::Client;
 use serde_json::{Value, json};
+use ureq::Agent;
+use ureq::tls::TlsConfig;
+use uuid::Uuid;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -18,32 +19,37 @@ const BATCH: usize = 500;
 
 /// The gate's field operations, in batches, with the token that they need.
 pub struct Fields {
-    pub gateway: String,
-    pub client_id: String,
-    pub key: EncodingKey,
-    pub kid: String,
-    pub http: Client,
+    http: Agent,
+    gateway: String,
+    client_id: String,
+    key: EncodingKey,
+    kid: String,
     token: Option<(String, u64)>,
 }
 
+/// What speaks HTTP: with limits, and with an answer where others have an error, because what it says is wanted.
+pub fn agent(tls: TlsConfig) -> Agent {
+    let limit = Some(Duration::from_secs(20));
+    Agent::config_builder().tls_config(tls).timeout_global(limit).http_status_as_error(false).build().into()
+}
+
 impl Fields {
-    /// `key_pem` is PKCS #8 of a P-256 key.
-    pub fn new(gateway: &str, client_id: &str, key_pem: &[u8], kid: &str) -> Result<Self> {
+    /// `key` is PKCS #8 of a P-256 key, DER: of a PEM file, the base64 between its lines.
+    pub fn new(http: Agent, gateway: &str, client_id: &str, key: &[u8], kid: &str) -> Self {
         let (gateway, client_id, kid) = (gateway.to_owned(), client_id.to_owned(), kid.to_owned());
-        let http = Client::builder().timeout(Duration::from_secs(20)).build()?;
-        Ok(Self { gateway, client_id, key: EncodingKey::from_ec_pem(key_pem)?, kid, http, token: None })
+        Self { http, gateway, client_id, key: EncodingKey::from_ec_der(key), kid, token: None }
     }
 
     /// Records of (row, value) pairs.
     pub fn encrypt(&mut self, fields: &[(i64, &str)]) -> Result<Vec<Vec<u8>>> {
         let item = |(row, value): &(i64, &str)| place(*row, json!({"plaintext": URL_SAFE_NO_PAD.encode(value)}));
-        bytes(self.ask("encrypt", fields.iter().map(item).collect(), "record")?)
+        bytes(&self.ask("encrypt", &fields.iter().map(item).collect::<Vec<_>>(), "record")?)
     }
 
     /// Values of (row, record) pairs.
     pub fn decrypt(&mut self, fields: &[(i64, Vec<u8>)]) -> Result<Vec<String>> {
         let item = |(row, record): &(i64, Vec<u8>)| place(*row, json!({"record": URL_SAFE_NO_PAD.encode(record)}));
-        let values = bytes(self.ask("decrypt", fields.iter().map(item).collect(), "plaintext")?)?;
+        let values = bytes(&self.ask("decrypt", &fields.iter().map(item).collect::<Vec<_>>(), "plaintext")?)?;
         values.into_iter().map(|value| Ok(String::from_utf8(value)?)).collect()
     }
 
@@ -53,12 +59,12 @@ impl Fields {
             json!({"table": "users", "column": "email", "value": URL_SAFE_NO_PAD.encode(value),
                 "normalisation": "nfc_casefold", "bits": 10, "partitions": 1})
         };
-        let answers = self.ask("index", values.iter().map(item).collect(), "index")?;
-        answers.into_iter().map(|entries| bytes(entries.as_array().cloned().unwrap_or_default())).collect()
+        let answers = self.ask("index", &values.iter().map(item).collect::<Vec<_>>(), "index")?;
+        answers.iter().map(|entries| bytes(entries.as_array().map_or(&[], Vec::as_slice))).collect()
     }
 
     /// What each item was asked for, in order. Sends again what may succeed later, and gives up after five attempts.
-    fn ask(&mut self, operation: &str, items: Vec<Value>, member: &str) -> Result<Vec<Value>> {
+    fn ask(&mut self, operation: &str, items: &[Value], member: &str) -> Result<Vec<Value>> {
         let mut done = vec![Value::Null; items.len()];
         let mut waiting: Vec<usize> = (0..items.len()).collect();
         for attempt in 0..5_u32 {
@@ -71,28 +77,35 @@ impl Fields {
                     item
                 });
                 let body = json!({"items": batch.collect::<Vec<_>>()});
-                let request = self.http.post(format!("{}/fields/{operation}", self.gateway)).json(&body);
-                let answer = request.bearer_auth(self.bearer()?).send()?;
-                match answer.status() {
-                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => failed.extend_from_slice(part),
-                    StatusCode::OK | StatusCode::MULTI_STATUS => {
-                        for item in answer.json::<Value>()?["items"].as_array().into_iter().flatten() {
+                let bearer = format!("Bearer {}", self.bearer()?);
+                let request =
+                    self.http.post(format!("{}/fields/{operation}", self.gateway)).header("authorization", bearer);
+                let mut answer = request.content_type("application/json").send(body.to_string())?;
+                match answer.status().as_u16() {
+                    429 | 503 => failed.extend_from_slice(part),
+                    200 | 207 => {
+                        let said: Value = serde_json::from_str(&answer.body_mut().read_to_string()?)?;
+                        for item in said["items"].as_array().into_iter().flatten() {
                             let at: usize = item["ref"].as_str().unwrap_or_default().parse()?;
                             match (item["ok"] == true, item["error"]["retryable"] == true) {
                                 (true, _) => done[at] = item[member].clone(),
                                 (false, true) => failed.push(at),
-                                (false, false) => return Err(item["error"]["code"].to_string().into()),
+                                (false, false) => {
+                                    return Err(item["error"]["code"].as_str().unwrap_or("failed").into());
+                                }
                             }
                         }
                     }
-                    status => return Err(status.to_string().into()),
+                    status => return Err(format!("the gate answered {status}").into()),
                 }
             }
             if failed.is_empty() {
                 return Ok(done);
             }
             waiting = failed;
-            sleep(Duration::from_millis(2_u64.pow(attempt) * rand::random_range(500..1_000)));
+            // Longer each time, and not for everybody the same.
+            let random = u64::from(Uuid::new_v4().as_fields().0 % 500);
+            sleep(Duration::from_millis(2_u64.pow(attempt) * (500 + random)));
         }
         Err("unavailable".into())
     }
@@ -107,17 +120,17 @@ impl Fields {
         }
         let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::ES256) };
         let claims = json!({"iss": self.client_id, "sub": self.client_id, "aud": self.gateway,
-            "jti": uuid::Uuid::new_v4(), "iat": now, "exp": now + 60});
+            "jti": Uuid::new_v4().to_string(), "iat": now, "exp": now + 60});
         let assertion = encode(&header, &claims, &self.key)?;
         let form = [
             ("grant_type", "client_credentials"),
             ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
-            ("client_assertion", &assertion),
+            ("client_assertion", assertion.as_str()),
         ];
-        let answer = self.http.post(format!("{}/oauth2/token", self.gateway)).form(&form).send()?.error_for_status()?;
-        let answer: Value = answer.json()?;
-        let token = answer["access_token"].as_str().ok_or("no token")?.to_owned();
-        self.token = Some((token.clone(), now + answer["expires_in"].as_u64().unwrap_or(30) - 30));
+        let mut answer = self.http.post(format!("{}/oauth2/token", self.gateway)).send_form(form)?;
+        let said: Value = serde_json::from_str(&answer.body_mut().read_to_string()?)?;
+        let token = said["access_token"].as_str().ok_or_else(|| format!("no token: {}", said["error"]))?.to_owned();
+        self.token = Some((token.clone(), now + said["expires_in"].as_u64().unwrap_or(30).saturating_sub(30)));
         Ok(token)
     }
 }
@@ -127,19 +140,39 @@ fn place(row: i64, mut item: Value) -> Value {
     item
 }
 
-fn bytes(texts: Vec<Value>) -> Result<Vec<Vec<u8>>> {
+fn bytes(texts: &[Value]) -> Result<Vec<Vec<u8>>> {
     texts.iter().map(|text| Ok(URL_SAFE_NO_PAD.decode(text.as_str().unwrap_or_default())?)).collect()
+}
+
+/// The columns of one address, of its entries any one.
+fn sealed(fields: &mut Fields, row: i64, email: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+    let record = fields.encrypt(&[(row, email)])?.remove(0);
+    let mut entries = fields.index(&[email])?.remove(0);
+    let any = usize::from(Uuid::new_v4().as_fields().1) % entries.len();
+    Ok((record, entries.swap_remove(any)))
 }
 
 /// A new user. The row has its number before it is written: the record is bound to it.
 pub fn create(database: &mut postgres::Client, fields: &mut Fields, name: &str, email: &str) -> Result<i64> {
     let row: i64 = database.query_one("SELECT nextval(pg_get_serial_sequence('users', 'id'))", &[])?.get(0);
-    let record = fields.encrypt(&[(row, email)])?.remove(0);
-    let entries = fields.index(&[email])?.remove(0);
-    let entry = &entries[rand::random_range(0..entries.len())];
+    let (record, entry) = sealed(fields, row, email)?;
     let insert = "INSERT INTO users (id, name, email_sealed, email_index) VALUES ($1, $2, $3, $4)";
-    database.execute(insert, &[&row, &name, &record, entry])?;
+    database.execute(insert, &[&row, &name, &record, &entry])?;
     Ok(row)
+}
+
+/// Another address.
+pub fn change(database: &mut postgres::Client, fields: &mut Fields, row: i64, email: &str) -> Result<()> {
+    let (record, entry) = sealed(fields, row, email)?;
+    let update = "UPDATE users SET email_sealed = $1, email_index = $2 WHERE id = $3";
+    database.execute(update, &[&record, &entry, &row])?;
+    Ok(())
+}
+
+/// The address of a user.
+pub fn email(database: &mut postgres::Client, fields: &mut Fields, row: i64) -> Result<String> {
+    let record: Vec<u8> = database.query_one("SELECT email_sealed FROM users WHERE id = $1", &[&row])?.get(0);
+    Ok(fields.decrypt(&[(row, record)])?.remove(0))
 }
 
 /// The users with this address. Entries match more than they mean: what was found is decrypted and compared.

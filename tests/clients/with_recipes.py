@@ -1,4 +1,4 @@
-"""docs/fields: the users of the recipe, with a database and the running gate, in Python and as far as it goes in PHP."""
+"""docs/fields: the users of the recipe, with a database and the running gate, in Python, in Rust and as far as it goes in PHP."""
 
 import json
 import shutil
@@ -10,7 +10,8 @@ import psycopg
 
 from stack import CA, CLIENTS, GATEWAY, MANIFEST, Report, private_key, session
 
-RECIPE = Path(__file__).resolve().parents[2] / "docs" / "fields"
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "docs" / "fields"
 sys.path.insert(0, str(RECIPE))
 import users  # noqa: E402
 
@@ -84,6 +85,14 @@ report.row("addresses found, one of two users and one of one", (2, 1), (len(tabl
 every = database.execute("SELECT id, name, email_sealed FROM users WHERE name LIKE 'Old %%' ORDER BY id").fetchall()
 opened = fields.decrypt([(row, sealed) for row, _, sealed in every])
 report.holds("all 1,300 read as what they were", opened == [email for _, email in rows])
+
+# Rust, in the same table: docs/fields/users.rs is compiled with the workspace
+arguments = [GATEWAY, ME, CLIENTS[ME]["private_key_file"], KID, CA, ADMIN.replace(f"/{MANIFEST['postgres']['database']}?", "/recipe?")]
+ran = subprocess.run([ROOT / "target/debug/recipe-users", *arguments], capture_output=True, text=True, timeout=120, check=False)
+row, *answer = json.loads(ran.stdout) if ran.returncode == 0 else [0, ran.stderr.splitlines()[:3]]
+want = ["Grace@Example.org", True, 0, True, True, "decrypt_failed"]
+report.row("Rust: made, read, found, changed; 601 fields out and in; a swapped record", want, answer)
+report.row("what Rust wrote, Python reads and finds", ("hopper@example.org", [row]), (table.email(row), table.find("HOPPER@example.org")) if row else ran.stderr)
 database.close()
 
 # PHP, as far as this machine has it

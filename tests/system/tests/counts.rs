@@ -1,5 +1,5 @@
-//! How often a warm call goes out: AWS calls and database round trips, held against the bench's budgets. Counts do not
-//! depend on the build, so they need no release binaries.
+//! How often a warm call goes out: AWS calls and database round trips, held against the bench's budgets; and how much memory a batch
+//! takes. Neither depends on the build, so they need no release binaries.
 
 #![allow(clippy::panic, reason = "helpers outside of #[test] functions; a test may fail loudly")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers outside of #[test] functions")]
@@ -19,6 +19,8 @@ use support::{Running, root};
 const CALLS: u64 = 3;
 /// Trust objects are fresh for five seconds; what takes longer has to read again, and proves nothing here.
 const FRESH: Duration = Duration::from_millis(4_500);
+/// What a batch may take in memory for each byte of its body; `docs/fields/README.md` says it.
+const MULTIPLE: u64 = 10;
 
 /// What one deployment has sent out so far, by service.
 fn sent(running: &Running, deployment: &str) -> BTreeMap<&'static str, u64> {
@@ -146,4 +148,63 @@ async fn a_warm_call_goes_out_as_often_as_the_budgets_say() {
 fn back((row, item): (usize, &Value)) -> Value {
     json!({"ref": row.to_string(), "table": "users", "column": "email", "row": row.to_string(),
         "record": item["record"]})
+}
+
+/// The most memory that the process of a deployment has held, in KiB (`VmHWM`).
+fn peak(running: &Running, deployment: &str) -> u64 {
+    let name = format!("AWS_LAMBDA_FUNCTION_NAME=portcullis-{ENV}-{deployment}");
+    let ca = format!("PORTCULLIS_CA_FILE={}", running.stack.places.ca_file.display());
+    let peaks = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let environ = std::fs::read(entry.path().join("environ")).ok()?;
+        let holds = |text: &str| environ.split(|byte| *byte == 0).any(|one| one == text.as_bytes());
+        if !holds(&name) || !holds(&ca) {
+            return None;
+        }
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    });
+    peaks.max().unwrap()
+}
+
+/// So many fields of so many bytes, from their records or plaintexts.
+fn fields(member: &str, contents: &[String]) -> Value {
+    let item = |(row, content): (usize, &String)| json!({"ref": row.to_string(), "table": "users", "column": "email", "row": row.to_string(), member: content});
+    json!({"items": contents.iter().enumerate().map(item).collect::<Vec<_>>()})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_takes_a_small_multiple_of_its_body_in_memory() {
+    let running = Running::start().await;
+    let token = running.token("acme-backend").await;
+    // What a thousand fields take, and what each mebibyte of a larger body takes above that.
+    let mut first = BTreeMap::new();
+    for (mebibytes, count, length) in [(0, 1_000, 64), (1, 12, 61_440), (2, 25, 61_440), (4, 51, 61_440)] {
+        let mut contents = vec![URL_SAFE_NO_PAD.encode(vec![b'x'; length]); count];
+        for (operation, member, answered) in [("encrypt", "plaintext", "record"), ("decrypt", "record", "plaintext")] {
+            let deployment = format!("data-key-{operation}");
+            running.stack.lambda.recycle(&format!("portcullis-{ENV}-{deployment}")).await;
+            let (path, body) = (format!("/fields/{operation}"), fields(member, &contents));
+            let size = body.to_string().len() as u64;
+            // Once more than once: what is left of one call is there in the next.
+            for _ in 0..3 {
+                let answer = running.api.call("POST", &path, Some(&token), Some(&body)).await.unwrap();
+                assert_eq!(answer.status, 200, "{}", answer.outcome());
+                let answer = answer.json();
+                let texts = answer["items"].as_array().unwrap().iter().map(|item| item[answered].as_str().unwrap());
+                contents = texts.map(str::to_owned).collect();
+                assert_eq!(contents.len(), count);
+            }
+            let peak = peak(&running, &deployment);
+            let base = *first.entry(operation).or_insert(peak);
+            println!("{operation}: {count} fields of {length} B, a body of {size} B: {} KiB at most", peak);
+            assert!(mebibytes > 0 || peak <= 32 * 1_024, "{operation}: {peak} KiB");
+            let most = base + MULTIPLE * size / 1_024;
+            assert!(
+                peak <= most,
+                "{operation}: a body of {size} B takes {peak} KiB, {base} and {MULTIPLE} times the body"
+            );
+        }
+    }
+    running.stack.stop().await;
 }
