@@ -243,7 +243,10 @@ async fn in_no_story_does_a_sweep_take_a_file_that_lives() {
                         }
                         assert_eq!(left, versions, "story {seed}, step {step}: file {number} was {status}, is {after}");
                         if !versions.is_empty() {
-                            assert!(matches!(after, "pending" | "clean"), "story {seed}, step {step}: {status}, {after}");
+                            assert!(
+                                matches!(after, "pending" | "clean"),
+                                "story {seed}, step {step}: {status}, {after}"
+                            );
                             survived += 1;
                         }
                     }

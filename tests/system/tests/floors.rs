@@ -178,7 +178,8 @@ fn each_adapter_has_one_sdk_and_nobody_else_has_any() {
     let allowed: BTreeMap<_, _> = SDKS.iter().copied().collect();
     for (name, package) in house.members() {
         for dependency in dependencies(package) {
-            if ["aws-sdk-", "tokio-postgres", "postgres", "cedar-policy"].iter().any(|sdk| dependency.starts_with(sdk)) {
+            if ["aws-sdk-", "tokio-postgres", "postgres", "cedar-policy"].iter().any(|sdk| dependency.starts_with(sdk))
+            {
                 let own = allowed.get(name).copied().unwrap_or_default();
                 assert!(own.contains(&dependency), "{name} may not link {dependency}");
             }
