@@ -205,7 +205,7 @@ impl Random {
 async fn in_no_story_does_a_sweep_take_a_file_that_lives() {
     let (mut survived, mut ended) = (0, 0);
     for seed in 1..=60 {
-        let (world, mut random) = (world(), Random(seed * 0x9e37_79b9_7f4a_7c15));
+        let (world, mut random) = (world(), Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed)));
         (1..=12).for_each(|number| world.file(number));
         for step in 0..200 {
             let number = 1 + random.below(12);
