@@ -20,7 +20,7 @@ const CALLS: u64 = 3;
 /// Trust objects are fresh for five seconds; what takes longer has to read again, and proves nothing here.
 const FRESH: Duration = Duration::from_millis(4_500);
 /// What a batch may take in memory for each byte of its body; `docs/fields/README.md` says it.
-const MULTIPLE: u64 = 10;
+const MULTIPLE: u64 = 8;
 
 /// What one deployment has sent out so far, by service.
 fn sent(running: &Running, deployment: &str) -> BTreeMap<&'static str, u64> {
