@@ -124,6 +124,7 @@ const INVOKING: &[&str] = &[
     r#"context.token has sid && context.token.sid == "s1""#,
     r#"!(context.token has sid && context.token.sid != "s1")"#,
     "context.token.client_id == context.token.iss",
+    r#"context.token.iss == "https://gate.example""#,
     "context.token.age == context.now",
     "context.token.age > 10",
     "10 >= context.token.age",
@@ -141,6 +142,7 @@ const INVOKING: &[&str] = &[
     "[context.token] == [context.token]",
     "context.token == context.token",
     r#"context.token["bound"] && context["token"].age < 11"#,
+    "(if context.token.bound then context.token else context.token).age > 10",
 ];
 
 const MINTING: &[&str] = &[
@@ -171,6 +173,9 @@ const ALWAYS: &[&str] = &[
     "context has device && context.now - context.device.checked_at < 100",
     r#"context has device && context.device has os && context.device.os == "macOS""#,
     r#"context has device && context.device.source == "cloudflare" && context.device == context.device"#,
+    r#"context has device && context.device.id == "d-1""#,
+    "context has device && context.device has disk_encrypted && !context.device.disk_encrypted",
+    "context has device.firewall && context.device.firewall",
     "context has grant",
     "context has token",
     r#"context has token && context.token.client_id == "other""#,
@@ -197,6 +202,8 @@ const ALWAYS: &[&str] = &[
     r#"Portcullis::User::"access|1" in Portcullis::Group::"acme/staff""#,
     "context == context",
     "context.net == context.net",
+    "(if context.now > 1800000002 then context.net else context.net) has country",
+    r#"context has device && (if context.now > 1800000002 then context.device else context.device).source == "cloudflare""#,
     "[1, 2].contains(2)",
 ];
 
@@ -263,7 +270,7 @@ fn asked() -> impl Strategy<Value = Ask> {
         device(json!({})),
         device(json!({"managed": false, "os": "macOS", "os_version": "14.0", "checked_at": 1_799_999_850})),
         device(
-            json!({"managed": true, "os": "Windows", "os_version": "15.6.1", "disk_encrypted": true, "firewall": true}),
+            json!({"managed": true, "os": "Windows", "os_version": "15.6.1", "disk_encrypted": true, "firewall": false}),
         ),
     ];
     let nets = vec![
