@@ -46,6 +46,9 @@ use routes::{Access, Route};
 /// The action of the application behind the gate, which knows nothing of `authorization_details`.
 const APPLICATION: &str = "app";
 
+/// The longest resource of a policy that API Gateway takes, in characters. It would call a longer one a fault of ours and answer 500.
+const LONGEST_RESOURCE: usize = 512;
+
 /// The authorizer over its ports. `P` is the policy engine.
 pub struct Authorizer<P, R, C> {
     accepts: Accepts,
@@ -131,6 +134,9 @@ impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Authorizer<P, R, C>
         let Some(path) = route.fill(&request.path) else {
             return Ok(denied(token, "unsafe_path"));
         };
+        if request.shape != Shape::Http && request.place(&path).len() > LONGEST_RESOURCE {
+            return Ok(denied(token, "unsafe_path"));
+        }
         if !route.admits(&token.scopes) {
             return Ok(denied(token, "insufficient_scope"));
         }

@@ -156,6 +156,35 @@ async fn an_answer_has_the_form_of_its_shape_and_names_the_exact_path() {
     }
 }
 
+/// API Gateway takes 512 characters of a resource and, of WebSocket APIs at least, 8 KB of an answer. What is more would be its 500.
+#[tokio::test]
+async fn no_answer_is_longer_than_the_gateway_takes() {
+    let world = World::new();
+    let full = "fields:decrypt:abcdefghijklmnopqrstuvwxyz.abcdefghijklmnopqrstuvwxyz";
+    let scopes: Vec<String> =
+        (0..6).map(|at| format!("{full}{at}")).chain(["files:read".into(), "app".into()]).collect();
+    let long = world.bearer(json!({"scope": scopes.join(" "), "sub": "s".repeat(64), "client_id": "s".repeat(64)}));
+    let head = format!("{API}/v1/GET/app/").len();
+    for (letters, seen) in
+        [(1, Seen::Passes), (512 - head, Seen::Passes), (513 - head, Seen::Forbidden), (9_000, Seen::Forbidden)]
+    {
+        let path = format!("/app/{}", "a".repeat(letters));
+        for (name, shape) in SHAPES {
+            // The default stage has a longer name than the one of the others, and an answer without a policy has no resource.
+            if name == "HTTP 1.0" || name == "HTTP 2.0" {
+                continue;
+            }
+            let event = shape("GET", "/app/{proxy+}", &path, &long);
+            assert_eq!(world.see(event.clone()).await, seen, "{name}: {letters}");
+            let answer = world.ask(event).await.unwrap();
+            let resource = answer["policyDocument"]["Statement"][0]["Resource"][0].as_str().unwrap();
+            assert!(resource.len() <= 512 && answer.to_string().len() <= 8_192, "{name}: {answer}");
+        }
+        let answer = world.ask(http("GET", "/app/{proxy+}", &path, &long)).await.unwrap();
+        assert!(answer["isAuthorized"] == true && answer.to_string().len() <= 8_192, "HTTP 2.0: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn a_refused_credential_says_no_more_to_an_http_api_than_that() {
     let world = World::new();

@@ -150,6 +150,10 @@ fn api_settings() -> Vec<Mutant> {
             put(&mut operation, "x-portcullis-open", json!("a reason that sounds well"));
             put(api(d, "/paths"), "/{proxy+}", json!({"x-amazon-apigateway-any-method": operation}));
         }),
+        t(5, "a default route", |d| {
+            let operation = api(d, "/paths/~1files/post").clone();
+            put(api(d, "/paths"), "/$default", json!({"post": operation}));
+        }),
         t(5, "a guarded twin in capitals", |d| {
             let operation = api(d, "/paths/~1files/post").clone();
             put(api(d, "/paths"), "/Files", json!({"post": operation}));

@@ -1,24 +1,27 @@
 #![doc = include_str!("../README.md")]
 
-mod context;
 mod index;
 mod known;
+mod members;
 mod names;
+mod screen;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
 
 use cedar_policy::{
-    AuthorizationError, Authorizer, Decision as Effect, Entities, Entity, PolicyId, Request, RestrictedExpression,
-    Schema, ValidationMode, Validator,
+    AuthorizationError, Authorizer, Decision as Effect, Entities, Entity, PolicyId, PolicySet, Request,
+    RestrictedExpression, Schema, ValidationMode, Validator,
 };
-use shared::policy::{Ask, Bundle, Decision, Policies, Policy, Reads, Reason, Unfit, What, Why};
+use shared::policy::{Ask, Bundle, Decision, Policies, Policy, Reads, Reason, SCHEMA, Unfit, What, Why};
 
-use context::{context, reads};
-use index::Index;
+use index::{Candidates, Filed, Index};
 use known::Known;
+use members::Sight;
 use names::{Names, Parties};
 
-/// One bundle: parsed, validated and indexed.
+/// One bundle: parsed, validated and indexed. The schema is gone by then: questions are made to it, not held against it.
 pub struct Cedar {
-    schema: Schema,
     names: Names,
     authorizer: Authorizer,
     index: Index,
@@ -28,11 +31,15 @@ pub struct Cedar {
 
 impl Policies for Cedar {
     fn compile(bundle: &Bundle) -> Result<Self, Unfit> {
+        // What a question looks like is built into this crate.
+        if bundle.schema != SCHEMA {
+            return Err(Unfit::new(Why::Schema, "the schema is another build's"));
+        }
         let (schema, _) =
             Schema::from_cedarschema_str(&bundle.schema).map_err(|error| Unfit::new(Why::Schema, told(&error)))?;
         let names = Names::of(&schema).ok_or_else(|| Unfit::new(Why::Schema, "a name is missing in the schema"))?;
         let mut index = Index::new(names.invoking().cloned());
-        let (validator, mut read) = (Validator::new(schema.clone()), Reads::default());
+        let (validator, mut read, mut checked) = (Validator::new(schema), Reads::default(), HashMap::new());
         let common = bundle.policies.iter().map(|policy| (None, policy));
         let own = bundle.tenants.iter().flat_map(|(tenant, policies)| policies.iter().map(move |p| (Some(tenant), p)));
         for (tenant, policy) in common.chain(own) {
@@ -40,14 +47,21 @@ impl Policies for Cedar {
                 None => policy.id.clone(),
                 Some(tenant) => format!("{tenant}:{}", policy.id),
             };
-            let parsed = parse(&name, policy, &validator)?;
-            let looked_at = reads(&parsed);
-            read = read.or(looked_at);
-            index
-                .add(tenant.map(String::as_str), &parsed, looked_at, &names)
-                .map_err(|detail| Unfit::new(Why::Invalid, detail).at(&name))?;
+            let invalid = |detail| Unfit::new(Why::Invalid, detail).at(&name);
+            // Tenants often have the same policy, each its own.
+            let (known, parsed) = match checked.get(policy.text.as_str()) {
+                Some(known) => (known, None),
+                None => {
+                    let parsed = parse(&name, policy, &validator)?;
+                    let known = index.check(&parsed, &policy.text).map_err(invalid)?;
+                    (&*checked.entry(policy.text.as_str()).or_insert(known), Some(parsed))
+                }
+            };
+            read = read.or(known.reads());
+            let filed = Filed { name: &name, checked: known, parsed };
+            index.add(tenant.map(String::as_str), &filed, &names).map_err(invalid)?;
         }
-        Ok(Self { schema, names, authorizer: Authorizer::new(), index, reads: read, known: Known::new() })
+        Ok(Self { names, authorizer: Authorizer::new(), index, reads: read, known: Known::new() })
     }
 
     fn decide(&self, ask: &Ask) -> Decision {
@@ -80,20 +94,20 @@ impl Cedar {
 
     /// `None` where the question cannot be put: an action, name or value that the schema does not know.
     fn judge(&self, ask: &Ask) -> Option<Decision> {
-        let parties = self.names.parties(ask)?;
-        let context = context(ask)?;
-        let uids = (parties.principal.clone(), parties.action.clone(), parties.resource.clone());
-        let request = Request::new(uids.0, uids.1, uids.2, context, Some(&self.schema)).ok()?;
-        let entities = self.entities(&parties, ask)?;
+        let (parties, sight) = (self.names.parties(ask)?, Sight::of(ask));
+        let candidates = self.index.candidates(&parties, &ask.principal.tenant, &sight)?;
         let (mut permits, mut forbids, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-        for set in self.index.candidates(&parties, &ask.principal.tenant) {
-            let response = self.authorizer.is_authorized(&request, set, &entities);
-            // A policy that fails is skipped by the engine; here it denies.
-            errors.extend(response.diagnostics().errors().map(failed));
-            let reasons = response.diagnostics().reason().map(PolicyId::to_string);
-            match response.decision() {
-                Effect::Allow => permits.extend(reasons),
-                Effect::Deny => forbids.extend(reasons),
+        if !candidates.sets.is_empty() {
+            let (request, entities) = self.put(ask, parties, &sight, &candidates)?;
+            for set in candidates.sets {
+                let response = self.authorizer.is_authorized(&request, set, &entities);
+                // A policy that fails is skipped by the engine; here it denies.
+                errors.extend(response.diagnostics().errors().map(failed));
+                let reasons = response.diagnostics().reason().map(PolicyId::to_string);
+                match response.decision() {
+                    Effect::Allow => permits.extend(reasons),
+                    Effect::Deny => forbids.extend(reasons),
+                }
             }
         }
         let (reason, mut policies) = if !errors.is_empty() {
@@ -110,14 +124,34 @@ impl Cedar {
         Some(Decision { reason, policies })
     }
 
-    fn entities(&self, parties: &Parties, ask: &Ask) -> Option<Entities> {
-        let tenant = RestrictedExpression::new_entity_uid(parties.tenant.clone());
-        let groups = parties.groups.iter().chain([&parties.tenant]).cloned().collect();
-        let attributes = [("tenant".to_owned(), tenant)].into_iter().collect();
-        let principal = Entity::new(parties.principal.clone(), attributes, groups).ok()?;
-        let resource = Entity::new(parties.resource.clone(), names::route(ask), Default::default()).ok()?;
-        self.names.entities(&parties.action)?.clone().add_entities([principal, resource], None).ok()
+    /// The question as the engine takes it, with what these policies look at and nothing else.
+    fn put(
+        &self,
+        ask: &Ask,
+        parties: Parties,
+        sight: &Sight<'_>,
+        candidates: &Candidates<'_>,
+    ) -> Option<(Request, Cow<'_, Entities>)> {
+        let action = self.names.entities(&parties.action)?;
+        let entities = if candidates.looks.entities {
+            Cow::Owned(action.clone().add_entities(own(&parties, ask)?, None).ok()?)
+        } else {
+            Cow::Borrowed(action)
+        };
+        let context = sight.context(candidates.looks.members)?;
+        let request = Request::new(parties.principal, parties.action, parties.resource, context, None).ok()?;
+        Some((request, entities))
     }
+}
+
+/// The principal and the resource.
+fn own(parties: &Parties, ask: &Ask) -> Option<[Entity; 2]> {
+    let tenant = RestrictedExpression::new_entity_uid(parties.tenant.clone());
+    let groups = parties.groups.iter().chain([&parties.tenant]).cloned().collect();
+    let attributes = [("tenant".to_owned(), tenant)].into_iter().collect();
+    let principal = Entity::new(parties.principal.clone(), attributes, groups).ok()?;
+    let resource = Entity::new(parties.resource.clone(), names::route(ask), Default::default()).ok()?;
+    Some([principal, resource])
 }
 
 fn failed(error: &AuthorizationError) -> String {
@@ -128,8 +162,8 @@ fn failed(error: &AuthorizationError) -> String {
 fn parse(name: &str, policy: &Policy, validator: &Validator) -> Result<cedar_policy::Policy, Unfit> {
     let parsed = cedar_policy::Policy::parse(Some(PolicyId::new(name)), &policy.text)
         .map_err(|error| Unfit::new(Why::Syntax, told(&error)).at(name))?;
-    let set = cedar_policy::PolicySet::from_policies([parsed.clone()])
-        .map_err(|error| Unfit::new(Why::Syntax, told(&error)).at(name))?;
+    let set =
+        PolicySet::from_policies([parsed.clone()]).map_err(|error| Unfit::new(Why::Syntax, told(&error)).at(name))?;
     let result = validator.validate(&set, ValidationMode::Strict);
     // A warning is a policy that cannot apply, or a name that looks like another: neither is what its author means.
     let fault = result.validation_errors().map(told);

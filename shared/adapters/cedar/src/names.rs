@@ -15,8 +15,17 @@ pub(crate) struct Names {
     group: EntityTypeName,
     audience: EntityTypeName,
     route: EntityTypeName,
-    /// Each action with itself and its groups, as policies look them up.
-    actions: HashMap<String, (EntityUid, Entities)>,
+    actions: HashMap<String, Action>,
+}
+
+/// An action of the schema.
+struct Action {
+    uid: EntityUid,
+    /// Itself and its groups, as policies look them up.
+    entities: Entities,
+    /// The types that it applies to.
+    principals: Vec<EntityTypeName>,
+    resources: Vec<EntityTypeName>,
 }
 
 /// Who and what a question is about.
@@ -30,7 +39,8 @@ pub(crate) struct Parties {
 
 /// The action of issuing a token.
 pub(crate) const MINT: &str = "mint";
-const INVOKE: &str = "invoke";
+/// The group of the actions of all routes.
+pub(crate) const INVOKE: &str = "invoke";
 
 impl Names {
     pub(crate) fn of(schema: &Schema) -> Option<Self> {
@@ -41,7 +51,10 @@ impl Names {
             let ancestors = all.ancestors(action).into_iter().flatten().filter_map(|ancestor| all.get(ancestor));
             let own = all.get(action).into_iter().chain(ancestors).cloned();
             let entities = Entities::from_entities(own, None).ok()?;
-            actions.insert(action.id().unescaped().to_owned(), (action.clone(), entities));
+            let principals = schema.principals_for_action(action)?.cloned().collect();
+            let resources = schema.resources_for_action(action)?.cloned().collect();
+            let known = Action { uid: action.clone(), entities, principals, resources };
+            actions.insert(action.id().unescaped().to_owned(), known);
         }
         if !actions.contains_key(MINT) || !actions.contains_key(INVOKE) {
             return None;
@@ -59,7 +72,7 @@ impl Names {
 
     /// The actions of routes.
     pub(crate) fn invoking(&self) -> impl Iterator<Item = &EntityUid> {
-        self.actions.iter().filter(|(name, _)| !matches!(name.as_str(), MINT | INVOKE)).map(|(_, (action, _))| action)
+        self.actions.iter().filter(|(name, _)| !matches!(name.as_str(), MINT | INVOKE)).map(|(_, action)| &action.uid)
     }
 
     /// The type of principals of this kind.
@@ -70,31 +83,37 @@ impl Names {
         }
     }
 
+    /// `None` where the schema knows no such action, or not for such a principal and resource.
     pub(crate) fn parties(&self, ask: &Ask) -> Option<Parties> {
         let of = |kind: &EntityTypeName, id: &str| EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id));
         let principal = &ask.principal;
         let kind = self.of_kind(principal.kind);
-        let (action, resource) = match &ask.what {
-            What::Mint(mint) => (MINT, of(&self.audience, &mint.audience)),
+        let (name, of_resource, resource) = match &ask.what {
+            What::Mint(mint) => (MINT, &self.audience, of(&self.audience, &mint.audience)),
             What::Invoke(invoke) if !matches!(invoke.action.as_str(), MINT | INVOKE) => {
-                (invoke.action.as_str(), of(&self.route, &format!("{} {}", invoke.method, invoke.path)))
+                let name = [&invoke.method, " ", &invoke.path].concat();
+                (invoke.action.as_str(), &self.route, of(&self.route, &name))
             }
             What::Invoke(_) => return None,
         };
+        let action = self.actions.get(name)?;
+        if !action.principals.contains(kind) || !action.resources.contains(of_resource) {
+            return None;
+        }
         // A group of one tenant is none of another's by the same name; names of tenants hold no slash.
-        let group = |name: &String| of(&self.group, &format!("{}/{name}", principal.tenant));
+        let group = |name: &String| of(&self.group, &[&principal.tenant, "/", name].concat());
         Some(Parties {
             principal: of(kind, &principal.id),
             tenant: of(&self.tenant, &principal.tenant),
             groups: principal.groups.iter().map(group).collect(),
-            action: self.actions.get(action)?.0.clone(),
+            action: action.uid.clone(),
             resource,
         })
     }
 
     /// The action and its groups.
     pub(crate) fn entities(&self, action: &EntityUid) -> Option<&Entities> {
-        self.actions.get(action.id().unescaped()).map(|(_, entities)| entities)
+        self.actions.get(action.id().unescaped()).map(|action| &action.entities)
     }
 }
 
