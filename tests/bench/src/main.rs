@@ -5,8 +5,10 @@
 
 #![allow(clippy::indexing_slicing, reason = "indexing a JSON value answers null and does not panic")]
 
+mod beside;
 mod laden;
 mod measure;
+mod peers;
 mod report;
 mod round_trip;
 mod runtime_api;
