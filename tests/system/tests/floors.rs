@@ -44,6 +44,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("local", &["template"]),
     ("system", &["local", "s3", "shared"]),
     ("bench", &["aws", "local", "rds", "shared"]),
+    ("fleet", &[]),
 ];
 
 /// Which SDK or driver each adapter may link; nobody else may link any.
@@ -68,6 +69,7 @@ const NEVER_SHIPPED: &[&str] = &[
     "testkit",
     "system",
     "bench",
+    "fleet",
     "s3s",
     "rcgen",
     "iam-rs",
