@@ -261,7 +261,7 @@ fn programs(worlds: &Worlds) -> io::Result<Programs> {
 
 /// One block of calls. The first calls are not counted: after a pause a function reads its trust objects again. The block
 /// ends before they are due once more, so that what is counted is what a warm call costs.
-async fn block(case: &Case<'_>, sandbox: &mut Sandbox, size: usize, tally: &mut Tally) -> io::Result<()> {
+pub(crate) async fn block(case: &Case<'_>, sandbox: &mut Sandbox, size: usize, tally: &mut Tally) -> io::Result<()> {
     // What is asked is made beforehand: signing a token takes longer than checking it.
     let warming = WARMING.min(size);
     let events = (0..size + warming).map(|_| (case.event)()).collect::<io::Result<Vec<_>>>()?;
