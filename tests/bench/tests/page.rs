@@ -1,7 +1,7 @@
 //! The page and the plot that `scripts/bench-page` makes of what a run left, on a run that never was.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Map, Value, json};
@@ -37,9 +37,19 @@ fn run() -> Value {
         "goals": [{"what": "presign a PUT, us of a processor", "found": 20.0, "goal": 100.0, "allow": 100.0, "met": true}]})
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn is_xml(file: &Path) -> bool {
+    let mut parse = Command::new("python3");
+    parse.args(["-c", "import sys, xml.dom.minidom as one; one.parse(sys.argv[1])"]).arg(file);
+    parse.status().unwrap().success()
+}
+
 #[test]
 fn the_page_and_the_plot_are_made_of_a_run() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = root();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-page");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("run.json"), run().to_string()).unwrap();
@@ -78,7 +88,38 @@ fn the_page_and_the_plot_are_made_of_a_run() {
         assert!(plot.contains(text), "{text}");
     }
     assert!(!plot.contains("oidc-provider") && !plot.contains("http://fonts") && !plot.contains("@import"));
-    let mut parse = Command::new("python3");
-    parse.args(["-c", "import sys, xml.dom.minidom as one; one.parse(sys.argv[1])"]).arg(folder.join("bench.svg"));
-    assert!(parse.status().unwrap().success(), "the plot is no XML");
+    assert!(is_xml(&folder.join("bench.svg")));
+}
+
+#[test]
+fn what_grows_has_a_table_and_a_plot() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scale-page");
+    fs::create_dir_all(&folder).unwrap();
+    let point = |at: u64, us: f64| json!({"at": at, "first_answer_ms": 12.0, "p50_us": us, "processor_us": us, "peak_memory_mb": 12.0});
+    let axes = json!([
+        {"axis": "revocations", "asked": "a decision", "points": [point(0, 150.0), point(1_000_000, 155.0)]},
+        {"axis": "environments at once", "asked": "a decision",
+            "points": [{"at": 8, "p50_us": 20_000.0, "processor_us": 140.0, "peak_memory_mb": 96.0, "calls_a_second": 12_345.6}]},
+        {"axis": "clients in the database", "asked": "a token", "points": []},
+    ]);
+    fs::write(folder.join("run.json"), json!({"machine": "2 cores", "axes": axes}).to_string()).unwrap();
+    let page = fs::read_to_string(root().join("docs/scale.md")).unwrap();
+    fs::write(folder.join("scale.md"), &page).unwrap();
+    let mut script = Command::new("python3");
+    script.arg(root().join("scripts/scale-page")).arg("--from").arg(folder.join("run.json")).arg("--into").arg(&folder);
+    let output = script.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let found = fs::read_to_string(folder.join("scale.md")).unwrap();
+    for line in [
+        "| revocations | a decision | 0 | 12.0 ms | 150 us | 150 us | 12.0 MB |  |",
+        "| revocations | a decision | 1,000,000 | 12.0 ms | 155 us | 155 us | 12.0 MB |  |",
+        "| environments at once | a decision | 8 |  | 20.0 ms | 140 us | 96.0 MB | 12,346 |",
+    ] {
+        assert!(found.lines().any(|one| one == line), "{line}\n{found}");
+    }
+    // What the simulation found stays.
+    let simulated = |page: &str| page.split_once("## A fleet, simulated").unwrap().1.to_owned();
+    assert_eq!(simulated(&found), simulated(&page));
+    assert!(is_xml(&folder.join("scale.svg")));
 }
