@@ -1,5 +1,7 @@
 //! The page and the plot that `scripts/bench-page` makes of what a run left, on a run that never was.
 
+#![allow(clippy::unwrap_used, reason = "helpers outside of #[test] functions; a test may fail loudly")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
