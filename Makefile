@@ -38,7 +38,7 @@ given = $(if $(filter $(1),$(TYPED)),$(filter command line,$(origin $(1))),$($(1
 SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=$($(name)))))
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
-.PHONY: help demo dev admin replay test test-clients test-faults test-system check build bench policy index-advice fmt lint clean need
+.PHONY: help demo dev admin replay test test-clients test-faults test-system check build bench peers scale policy index-advice fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -58,6 +58,7 @@ dev: need ## the local stack in the foreground, with lines to paste
 	@$(STACK) dev $(foreach one,$(PARAMETERS),$(call quoted,$(one)))
 
 test: need ## everything that proves it
+	@scripts/need-valgrind
 	@$(BUILD)
 	@scripts/test
 	@scripts/test-clients
@@ -93,10 +94,16 @@ lint: ## clippy, warnings are errors
 build: ## zips for Lambda with cargo-lambda, for this machine's architecture (ARCH=arm64 for the other)
 	@scripts/build $(if $(ARCH),$(call quoted,$(ARCH)))
 
-bench: need ## what the release binaries cost, in ratios to an empty handler (BENCH=--check holds the budgets)
+peers: ## install what the bench measures beside ours (Python, Node, PHP): tests/bench/peers
+	@scripts/need-peers
+
+bench: need peers ## what the release binaries cost, in ratios to an empty handler, beside others (BENCH=--check holds the budgets)
 	@echo "building with the release profile (minutes: every program is optimised as a whole) ..."
 	@$(BUILD) --release
 	@target/release/bench $(foreach one,$(BENCH),$(call quoted,$(one)))
+
+scale: ## which quota of AWS a fleet meets first: simulates it and writes docs/scale.md
+	@$(CARGO) run --quiet --package fleet --locked -- page
 
 policy: ## would verifiers use a bundle (BUNDLE=…), and what would it change (LOG=…); OPERATOR=… prints the event that puts it
 	@$(BUILD) --quiet

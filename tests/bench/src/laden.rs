@@ -17,7 +17,7 @@ use shared::policy::{Bundle, Policy, Release, Unfit};
 use shared::trust::{Envelope, Revocations, Revoked};
 
 /// How many tokens are revoked.
-const REVOKED: usize = 100_000;
+pub(crate) const REVOKED: usize = 100_000;
 /// Of a thousand policies this many can apply to what is asked.
 const APPLY: usize = 10;
 /// Longer than any run, in milliseconds.
@@ -46,7 +46,7 @@ impl Laden {
         ];
         let mut laden = Vec::new();
         for (program, bundle) in bundles {
-            laden.push(Self::open(program, stack, bundle.map_err(unfit)?).await?);
+            laden.push(Self::open(program, stack, bundle.map_err(unfit)?, REVOKED).await?);
         }
         Ok(laden)
     }
@@ -56,7 +56,8 @@ impl Laden {
         self.calls.load(Ordering::Relaxed)
     }
 
-    async fn open(program: &'static str, stack: &Stack, bundle: Bundle) -> io::Result<Self> {
+    /// One of these policies and so many revocations.
+    pub(crate) async fn open(program: &'static str, stack: &Stack, bundle: Bundle, revoked: usize) -> io::Result<Self> {
         let bucket = stack.places.trust_bucket;
         let mut bodies = BTreeMap::new();
         for key in KEPT {
@@ -66,7 +67,7 @@ impl Laden {
             }
         }
         bodies.entry("trust/posture.json").or_insert_with(|| json!({"tenants": {}}));
-        let names: Vec<String> = (0..REVOKED).map(|number| format!("0198e1a0-0000-7000-8000-{number:012x}")).collect();
+        let names: Vec<String> = (0..revoked).map(|number| format!("0198e1a0-0000-7000-8000-{number:012x}")).collect();
         let revoked = names.iter().map(|name| (Revoked::Token, name.as_str(), 0));
         bodies.insert("trust/revocations.json", Revocations::body(revoked, &[]));
         let release = Release { version: 1, hash: bundle.hash(), bundle };
@@ -101,7 +102,7 @@ fn object(objects: &BTreeMap<String, Bytes>, request: &Request) -> Response {
 }
 
 /// The shipped bundle, with so many more policies that `apply` can apply to a machine that reads a file, and `others` that cannot.
-fn bundle(apply: usize, others: usize) -> Result<Bundle, Unfit> {
+pub(crate) fn bundle(apply: usize, others: usize) -> Result<Bundle, Unfit> {
     let mut bundle = Bundle::shipped()?;
     // Of those that are shipped one is about reading files.
     bundle.policies.extend((1..apply).map(|at| Policy { id: format!("applies-{at}"), text: applying(at) }));

@@ -5,11 +5,14 @@
 
 #![allow(clippy::indexing_slicing, reason = "indexing a JSON value answers null and does not panic")]
 
+mod beside;
 mod laden;
 mod measure;
+mod peers;
 mod report;
 mod round_trip;
 mod runtime_api;
+mod scale;
 mod world;
 
 use std::io::{self, Write as _};
@@ -20,6 +23,7 @@ use std::time::Duration;
 use laden::Laden;
 use measure::{Effort, Worlds};
 use report::Report;
+use scale::Reach;
 use tokio::runtime::Runtime;
 use world::World;
 
@@ -34,9 +38,11 @@ fn main() -> ExitCode {
         [] => bench(Effort::FULL).map(|_| true),
         ["--check"] => bench(Effort::FULL).map(|report| report.holds()),
         ["--try"] => bench(Effort::TRY).map(|_| true),
+        ["--scale"] => grown(Reach::FULL).map(|()| true),
+        ["--scale", "--try"] => grown(Reach::TRY).map(|()| true),
         ["--case", name @ ..] => one(&name.join(" ")).map(|()| true),
         _ => {
-            say("usage: bench [--check | --try | --case NAME]\n");
+            say("usage: bench [--check | --try | --scale [--try] | --case NAME]\n");
             return ExitCode::from(64);
         }
     };
@@ -89,6 +95,17 @@ fn one(name: &str) -> io::Result<()> {
     let outcome = scene.timing.block_on(measure::only(&scene.worlds, &scene.logs(), name, ALONE));
     scene.close();
     say(&report::alone(name, &outcome?));
+    Ok(())
+}
+
+/// What calls cost beside more and more of everything.
+fn grown(reach: Reach) -> io::Result<()> {
+    let scene = open()?;
+    let found = scene.timing.block_on(scale::run(&scene.worlds, &scene.logs(), reach, say));
+    scene.close();
+    let file = std::env::current_dir()?.join(".local/scale.json");
+    std::fs::write(&file, format!("{:#}\n", found?))?;
+    say(&format!("\nwritten to {}; scripts/scale-page draws it\n", file.display()));
     Ok(())
 }
 

@@ -16,6 +16,8 @@ use shared::pc1::{self, Context, DataKey, MessageIds, Row};
 use uuid::Uuid;
 
 use crate::laden::Laden;
+use crate::peers;
+use crate::report::quantile;
 use crate::round_trip::RoundTrips;
 use crate::runtime_api::Sandbox;
 use crate::world::{World, function};
@@ -105,10 +107,21 @@ pub(crate) struct Tally {
     pub(crate) processor: u64,
     pub(crate) calls: u64,
     pub(crate) outside: Outside,
+    /// Block by block.
+    pub(crate) blocks: Vec<Block>,
+}
+
+/// What one block came to, for the spread.
+#[derive(Clone, Copy)]
+pub(crate) struct Block {
+    /// Microseconds, the median.
+    pub(crate) p50: f64,
+    /// Microseconds on a processor, a call.
+    pub(crate) processor: f64,
 }
 
 /// Program → its binary and its environment.
-type Programs = BTreeMap<&'static str, (PathBuf, BTreeMap<String, String>)>;
+pub(crate) type Programs = BTreeMap<&'static str, (PathBuf, BTreeMap<String, String>)>;
 
 /// What left the process.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -120,16 +133,20 @@ pub(crate) struct Outside {
     pub(crate) round_trips: u64,
 }
 
-struct Case<'a> {
-    name: &'static str,
-    program: &'static str,
+/// Whether an answer is what was asked for.
+pub(crate) type Right = fn(&Value) -> bool;
+
+/// What is asked of one program, and how often.
+pub(crate) struct Case<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) program: &'static str,
     /// Whose surroundings the program has.
-    world: &'a World,
+    pub(crate) world: &'a World,
     /// The trust objects it reads, where they are not the surroundings' own.
-    laden: Option<&'a Laden>,
-    block: usize,
-    event: Box<dyn Fn() -> io::Result<Vec<u8>> + 'a>,
-    right: fn(&Value) -> bool,
+    pub(crate) laden: Option<&'a Laden>,
+    pub(crate) block: usize,
+    pub(crate) event: Box<dyn Fn() -> io::Result<Vec<u8>> + 'a>,
+    pub(crate) right: Right,
 }
 
 /// Where the measured programs live: beside keys in KMS, beside keys that are parameters, and beside much of something.
@@ -238,20 +255,23 @@ fn programs(worlds: &Worlds) -> io::Result<Programs> {
         environment.insert("AWS_ENDPOINT_URL_S3".to_owned(), laden.url.clone());
         programs.insert(laden.program, (binary, environment));
     }
+    programs.append(&mut peers::programs(worlds)?);
     Ok(programs)
 }
 
 /// One block of calls. The first calls are not counted: after a pause a function reads its trust objects again. The block
 /// ends before they are due once more, so that what is counted is what a warm call costs.
-async fn block(case: &Case<'_>, sandbox: &mut Sandbox, size: usize, tally: &mut Tally) -> io::Result<()> {
+pub(crate) async fn block(case: &Case<'_>, sandbox: &mut Sandbox, size: usize, tally: &mut Tally) -> io::Result<()> {
     // What is asked is made beforehand: signing a token takes longer than checking it.
-    let events = (0..size + WARMING).map(|_| (case.event)()).collect::<io::Result<Vec<_>>>()?;
-    let (warming, counted) = events.split_at(WARMING);
+    let warming = WARMING.min(size);
+    let events = (0..size + warming).map(|_| (case.event)()).collect::<io::Result<Vec<_>>>()?;
+    let (warming, counted) = events.split_at(warming);
     let since = Instant::now();
     for event in warming {
         judge(case, &sandbox.call(event).await?.answer)?;
     }
     let (outside, processor, before) = (Outside::of(case), sandbox.processor_time()?, tally.calls);
+    let first = tally.took.len();
     for event in counted {
         if since.elapsed() > FRESH && tally.calls > before {
             break;
@@ -261,7 +281,10 @@ async fn block(case: &Case<'_>, sandbox: &mut Sandbox, size: usize, tally: &mut 
         tally.calls += 1;
         judge(case, &call.answer)?;
     }
-    tally.processor += sandbox.processor_time()?.saturating_sub(processor);
+    let processor = sandbox.processor_time()?.saturating_sub(processor);
+    tally.processor += processor;
+    let (p50, calls) = (quantile(tally.took.get(first..).unwrap_or_default(), 0.5), tally.calls - before);
+    tally.blocks.push(Block { p50, processor: processor as f64 / 1e3 / calls.max(1) as f64 });
     tally.outside = tally.outside.plus(Outside::of(case).minus(outside));
     Ok(())
 }
@@ -276,6 +299,7 @@ async fn cases<'a>(
     for laden in laden {
         cases.extend(laden_cases(world, laden)?);
     }
+    cases.extend(peers::cases(worlds, programs)?);
     Ok(cases)
 }
 
@@ -340,7 +364,7 @@ fn laden_cases<'a>(world: &'a World, laden: &'a Laden) -> io::Result<Vec<Case<'a
     ])
 }
 
-fn allow(answer: &Value) -> bool {
+pub(crate) fn allow(answer: &Value) -> bool {
     answer["policyDocument"]["Statement"][0]["Effect"] == "Allow"
 }
 

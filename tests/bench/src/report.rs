@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use crate::beside;
 use crate::measure::{BARE, FLOOR, Findings, SIGNING, Tally};
+use crate::peers::is_peer;
 
 /// What is checked: one figure and what it may be.
 struct Line {
@@ -62,10 +64,13 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();
         let findings = &self.findings;
-        let _ = writeln!(out, "\nstart-up, memory                first poll    first answer       memory");
-        for name in findings.starts.keys() {
-            let start = median(findings.starts.get(name));
-            let _ = write!(out, "  {name:<20} {start:>7.2} ms {:>6.2}x", findings.start(name));
+        let _ = writeln!(
+            out,
+            "\nstart-up, memory            first poll [p10-p90]      over floor  first answer       memory"
+        );
+        for (name, starts) in findings.starts.iter().filter(|(name, _)| !is_peer(name)) {
+            let (start, (low, high)) = (median(Some(starts)), spread(starts.iter().copied(), 0.1));
+            let _ = write!(out, "  {name:<20} {start:>7.2} ms [{low:.2}-{high:.2}] {:>12.2}x", findings.start(name));
             match findings.firsts.get(name) {
                 Some(firsts) => {
                     let _ = write!(out, " {:>10.1} ms", median(Some(firsts)));
@@ -76,9 +81,10 @@ impl Report {
         }
         let _ = writeln!(
             out,
-            "\nwarm calls                               p50       p99   over floor   processor   over floor   s3 kms sts ssm db"
+            "\nwarm calls                               p50       p99   over floor   processor   over floor   s3 kms sts ssm db   p50 of the blocks"
         );
-        for (name, tally) in &findings.cases {
+        for (name, tally) in findings.cases.iter().filter(|(name, _)| !is_peer(name)) {
+            let (low, high) = spread(tally.blocks.iter().map(|block| block.p50), 0.0);
             let (p50, processor) = (median(Some(&tally.took)), tally.processor_micros());
             let floor = findings.case(FLOOR);
             let over = p50 / floor.map_or(f64::NAN, |floor| median(Some(&floor.took)));
@@ -86,7 +92,7 @@ impl Report {
             let calls = per_call(tally);
             let _ = writeln!(
                 out,
-                "  {name:<31} {p50:>8.0} us {:>6.0} us {over:>10.2}x {processor:>8.0} us {burden:>11.2}x   {:>2} {:>3} {:>3} {:>3} {:>2}",
+                "  {name:<31} {p50:>8.0} us {:>6.0} us {over:>10.2}x {processor:>8.0} us {burden:>11.2}x   {:>2} {:>3} {:>3} {:>3} {:>2}   {low:.0}-{high:.0}",
                 quantile(&tally.took, 0.99),
                 calls["s3"],
                 calls["kms"],
@@ -95,12 +101,8 @@ impl Report {
                 calls["round_trips"],
             );
         }
-        let bare = median(Some(&findings.bare_field));
-        let _ = writeln!(out, "  one field of 64 bytes, the bare cryptography: {bare:.2} us");
-        let signature = median(Some(&findings.bare_signature));
-        let _ = writeln!(out, "  one signature of a token within the process, bare: {signature:.0} us");
-        let round_trip = median(Some(&findings.bare_round_trip));
-        let _ = writeln!(out, "  one round trip to the database, bare, processor: {round_trip:.0} us");
+        out.push_str(&self.bare());
+        out.push_str(&beside::table(findings));
         let _ = writeln!(out, "\ngoals                                                          found     goal");
         for line in &self.lines {
             let verdict = if line.found <= line.goal {
@@ -121,6 +123,18 @@ impl Report {
         out
     }
 
+    /// What there is with nothing around it.
+    fn bare(&self) -> String {
+        let (findings, mut out) = (&self.findings, String::new());
+        let bare = median(Some(&findings.bare_field));
+        let _ = writeln!(out, "  one field of 64 bytes, the bare cryptography: {bare:.2} us");
+        let signature = median(Some(&findings.bare_signature));
+        let _ = writeln!(out, "  one signature of a token within the process, bare: {signature:.0} us");
+        let round_trip = median(Some(&findings.bare_round_trip));
+        let _ = writeln!(out, "  one round trip to the database, bare, processor: {round_trip:.0} us");
+        out
+    }
+
     /// The form for programs.
     pub(crate) fn json(&self) -> Value {
         let findings = &self.findings;
@@ -128,7 +142,9 @@ impl Report {
             .starts
             .iter()
             .map(|(name, starts)| {
-                let program = json!({"start_ms": rounded(median(Some(starts))), "start_over_floor": rounded(findings.start(name)),
+                let (low, high) = spread(starts.iter().copied(), 0.1);
+                let program = json!({"start_ms": rounded(median(Some(starts))), "start_ms_p10": rounded(low), "start_ms_p90": rounded(high),
+                    "start_over_floor": rounded(findings.start(name)),
                     "first_answer_ms": findings.firsts.get(name).map(|firsts| rounded(median(Some(firsts)))),
                     "peak_memory_mb": findings.memory.get(name).map(|_| rounded(findings.memory(name)))});
                 ((*name).to_owned(), program)
@@ -138,7 +154,10 @@ impl Report {
             .cases
             .iter()
             .map(|(name, tally)| {
-                let case = json!({"p50_us": rounded(median(Some(&tally.took))), "p99_us": rounded(quantile(&tally.took, 0.99)),
+                let (low, high) = spread(tally.blocks.iter().map(|block| block.p50), 0.0);
+                let (least, most) = spread(tally.blocks.iter().map(|block| block.processor), 0.0);
+                let case = json!({"p50_us": rounded(median(Some(&tally.took))), "p50_us_blocks": [rounded(low), rounded(high)],
+                    "processor_us_blocks": [rounded(least), rounded(most)], "p99_us": rounded(quantile(&tally.took, 0.99)),
                     "processor_us": rounded(tally.processor_micros()), "calls": tally.calls, "outside": per_call(tally)});
                 ((*name).to_owned(), case)
             })
@@ -156,7 +175,7 @@ impl Report {
             "bare_field_us": rounded(median(Some(&findings.bare_field))),
             "bare_signature_us": rounded(median(Some(&findings.bare_signature))),
             "bare_round_trip_us": rounded(median(Some(&findings.bare_round_trip))), "goals": goals,
-            "wrong_counts": self.wrong_counts})
+            "peers": beside::json(findings), "wrong_counts": self.wrong_counts})
     }
 }
 
@@ -168,15 +187,15 @@ impl Line {
 }
 
 impl Findings {
-    fn case(&self, name: &str) -> Option<&Tally> {
+    pub(crate) fn case(&self, name: &str) -> Option<&Tally> {
         self.cases.iter().find(|(case, _)| *case == name).map(|(_, tally)| tally)
     }
 
-    fn start(&self, program: &str) -> f64 {
+    pub(crate) fn start(&self, program: &str) -> f64 {
         median(self.starts.get(program)) / median(self.starts.get(FLOOR))
     }
 
-    fn memory(&self, program: &str) -> f64 {
+    pub(crate) fn memory(&self, program: &str) -> f64 {
         self.memory.get(program).map_or(f64::NAN, |kibibytes| *kibibytes as f64 / 1024.0)
     }
 
@@ -219,7 +238,7 @@ impl Findings {
 
     /// Microseconds of a processor. Signing a URL is what it takes beyond a warm call of one database round trip that signs nothing: gate,
     /// round trip and a small answer are in both.
-    fn micros(&self, name: &str) -> f64 {
+    pub(crate) fn micros(&self, name: &str) -> f64 {
         let work = |case: &str| self.case(case).map_or(f64::NAN, Tally::processor_micros);
         let beyond = |case: &str| work(case) - work("download, metadata");
         match name {
@@ -239,7 +258,7 @@ impl Findings {
 }
 
 impl Tally {
-    fn processor_micros(&self) -> f64 {
+    pub(crate) fn processor_micros(&self) -> f64 {
         self.processor as f64 / 1e3 / self.calls.max(1) as f64
     }
 }
@@ -267,18 +286,27 @@ fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
     value.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value))
 }
 
-fn median(values: Option<&Vec<f64>>) -> f64 {
+/// The median, of what was measured.
+pub(crate) fn median(values: Option<&Vec<f64>>) -> f64 {
     values.map_or(f64::NAN, |values| quantile(values, 0.5))
 }
 
-fn quantile(values: &[f64], at: f64) -> f64 {
+/// The value below which this share of them is.
+pub(crate) fn quantile(values: &[f64], at: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let place = (sorted.len().saturating_sub(1) as f64 * at).round();
     sorted.get(place as usize).copied().unwrap_or(f64::NAN)
 }
 
-fn rounded(value: f64) -> f64 {
+/// The values that leave this share of all below them and above them.
+pub(crate) fn spread(values: impl Iterator<Item = f64>, share: f64) -> (f64, f64) {
+    let values: Vec<f64> = values.collect();
+    (quantile(&values, share), quantile(&values, 1.0 - share))
+}
+
+/// To two places.
+pub(crate) fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 

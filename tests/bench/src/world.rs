@@ -91,6 +91,22 @@ impl World {
         Ok((sibling_binaries()?.join(program), environment))
     }
 
+    /// The same for a peer, which is told besides whose tokens it takes and who may ask for one.
+    pub(crate) fn peer_environment(&self) -> io::Result<BTreeMap<String, String>> {
+        let (_, mut environment) = self.plain_environment("")?;
+        let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(&self.header).unwrap_or_default())?;
+        let client = client(&self.clients)?;
+        let told = [
+            ("BENCH_RSA_KID", text(&header["kid"])),
+            ("BENCH_ISSUER", text(&self.claims["iss"])),
+            ("BENCH_AUDIENCE", text(&self.claims["aud"])),
+            ("BENCH_CLIENT", client.client_id.to_owned()),
+            ("BENCH_CLIENT_JWK", client.jwk().to_string()),
+        ];
+        environment.extend(told.map(|(name, value)| (name.to_owned(), value)));
+        Ok(environment)
+    }
+
     /// A token of its own, as the token function issues them: other id and times, signed by the same key.
     pub(crate) fn token(&self) -> io::Result<String> {
         self.sign(self.claims.clone())
@@ -256,6 +272,11 @@ fn client(clients: &[Client]) -> io::Result<&Client> {
 
 fn item(row: usize, name: &str, value: &str) -> Value {
     json!({"ref": row.to_string(), "table": "users", "column": "email", "row": row.to_string(), name: value})
+}
+
+/// The text, or the first text of a list.
+fn text(value: &Value) -> String {
+    value.as_str().or_else(|| value[0].as_str()).unwrap_or_default().to_owned()
 }
 
 fn plan() -> Value {

@@ -46,6 +46,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("bench", &["aws", "local", "rds", "shared"]),
     // A reader of the page has nothing of the house either.
     ("recipes", &[]),
+    ("fleet", &[]),
 ];
 
 /// Which SDK or driver each adapter may link; nobody else may link any.
@@ -74,6 +75,7 @@ const NEVER_SHIPPED: &[&str] = &[
     "recipes",
     "postgres",
     "ureq",
+    "fleet",
     "s3s",
     "rcgen",
     "iam-rs",

@@ -1,0 +1,2 @@
+// aws-lambda-ric with nothing to do.
+export const handler = async () => ({});

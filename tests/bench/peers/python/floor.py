@@ -1,0 +1,5 @@
+"""awslambdaric with nothing to do."""
+
+
+def handler(_event, _context):
+    return {}
