@@ -40,7 +40,11 @@ impl Target {
             Some((host, port)) if !port.contains(']') => (host, port),
             _ => (authority, ""),
         };
-        if host.is_empty() || authority.contains(['@', '\\']) || !port.bytes().all(|b| b.is_ascii_digit()) {
+        // An address of version 6 stands in brackets; elsewhere a colon would be one port too many.
+        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let is_host = inner.map_or(!host.contains(':'), |inner| !inner.is_empty()) && !host.is_empty();
+        let strays = inner.unwrap_or(host).contains(['[', ']', '@', '\\']);
+        if !is_host || strays || !port.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
         let mut normal = format!("{scheme}://{}", host.to_ascii_lowercase());
@@ -138,6 +142,12 @@ mod tests {
             "https:///files",
             "https://a@gate.example/files",
             "https://gate.example:4x/files",
+            "https://gate.example:443:/files",
+            "https://gate.example:443https://gate.example/files",
+            "https://[::1/files",
+            "https://[]/files",
+            "https://[::1]]/files",
+            "https://a[b]:80/files",
             "https://gate.example/a/../files",
             "https://gate.example/a/%2e%2E/files",
             "https://gate.example/./files",
