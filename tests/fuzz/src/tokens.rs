@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use jsonwebtoken::errors::ErrorKind;
 use serde_json::{Map, Value, json};
 use shared::access::{self, Assertion};
 use shared::dpop::{self, Expected, Target, Window};
@@ -70,14 +71,10 @@ fn oracle(token: &str, claims: &Map<String, Value>) {
     rules.validate_exp = false;
     let x = ED25519.jwk["x"].as_str().unwrap();
     let key = jsonwebtoken::DecodingKey::from_ed_components(x).unwrap();
-    // It knows the algorithm by one of its two names.
-    let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &key, &rules);
-    match decoded {
+    match jsonwebtoken::decode::<Map<String, Value>>(token, &key, &rules) {
         Ok(decoded) => assert_eq!(&decoded.claims, claims),
-        Err(error) => assert!(
-            matches!(error.kind(), jsonwebtoken::errors::ErrorKind::Json(_)),
-            "another reader refuses what was accepted: {error}"
-        ),
+        // It knows the algorithm by one of its two names.
+        Err(error) => assert!(matches!(error.kind(), ErrorKind::Json(_)), "another reader refuses it: {error}"),
     }
 }
 
@@ -95,16 +92,10 @@ static KNOWN: LazyLock<[String; 3]> = LazyLock::new(|| {
     [signed(header("at+jwt"), access), signed(header("JWT"), client), signed(own, proof)]
 });
 
-/// The first of [`KNOWN`], for an input that is kept.
-#[doc(hidden)]
-pub(crate) fn known() -> &'static [String; 3] {
-    &KNOWN
-}
-
 /// Any text where a token is expected: every reader of one looks at it.
 pub fn any_token(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let [access, client, proof] = known();
+    let [access, client, proof] = &*KNOWN;
     if jwt::access_token(text, ISSUER, AUDIENCE, &ED25519.set, NOW).is_ok() {
         assert_eq!(text, access);
     }
@@ -146,7 +137,7 @@ pub fn client_assertion(data: &[u8]) {
     assert!(judge(&altered(&text, data.len().wrapping_mul(7_919))).is_err());
 }
 
-/// The profile of an Access application, and the two that let people in on managed devices and without.
+/// The profile of an Access application, and of one that lets people in on managed devices alone.
 static ACCESS: LazyLock<(Profile, Profile)> = LazyLock::new(|| {
     let profile = |kind: &str| {
         let entry = json!({"id": "access", "kind": kind, "issuer": TEAM, "audience": TAG, "algorithms": ["RS256"],

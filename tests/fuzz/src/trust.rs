@@ -83,16 +83,11 @@ pub fn key_set(data: &[u8]) {
         assert!(accepted.contains(&key.algorithm) && posture::is_thumbprint(&key.thumbprint));
         assert_eq!(read.find(&key.kid).map(|found| &found.thumbprint), Some(&key.thumbprint));
     }
-    let text = mirrored.to_string();
-    assert!(!["\"d\"", "\"p\"", "\"q\"", "\"k\"", "\"oct\""].iter().any(|private| {
-        mirrored["keys"].as_array().unwrap().iter().any(|key| key.get(private.trim_matches('"')).is_some())
-    }));
-    if let Ok(verifiers) = IssuerKeys::parse(&mirrored) {
-        let found: Vec<_> = verifiers.of(usage).iter().map(|key| (&key.kid, &key.thumbprint)).collect();
-        assert_eq!(found, read.iter().map(|key| (&key.kid, &key.thumbprint)).collect::<Vec<_>>());
-    } else {
-        panic!("verifiers refuse what was mirrored: {text}");
-    }
+    let private = |key: &Value| ["d", "p", "q", "k"].iter().any(|member| key.get(member).is_some());
+    assert!(!mirrored["keys"].as_array().unwrap().iter().any(private), "a private member is passed on");
+    let verifiers = IssuerKeys::parse(&mirrored).expect("verifiers read what is mirrored");
+    let found: Vec<_> = verifiers.of(usage).iter().map(|key| (&key.kid, &key.thumbprint)).collect();
+    assert_eq!(found, read.iter().map(|key| (&key.kid, &key.thumbprint)).collect::<Vec<_>>());
 }
 
 /// Public keys and signatures in DER, private keys in PEM.
