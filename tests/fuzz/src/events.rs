@@ -22,7 +22,7 @@ pub fn authorizer_event(data: &[u8]) {
     let Ok(event) = serde_json::from_slice::<Value>(data) else { return };
     let Ok(asked) = Asked::parse(&event) else { return };
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
-    let arn = text("/methodArn").or_else(|| text("/routeArn")).unwrap();
+    let arn = text(if asked.shape == Shape::Http { "/routeArn" } else { "/methodArn" }).unwrap();
     let prefix = asked.arn.everything();
     let prefix = prefix.strip_suffix('*').unwrap();
     assert!(arn.starts_with(prefix.trim_end_matches('/')), "the answer names another API than the one that asks");
