@@ -14,6 +14,15 @@ BENCH ?=
 BUNDLE ?=
 LOG ?=
 
+# make fuzz TARGET=access_token RUNS=10000000 (docs/fuzzing.md)
+TARGET ?=
+TIME ?=
+RUNS ?=
+KEEP ?=
+# make mutants SHARD=1/20 FILE=shared/src/gate.rs
+SHARD ?=
+FILE ?=
+
 # What a column holds: make index-advice VALUES=100000 (docs/formats/blind-index.md)
 VALUES ?=
 ROWS ?=
@@ -38,7 +47,8 @@ given = $(if $(filter $(1),$(TYPED)),$(filter command line,$(origin $(1))),$($(1
 SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=$($(name)))))
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
-.PHONY: help demo dev admin replay test test-clients test-faults test-system check build bench peers scale policy index-advice fmt lint clean need
+.PHONY: help demo dev admin replay test test-clients test-faults test-system fuzz mutants check build sbom supply-chain reproducible
+.PHONY: bench peers scale policy index-advice fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -75,6 +85,12 @@ test-system: need ## the rendered templates, the functions and cargo lambda depl
 	@$(BUILD)
 	@scripts/test-system
 
+fuzz: ## search for inputs that break a parser: every target for TIME=10 seconds (TARGET=… RUNS=…; KEEP=1 keeps what it finds)
+	@TARGET=$(call quoted,$(TARGET)) TIME=$(call quoted,$(TIME)) RUNS=$(call quoted,$(RUNS)) KEEP=$(call quoted,$(KEEP)) scripts/fuzz
+
+mutants: ## change the deciding modules one place at a time and see whether a test notices (SHARD=1/20 FILE=…; docs/mutants.md)
+	@SHARD=$(call quoted,$(SHARD)) FILE=$(call quoted,$(FILE)) scripts/mutants
+
 check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, templates, demo
 	@scripts/check-infra
 	@$(STACK) demo
@@ -93,6 +109,15 @@ lint: ## clippy, warnings are errors
 
 build: ## zips for Lambda with cargo-lambda, for this machine's architecture (ARCH=arm64 for the other)
 	@scripts/build $(if $(ARCH),$(call quoted,$(ARCH)))
+
+sbom: ## what each zip is made of, as CycloneDX: target/lambda/<function>/bom.json
+	@scripts/sbom
+
+supply-chain: ## cargo-deny over everything that is linked: licences, sources, bans; advisories where there is a network
+	@scripts/supply-chain
+
+reproducible: ## build FUNCTION=issuer-keys twice, in two folders, and compare the zips (minutes)
+	@scripts/reproducible $(call quoted,$(or $(FUNCTION),issuer-keys))
 
 peers: ## install what the bench measures beside ours (Python, Node, PHP): tests/bench/peers
 	@scripts/need-peers

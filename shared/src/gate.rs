@@ -193,3 +193,6 @@ impl<R: ObjectReader, C: Clock> Gate<R, C> {
         code.into()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ impl Target {
             Some((host, port)) if !port.contains(']') => (host, port),
             _ => (authority, ""),
         };
-        if host.is_empty() || authority.contains(['@', '\\']) || !port.bytes().all(|b| b.is_ascii_digit()) {
+        if !is_host(host) || !port.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
         let mut normal = format!("{scheme}://{}", host.to_ascii_lowercase());
@@ -58,6 +58,18 @@ impl Target {
     }
 }
 
+/// A name without escapes, or an address of version 6 in brackets.
+fn is_host(host: &str) -> bool {
+    let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => !inner.is_empty() && inner.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')),
+        None => !host.is_empty() && host.bytes().all(name),
+    }
+}
+
+/// What may stand in a path besides letters and digits (RFC 3986 §3.3, `pchar`).
+const MARKS: &[u8] = b"-._~!$&'()*+,;=:@";
+
 fn push_path(out: &mut String, path: &str) -> Option<()> {
     for segment in path.split('/').skip(1) {
         let start = out.len() + 1;
@@ -65,6 +77,10 @@ fn push_path(out: &mut String, path: &str) -> Option<()> {
         let mut bytes = segment.bytes();
         while let Some(byte) = bytes.next() {
             if byte != b'%' {
+                // Others read a backslash as a slash, and some escape what RFC 3986 does not allow.
+                if !byte.is_ascii_alphanumeric() && !MARKS.contains(&byte) {
+                    return None;
+                }
                 out.push(char::from(byte));
                 continue;
             }
@@ -138,10 +154,23 @@ mod tests {
             "https:///files",
             "https://a@gate.example/files",
             "https://gate.example:4x/files",
+            "https://gate.example:443:/files",
+            "https://gate.example:443https://gate.example/files",
+            "https://[::1/files",
+            "https://[]/files",
+            "https://[::1]]/files",
+            "https://a[b]:80/files",
+            "https://gate.example\\/files",
+            "https://gate.exam%70le/files",
+            "https://gate.example|/files",
             "https://gate.example/a/../files",
             "https://gate.example/a/%2e%2E/files",
             "https://gate.example/./files",
             "https://gate.example/fi les",
+            "https://gate.example/..\\files",
+            "https://gate.example/files|",
+            "https://gate.example/fi[les",
+            "https://gate.example/{id}",
             "https://gate.example/fi%2",
             "https://gate.example/fi%zz",
             "https://gate.example/f\u{fc}",

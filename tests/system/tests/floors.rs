@@ -47,6 +47,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     // A reader of the page has nothing of the house either.
     ("recipes", &[]),
     ("fleet", &[]),
+    ("fuzz", &["cedar", "shared"]),
 ];
 
 /// Which SDK or driver each adapter may link; nobody else may link any.
@@ -62,12 +63,18 @@ const SDKS: &[(&str, &[&str])] = &[
 ];
 
 const NEVER_SHIPPED: &[&str] = &[
+    // another cryptography library or TLS stack, another way out, roots from the machine
     "ring",
     "s2n-tls",
     "native-tls",
+    "openssl",
     "openssl-sys",
     "rsa",
+    "h2",
+    "reqwest",
+    "rustls-native-certs",
     "aws-config",
+    // what is for tests
     "local",
     "testkit",
     "system",
@@ -76,6 +83,7 @@ const NEVER_SHIPPED: &[&str] = &[
     "postgres",
     "ureq",
     "fleet",
+    "fuzz",
     "s3s",
     "rcgen",
     "iam-rs",
@@ -260,6 +268,27 @@ fn everything_that_ships_has_a_licence_we_may_ship() {
             .split(" AND ")
             .all(|part| part.split(" OR ").any(|one| LICENCES.contains(&one.trim().trim_matches(['(', ')']).trim())));
         assert!(fits, "{name:?} is licensed {licence:?}");
+    }
+}
+
+/// A crate from elsewhere is one that nobody can look up, and one without a digest may be another one tomorrow. `deny.toml` says the same to
+/// `cargo deny`, with the same licences.
+#[test]
+fn every_crate_is_from_the_registry_with_its_digest_and_both_lists_of_licences_are_one() {
+    let house = House::measure();
+    let lock = std::fs::read_to_string(house.root.join("Cargo.lock")).unwrap();
+    let fuzzed = std::fs::read_to_string(house.root.join("tests/fuzz/libfuzzer/Cargo.lock")).unwrap();
+    for entry in [lock, fuzzed].iter().flat_map(|lock| lock.split("[[package]]").skip(1)) {
+        let from = entry.lines().find_map(|line| line.strip_prefix("source = "));
+        let known = matches!(from, None | Some("\"registry+https://github.com/rust-lang/crates.io-index\""));
+        assert!(known && from.is_some() == entry.contains("\nchecksum = \""), "{entry}");
+    }
+    let rules = std::fs::read_to_string(house.root.join("deny.toml")).unwrap();
+    let allowed = rules.split_once("\nallow = [\n").unwrap().1.split_once("\n]").unwrap().0;
+    let allowed: Vec<&str> = allowed.lines().map(|line| line.trim().trim_matches([',', '"'])).collect();
+    assert_eq!(allowed, LICENCES);
+    for banned in NEVER_SHIPPED.iter().take_while(|name| **name != "local") {
+        assert!(rules.contains(&format!("\"{banned}\"")), "deny.toml does not ban {banned}");
     }
 }
 
