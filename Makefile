@@ -8,6 +8,15 @@ BUILD := $(CARGO) build --workspace --bins --locked
 STACK := target/debug/local
 # Of the template, for demo and dev: make demo PARAMETERS=Signer=ssm
 PARAMETERS ?=
+# Of dev: faults in words and their seed, a file for the session, lines for programs: make dev FAULTS='kms.Decrypt throttle 10%' SEED=7 RECORD=a.jsonl JSON=1
+# (docs/local-stack.md). REBUILD= leaves functions whose source changes as they are.
+FAULTS ?=
+SEED ?=
+RECORD ?=
+JSON ?=
+REBUILD ?= $(CARGO)
+FILE ?=
+
 # Arguments for the two below: make build ARCH=arm64, make bench BENCH=--check
 ARCH ?=
 BENCH ?=
@@ -38,7 +47,7 @@ given = $(if $(filter $(1),$(TYPED)),$(filter command line,$(origin $(1))),$($(1
 SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=$($(name)))))
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
-.PHONY: help demo dev admin replay test test-clients test-faults test-system check build bench policy index-advice fmt lint clean need
+.PHONY: help demo dev replay-session admin replay test test-clients test-faults test-system check build bench policy index-advice fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -52,10 +61,16 @@ demo: need ## build, start the local stack, run the whole journey and every refu
 	@$(BUILD)
 	@$(STACK) demo $(foreach one,$(PARAMETERS),$(call quoted,$(one)))
 
-dev: need ## the local stack in the foreground, with lines to paste
+dev: need ## the local stack in the foreground: what the gate decides, line by line and as a page; rebuilds functions (FAULTS=… SEED=… RECORD=… JSON=1)
 	@echo "building (the first time takes minutes, the AWS SDKs are large) ..."
 	@$(BUILD)
-	@$(STACK) dev $(foreach one,$(PARAMETERS),$(call quoted,$(one)))
+	@$(STACK) dev $(if $(JSON),--json) $(if $(FAULTS),--faults $(call quoted,$(FAULTS))) $(if $(SEED),--seed $(call quoted,$(SEED))) \
+		$(if $(RECORD),--record $(call quoted,$(RECORD))) $(if $(REBUILD),--rebuild $(call quoted,$(REBUILD))) \
+		$(foreach one,$(PARAMETERS),$(call quoted,$(one)))
+
+replay-session: need ## send a recorded session (FILE=…, from make dev RECORD=…) to a fresh stack; what differs is printed and is a failure
+	@$(BUILD)
+	@$(STACK) replay $(call quoted,$(FILE)) $(foreach one,$(PARAMETERS),$(call quoted,$(one)))
 
 test: need ## everything that proves it
 	@$(BUILD)
