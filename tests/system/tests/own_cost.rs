@@ -1,5 +1,13 @@
 //! What the local stack adds to the functions: held where no clock is needed, told where one is. `make figures` measures the rest.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
+
 mod support;
 
 use std::collections::{BTreeMap, HashMap};

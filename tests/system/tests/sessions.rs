@@ -1,5 +1,13 @@
 //! A session that was recorded on one stack and is sent to another.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
+
 mod support;
 
 use std::os::unix::fs::PermissionsExt as _;

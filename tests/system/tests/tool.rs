@@ -1,5 +1,13 @@
 //! `local dev` and `local replay` as programs: what somebody does who has an application, a client and a script of their own.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
+
 mod support;
 
 use std::io::{BufRead as _, BufReader};
