@@ -20,8 +20,25 @@ const MOST: usize = 20_000;
 const LONGEST: usize = 64 * 1024;
 
 /// Words in the names of members and fields whose values are secrets.
-const SECRET: [&str; 9] =
-    ["password", "secret", "token", "credential", "plaintext", "assertion", "private", "passphrase", "signature"];
+const SECRET: [&str; 17] = [
+    "password",
+    "passwd",
+    "passcode",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "credential",
+    "plaintext",
+    "assertion",
+    "private",
+    "signature",
+    "authorization",
+    "api_key",
+    "apikey",
+    "verifier",
+    "cookie",
+];
 
 /// A name in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
