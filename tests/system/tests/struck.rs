@@ -52,7 +52,7 @@ async fn every_fault_leaves_a_clear_answer_or_none_and_nothing_behind() {
         ("kms.Sign expired first=1", "issue", &["503", "500"]),
         ("kms.Sign reset first=1", "issue", &["200", "503"]),
         ("kms.Sign lost first=1", "issue", &["200", "503"]),
-        ("kms.Sign cut first=1", "issue", &["200", "503"]),
+        ("kms.Sign cut first=1", "issue", &["200", "500", "503"]),
         ("kms.Sign wrong first=1", "issue", &["200", "500", "503"]),
     ];
     for (rule, what, wanted) in cases {
