@@ -8,6 +8,16 @@ BUILD := $(CARGO) build --workspace --bins --locked
 STACK := target/debug/local
 # Of the template, for demo and dev: make demo PARAMETERS=Signer=ssm
 PARAMETERS ?=
+# Of dev: faults in words and their seed, a file for the session, lines for programs: make dev FAULTS='kms.Decrypt throttle 10%' SEED=7 RECORD=a.jsonl JSON=1
+# (docs/local-stack.md). REBUILD= leaves functions whose source changes as they are.
+FAULTS ?=
+SEED ?=
+RECORD ?=
+JSON ?=
+REBUILD ?= $(CARGO)
+FILE ?=
+BUILD_OF ?=
+
 # Arguments for the two below: make build ARCH=arm64, make bench BENCH=--check
 ARCH ?=
 BENCH ?=
@@ -48,7 +58,7 @@ SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
 .PHONY: help demo dev admin replay test test-clients test-faults test-system fuzz mutants check build sbom supply-chain reproducible
-.PHONY: bench peers scale policy index-advice fmt lint clean need
+.PHONY: replay-session figures bench peers scale policy index-advice fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -62,10 +72,16 @@ demo: need ## build, start the local stack, run the whole journey and every refu
 	@$(BUILD)
 	@$(STACK) demo $(foreach one,$(PARAMETERS),$(call quoted,$(one)))
 
-dev: need ## the local stack in the foreground, with lines to paste
+dev: need ## the local stack in the foreground: what the gate decides, line by line and as a page; rebuilds functions (FAULTS=… SEED=… RECORD=… JSON=1)
 	@echo "building (the first time takes minutes, the AWS SDKs are large) ..."
 	@$(BUILD)
-	@$(STACK) dev $(foreach one,$(PARAMETERS),$(call quoted,$(one)))
+	@$(STACK) dev $(if $(JSON),--json) $(if $(FAULTS),--faults $(call quoted,$(FAULTS))) $(if $(SEED),--seed $(call quoted,$(SEED))) \
+		$(if $(RECORD),--record $(call quoted,$(RECORD))) $(if $(REBUILD),--rebuild $(call quoted,$(REBUILD))) \
+		$(foreach one,$(PARAMETERS),$(call quoted,$(one)))
+
+replay-session: need ## send a recorded session (FILE=…, from make dev RECORD=…) to a fresh stack; what differs is printed and is a failure
+	@$(BUILD)
+	@$(STACK) replay $(call quoted,$(FILE)) $(foreach one,$(PARAMETERS),$(call quoted,$(one)))
 
 test: need ## everything that proves it
 	@scripts/need-valgrind
@@ -94,6 +110,11 @@ mutants: ## change the deciding modules one place at a time and see whether a te
 check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, templates, demo
 	@scripts/check-infra
 	@$(STACK) demo
+
+figures: need ## what the local stack itself costs: until it is ready, of a request, in memory (BUILD_OF=release: of that build)
+	@$(BUILD) $(if $(filter release,$(BUILD_OF)),--release)
+	@[ -x .local/clients/venv/bin/python ] || scripts/test-clients none >/dev/null || true
+	@.local/clients/venv/bin/python scripts/figures $(or $(BUILD_OF),debug)
 
 admin: ## one operator's act on the stack of make dev: make admin OP=client.list ARGS='{"tenant":"acme"}' (ENV=prod: on AWS)
 	@ENV=$(call quoted,$(if $(filter command line,$(origin ENV)),$(ENV))) OPERATOR=$(call quoted,$(OPERATOR)) ALL=$(call quoted,$(ALL)) scripts/admin $(call quoted,$(OP)) $(call quoted,$(ARGS))

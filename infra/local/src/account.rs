@@ -9,8 +9,12 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::call::Remembered;
 use crate::clock::Clock;
+use crate::faults::plan::Plan;
 use crate::policy::Iam;
+use crate::session::Sessions;
+use crate::view::View;
 
 /// One AWS account in one region, shared by all stand-ins as `Arc<Account>`.
 #[derive(Debug)]
@@ -25,6 +29,13 @@ pub struct Account {
     pub credentials: CredentialStore,
     /// The roles' policies.
     pub iam: Iam,
+    /// What is seen of it.
+    pub view: View,
+    /// The faults that its services are to show.
+    pub faults: Plan,
+    /// The session that is recorded of it.
+    pub sessions: Sessions,
+    pub(crate) remembered: Remembered,
 }
 
 impl Account {
@@ -32,7 +43,9 @@ impl Account {
     pub fn new(iam: Iam) -> Account {
         let (id, region, clock) = (iam.account().to_owned(), iam.region().to_owned(), iam.clock().clone());
         let credentials = CredentialStore { clock: clock.clone(), entries: RwLock::default() };
-        Account { id, region, clock, credentials, iam }
+        let (view, faults, remembered) = (View::default(), Plan::new(clock.clone()), Remembered::default());
+        let sessions = Sessions::default();
+        Account { id, region, clock, credentials, iam, view, faults, sessions, remembered }
     }
 
     /// The operator of this stack: may do everything.
@@ -167,7 +180,11 @@ impl CredentialStore {
 
     /// What was issued under this access key id, expired or not.
     pub fn find(&self, access_key_id: &str) -> Option<Entry> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(access_key_id).cloned()
+        let mut entry = self.entries.read().unwrap_or_else(PoisonError::into_inner).get(access_key_id).cloned()?;
+        if crate::call::struck().expired {
+            entry.expires = Some(SystemTime::UNIX_EPOCH);
+        }
+        Some(entry)
     }
 
     /// Takes keys back: from now on they are unknown.

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A clock shared by everything in one stack. Clones show the same time.
@@ -16,6 +16,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Clock {
     start: Option<SystemTime>,
     ahead: Arc<AtomicU64>,
+    /// Milliseconds by which a fault has put it ahead, or back. The function processes know nothing of it.
+    skew: Arc<AtomicI64>,
     shared: Option<Arc<Shared>>,
 }
 
@@ -28,7 +30,7 @@ struct Shared {
 impl Clock {
     /// Follows the machine's clock, plus whatever [`Clock::advance`] added.
     pub fn system() -> Clock {
-        Clock { start: None, ahead: Arc::default(), shared: None }
+        Clock { start: None, ahead: Arc::default(), skew: Arc::default(), shared: None }
     }
 
     /// As [`Clock::system`], for the function processes too: a small library, built in `folder` by the machine's C compiler, puts
@@ -64,16 +66,28 @@ impl Clock {
 
     /// What the function processes take for the time.
     pub fn of_the_processes(&self) -> SystemTime {
-        if self.moves_processes() { self.now() } else { system_now() }
+        if self.moves_processes() { self.unskewed() } else { system_now() }
     }
 
     /// Stands still at `start` until [`Clock::advance`] moves it.
     pub fn at(start: SystemTime) -> Clock {
-        Clock { start: Some(start), ahead: Arc::default(), shared: None }
+        Clock { start: Some(start), ahead: Arc::default(), skew: Arc::default(), shared: None }
     }
 
     /// The current time of this stack.
     pub fn now(&self) -> SystemTime {
+        let (now, skew) = (self.unskewed(), self.skew.load(Ordering::SeqCst));
+        let by = Duration::from_millis(skew.unsigned_abs());
+        let skewed = if skew < 0 { now.checked_sub(by) } else { now.checked_add(by) };
+        skewed.unwrap_or(now)
+    }
+
+    /// Puts the clock so many milliseconds ahead of the functions', or behind it, in place of the skew before.
+    pub fn set_skew(&self, ahead: i64) {
+        self.skew.store(ahead, Ordering::SeqCst);
+    }
+
+    fn unskewed(&self) -> SystemTime {
         let ahead = Duration::from_millis(self.ahead.load(Ordering::SeqCst));
         let base = match self.start {
             Some(start) => start,

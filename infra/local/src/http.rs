@@ -34,6 +34,10 @@ pub struct Request {
     pub peer: SocketAddr,
 }
 
+/// Marks an answer that is not sent: its connection ends in its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Severed;
+
 /// What a handler answers.
 pub type Response = http::Response<Full<Bytes>>;
 
@@ -126,7 +130,12 @@ where
                 Err(error) => return Err(io::Error::other(error)),
             };
             let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
-            Ok::<_, io::Error>(handler(Request { method, uri, headers, body, peer }).await)
+            let response = handler(Request { method, uri, headers, body, peer }).await;
+            if response.extensions().get::<Severed>().is_some() {
+                Err(io::ErrorKind::ConnectionReset.into())
+            } else {
+                Ok(response)
+            }
         }
     });
     // A connection that breaks is the client's business: it sees it, and there is nobody else to tell.

@@ -30,6 +30,10 @@ use crate::{
     },
     sigv4::{self, Payload, Rejection, Scope},
     template::FunctionSpec,
+    view::{
+        Span,
+        record::{Door, Kind as Part, Seen, Verdict, member},
+    },
 };
 
 /// Largest payload of an asynchronous invocation, in bytes.
@@ -246,7 +250,12 @@ impl Lambda {
             return Err(InvokeError::NotJson);
         }
         let qualifier = qualifier.map(str::to_owned);
-        let event = Event { request_id: request_id::fresh(), payload, client_context, qualifier };
+        let request_id = request_id::fresh();
+        let of_another = Span::current();
+        let own =
+            if of_another.is_none() && kind != Kind::DryRun { self.begin(&pool, kind, &request_id) } else { None };
+        let seen = own.as_ref().map(|own| own.open(Part::Function, &pool.plan().spec.deployment)).or(of_another);
+        let event = Event { request_id, payload, client_context, qualifier, seen };
         let accepted = InvokeOutcome {
             payload: Bytes::new(),
             function_error: None,
@@ -258,16 +267,26 @@ impl Lambda {
             Kind::Event => {
                 self.queue.in_flight.send_modify(|count| *count += 1);
                 let queue = Arc::clone(&self.queue);
-                tokio::spawn(async move { queue.deliver(&pool, event).await });
+                tokio::spawn(async move { queue.deliver(&pool, event, own).await });
                 Ok(accepted)
             }
-            Kind::RequestResponse => match tokio::spawn(async move { pool.run(&event).await }).await {
+            Kind::RequestResponse => match tokio::spawn(async move { run(&pool, &event, own).await }).await {
                 Ok(Ok(outcome)) => Ok(outcome),
                 Ok(Err(Refused::Throttled(reason))) => Err(InvokeError::Throttled(reason)),
                 Ok(Err(Refused::NotStarted(error))) => Err(InvokeError::Service(error.to_string())),
                 Err(error) => Err(InvokeError::Service(error.to_string())),
             },
         }
+    }
+
+    /// An invocation that is on behalf of no request is one itself.
+    fn begin(&self, pool: &Pool, kind: Kind, request_id: &str) -> Option<Span> {
+        self.account.view.begin(Door::Invoke, self.account.clock.now(), |seen| {
+            seen.id = request_id.to_owned();
+            seen.method = if kind == Kind::Event { "EVENT" } else { "INVOKE" }.to_owned();
+            seen.path = pool.plan().spec.function_name.clone();
+            seen.function = Some(pool.plan().spec.deployment.clone());
+        })
     }
 
     /// Waits until no asynchronous event is queued or running.
@@ -329,6 +348,14 @@ impl Lambda {
     #[must_use]
     pub fn arn(&self, function: &str) -> String {
         self.account.function_arn(function)
+    }
+
+    /// Another program has been put at the place of the function's: events that come from now on are its own. An event that a process of the
+    /// old one holds ends there.
+    pub async fn renew(&self, function: &str) {
+        if let Some(pool) = self.pools.get(function) {
+            pool.renew().await;
+        }
     }
 
     /// Knob: throttles the next `count` invocations of `function`.
@@ -449,8 +476,42 @@ impl Invoke for Lambda {
     }
 }
 
+/// Runs one event and tells whoever watches how it ended.
+async fn run(pool: &Pool, event: &Event, own: Option<Span>) -> Result<InvokeOutcome, Refused> {
+    let outcome = pool.run(event).await;
+    if let Some(own) = own {
+        let told = match &outcome {
+            Ok(outcome) if outcome.function_error.is_none() => "answered",
+            Ok(_) => "failed",
+            Err(Refused::Throttled(_)) => "throttled",
+            Err(Refused::NotStarted(_)) => "not started",
+        };
+        ended(&own, event, told);
+    }
+    outcome
+}
+
+/// Ends what is seen of an invocation that was a request itself.
+fn ended(own: &Span, event: &Event, told: &str) {
+    if let Some(part) = &event.seen {
+        part.close(told);
+    }
+    let status = if told == "answered" { 200 } else { 500 };
+    own.finish(status, |seen| verdict(seen, told));
+}
+
+/// What the function said of its decision, or else how it ended.
+fn verdict(seen: &Seen, told: &str) -> Option<Verdict> {
+    let line = seen.line_of(Part::Function).unwrap_or_default();
+    let said = |name: &str| member(line, name).map(str::to_owned);
+    let outcome = if told == "answered" { "allow" } else { "fault" }.to_owned();
+    let by = seen.function.clone().unwrap_or_default();
+    let (outcome, reason) = (said("decision").unwrap_or(outcome), said("reason").unwrap_or_else(|| told.to_owned()));
+    Some(Verdict { outcome, reason, policies: Vec::new(), by })
+}
+
 impl Queue {
-    async fn deliver(&self, pool: &Pool, event: Event) {
+    async fn deliver(&self, pool: &Pool, event: Event, own: Option<Span>) {
         let mut pauses = VecDeque::from(self.retries);
         let mut throttled = 0;
         let lost = loop {
@@ -469,6 +530,9 @@ impl Queue {
                 None => break Some(reason),
             }
         };
+        if let Some(own) = &own {
+            ended(own, &event, if lost.is_some() { "given up" } else { "answered" });
+        }
         if let Some(reason) = lost {
             let function = pool.plan().spec.function_name.clone();
             if pool.plan().spec.keeps_failures {

@@ -1,20 +1,19 @@
-//! `local demo` and `local dev`: the stack for people.
+//! `local demo`, `local dev` and `local replay`: the stack for people.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
 
-use local::clock::Clock;
+use local::dev::command::{Command, Dev, USAGE};
+use local::dev::hints::hints;
+use local::dev::{self, Parameters, Started, rebuild};
 use local::function_files;
 use local::journey::Journey;
-use local::seed;
-use local::stack::{Options, Stack, sibling_binaries, unpacked_postgres};
+use local::view::terminal;
 
 fn main() -> ExitCode {
     let Some(command) = Command::parse(std::env::args().skip(1)) else {
-        say("usage: local demo [Parameter=value …] | local dev [--home DIR] [--attached] [Parameter=value …]\n");
+        say(USAGE);
         return ExitCode::from(64);
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -23,7 +22,8 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         Command::Demo { parameters } => runtime.block_on(demo(parameters)),
-        Command::Dev { home, attached, parameters } => runtime.block_on(dev(home, attached, parameters)),
+        Command::Dev(wanted) => runtime.block_on(dev(wanted)),
+        Command::Replay { file, parameters } => runtime.block_on(replay(&file, parameters)),
     };
     match outcome {
         Ok(code) => code,
@@ -31,69 +31,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Parameters of the template that replace the stack's own: `local demo Signer=ssm`.
-type Parameters = BTreeMap<String, String>;
-
-enum Command {
-    Demo {
-        parameters: Parameters,
-    },
-    /// `home`: the folder of this stack and its `portcullis.json`, `.local` by default. `attached`: ends when stdin does, so
-    /// that a program that started it cannot leave it behind.
-    Dev {
-        home: Option<PathBuf>,
-        attached: bool,
-        parameters: Parameters,
-    },
-}
-
-impl Command {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
-        let command = arguments.next()?;
-        let (mut home, mut attached, mut parameters) = (None, false, Parameters::new());
-        while let Some(argument) = arguments.next() {
-            match (argument.as_str(), argument.split_once('=')) {
-                ("--home", _) if home.is_none() => home = Some(PathBuf::from(arguments.next()?)),
-                ("--attached", _) if !attached => attached = true,
-                (_, Some((name, value))) if !name.starts_with('-') => {
-                    parameters.insert(name.to_owned(), value.to_owned());
-                }
-                _ => return None,
-            }
-        }
-        match command.as_str() {
-            "demo" if home.is_none() && !attached => Some(Self::Demo { parameters }),
-            "dev" => Some(Self::Dev { home, attached, parameters }),
-            _ => None,
-        }
-    }
-}
-
-/// Starts the stack in `home` (`.local`), seeds it, writes `portcullis.json` there.
-async fn start(home: Option<PathBuf>, parameters: Parameters) -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
-    let checkout = std::env::current_dir()?;
-    let shared = checkout.join(".local");
-    let home = home.map_or_else(|| shared.clone(), |home| checkout.join(home));
-    let since = Instant::now();
-    say("starting the stack ... ");
-    let stack = Stack::start(Options {
-        binaries: sibling_binaries()?,
-        postgres: unpacked_postgres(&checkout),
-        root: home.join("run"),
-        cache: Some(shared.join("cache")),
-        clock: Clock::system(),
-        parameters,
-    })
-    .await?;
-    let clients = seed::seed(&stack).await?;
-    let manifest = home.join("portcullis.json");
-    seed::write_manifest(&stack, &clients, &manifest)?;
-    say(&format!("ready after {:.1} s\n", since.elapsed().as_secs_f64()));
-    Ok((stack, clients, manifest))
-}
-
 async fn demo(parameters: Parameters) -> io::Result<ExitCode> {
-    let (stack, clients, manifest) = start(None, parameters).await?;
+    say("starting the stack ... ");
+    let Started { stack, clients, manifest, took, .. } = dev::start(None, parameters, false).await?;
+    say(&format!("ready after {took:.1} s\n"));
     let report = Journey::new(&stack, &clients, true)?.travel().await;
     let report = match report {
         Ok(report) => report,
@@ -105,29 +46,77 @@ async fn demo(parameters: Parameters) -> io::Result<ExitCode> {
     };
     let failures = report.failures().len();
     say(&format!("\n{} steps, {failures} of them not as they should be\n", report.rows().len()));
-    let gateway = stack.places.gateway.clone();
     stack.stop().await;
-    forget(&manifest, &gateway);
+    dev::forget(&manifest, &stack.places.gateway);
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn dev(home: Option<PathBuf>, attached: bool, parameters: Parameters) -> io::Result<ExitCode> {
-    let (stack, _clients, manifest) = start(home, parameters).await?;
+async fn dev(wanted: Dev) -> io::Result<ExitCode> {
+    // Of programs that read standard output, each line is theirs.
+    let say = if wanted.json { complain } else { say };
+    // A rule that is none stops it before anything was started.
+    local::faults::grammar::read(wanted.faults.as_deref().unwrap_or_default()).map_err(io::Error::other)?;
+    let recorder = wanted.record.as_deref().map(local::session::Recorder::create).transpose()?;
+    say("starting the stack ... ");
+    let mut started = dev::start(wanted.home, wanted.parameters, wanted.rebuild.is_some()).await?;
+    say(&format!("ready after {:.1} s\n", started.took));
+    let page = dev::watch(&started).await?;
+    let (stack, manifest) = (started.stack.clone(), started.manifest.clone());
     let functions = manifest.with_file_name("functions");
     function_files::write(&stack, &functions)?;
-    say(&hints(&stack, &manifest));
+    if let Some(recorder) = recorder {
+        stack.account.sessions.record(recorder, &stack, &started.clients);
+    }
+    if let Some(rules) = &wanted.faults {
+        stack.account.faults.replace(rules, wanted.seed).map_err(io::Error::other)?;
+        say(&format!("faults: {rules} (SEED={})\n", stack.account.faults.seed()));
+    }
+    let style = terminal::Style::of_stdout(wanted.json);
+    let printing = (!wanted.quiet).then(|| terminal::print(&stack.account.view, style));
+    let programs = started.programs.take();
+    let checkout = std::env::current_dir()?;
+    let rebuilding =
+        wanted.rebuild.zip(programs).map(|(cargo, programs)| rebuild::follow(&stack, programs, cargo, checkout, say));
+    say(&hints(&stack, &manifest, &page.url));
+    until_stopped(wanted.attached).await?;
+    say("\nstopping\n");
+    printing.inspect(tokio::task::JoinHandle::abort);
+    rebuilding.inspect(tokio::task::JoinHandle::abort);
+    stack.stop().await;
+    dev::forget(&manifest, &stack.places.gateway);
+    function_files::forget(&functions, &stack.places.gateway);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a recorded session against a fresh stack of its own.
+async fn replay(file: &Path, parameters: Parameters) -> io::Result<ExitCode> {
+    let session = local::session::Session::read(file)?;
+    say("starting a stack ... ");
+    let home = tempfile::Builder::new().prefix("replay-").tempdir_in(replays()?)?;
+    let started = dev::start(Some(home.path().to_path_buf()), parameters, false).await?;
+    say(&format!("ready after {:.1} s\n", started.took));
+    started.stack.account.view.switch_on();
+    let report = session.replay(&started.stack, &started.clients).await;
+    started.stack.stop().await;
+    let report = report?;
+    say(&report.to_string());
+    Ok(if report.same() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn replays() -> io::Result<std::path::PathBuf> {
+    let folder = std::env::current_dir()?.join(".local/run");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+async fn until_stopped(attached: bool) -> io::Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         stopped = tokio::signal::ctrl_c() => stopped?,
         _ = terminate.recv() => {}
         () = end_of_stdin(), if attached => {}
     }
-    say("\nstopping\n");
-    let gateway = stack.places.gateway.clone();
-    stack.stop().await;
-    forget(&manifest, &gateway);
-    function_files::forget(&functions, &gateway);
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Returns when nobody can write to stdin any more. Reads on a thread of its own, which the end of the process ends.
@@ -140,54 +129,13 @@ async fn end_of_stdin() {
     let _ = end.await;
 }
 
-/// Removes the file that names a stack that is gone, unless another stack has written its own meanwhile.
-fn forget(manifest: &Path, gateway: &str) {
-    if std::fs::read_to_string(manifest).is_ok_and(|text| text.contains(gateway)) {
-        let _ = std::fs::remove_file(manifest);
-    }
-}
-
-/// Lines to paste.
-fn hints(stack: &Stack, manifest: &Path) -> String {
-    let places = &stack.places;
-    let (gateway, ca) = (&places.gateway, places.ca_file.display());
-    let (kms, s3, lambda) = (stack.endpoint("kms"), stack.endpoint("s3"), stack.endpoint("lambda"));
-    let ssm = stack.endpoint("ssm");
-    let (proxy, database) = (places.proxy_port, local::stack::DATABASE);
-    let (key, secret) = (&stack.operator.access_key_id, &stack.operator.secret_access_key);
-    format!(
-        "
-everything an outside client needs: {manifest}
-what a function needs that runs by itself (docs/local-stack.md): {functions}/*.env
-
-  curl --cacert {ca} {gateway}/.well-known/oauth-authorization-server
-  curl --cacert {ca} {gateway}/.well-known/jwks.json
-
-  export AWS_ACCESS_KEY_ID={key} AWS_SECRET_ACCESS_KEY={secret} AWS_DEFAULT_REGION={region}
-  aws --endpoint-url {kms} kms generate-data-key --key-id {data_key} --key-spec AES_256
-  aws --endpoint-url {ssm} ssm put-parameter --name /demo/secret --type SecureString --value x
-  aws --endpoint-url {s3} s3api list-objects-v2 --bucket {bucket}
-  aws --endpoint-url {lambda} lambda invoke --function-name portcullis-{env}-admin --cli-binary-format raw-in-base64-out \\
-      --payload '{{\"operation\":\"client.list\",\"operator\":\"me\",\"tenant\":\"acme\"}}' /dev/stdout
-  make admin OP=client.list ARGS='{{\"tenant\":\"acme\"}}'
-
-  PGPASSWORD=$(aws rds generate-db-auth-token --hostname localhost --port {proxy} --username token --region {region}) \\
-    psql \"host=localhost port={proxy} dbname={database} user=token sslmode=verify-full sslrootcert={ca}\"
-
-Ctrl-C stops it.
-",
-        manifest = manifest.display(),
-        functions = manifest.with_file_name("functions").display(),
-        region = local::stack::REGION,
-        data_key = places.data_key,
-        bucket = places.object_bucket,
-        env = local::stack::ENV,
-    )
-}
-
 fn say(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn complain(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 fn fail(error: &io::Error) -> ExitCode {

@@ -409,7 +409,7 @@ impl Stack {
     }
 
     /// Ends all processes in good order.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.lambda.shutdown().await;
     }
 }

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     account::{Account, Principal, PrincipalKind},
+    call,
     faults::{FaultKnobs, Strike},
     http::{self as wire, Request, Response, Server, answer},
     policy::{Context, Decision, check_session_policy, denial},
@@ -89,7 +90,13 @@ impl Sts {
         let sts = Arc::clone(self);
         wire::serve(listener, None, LIMIT, move |request| {
             let sts = Arc::clone(&sts);
-            async move { wire::dated(Arc::clone(&sts).answer(request).await, sts.account.clock.now()) }
+            async move {
+                let account = Arc::clone(&sts.account);
+                call::through(&account, "sts", request, |request| async move {
+                    wire::dated(Arc::clone(&sts).answer(request).await, sts.account.clock.now())
+                })
+                .await
+            }
         })
         .await
     }

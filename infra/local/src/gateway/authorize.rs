@@ -14,10 +14,12 @@ use super::{
     document::{Authorizer, Source},
     event::{Authorized, Incoming},
     response::Kind,
+    seen,
 };
 use crate::{
     lambda::{Invoke, Kind as Invocation},
     policy::{Context, Policy, Verdict},
+    view::Span,
 };
 
 /// A refusal: the gateway response and, where the kind has no fixed one, its message.
@@ -68,7 +70,10 @@ pub(super) async fn authorize(
     let (started, now) = (Instant::now(), incoming.received);
     let kept = if authorizer.kept_for.is_zero() { None } else { authorizer.answers.find(&key, now) };
     let answer = match kept {
-        Some(answer) => answer,
+        Some(answer) => {
+            seen::kept(incoming.settings, &authorizer.function);
+            answer
+        }
         None => {
             let answer = Arc::new(ask(authorizer, incoming, lambda).await?);
             if !authorizer.kept_for.is_zero() {
@@ -102,8 +107,11 @@ fn value(source: &Source, incoming: &Incoming<'_>) -> Option<String> {
 
 async fn ask(authorizer: &Authorizer, incoming: &Incoming<'_>, lambda: &dyn Invoke) -> Result<Answer, Refusal> {
     let event = Bytes::from(incoming.authorizer_event().to_string());
+    let seen = seen::authorizer(incoming.settings, &authorizer.function);
     let invocation = lambda.invoke(&authorizer.function, event, Invocation::RequestResponse);
+    let invocation = Span::scope(seen.clone(), invocation);
     let invoked = timeout(incoming.settings.authorizer_limit, invocation).await;
+    seen::close(seen, &invoked);
     let broken = (Kind::AUTHORIZER_CONFIGURATION_ERROR, None);
     let Ok(Ok(outcome)) = invoked else { return Err(broken) };
     let answer: Value = serde_json::from_slice(&outcome.payload).map_err(|_| broken)?;

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::http::{Request, Response, empty};
+use crate::http::{Request, Response, Severed, empty};
 
 /// Bytes kept of what was read last; more than any head that passes the limits.
 const KEPT: usize = 128 * 1024;
@@ -106,7 +106,12 @@ where
                 Err(error) => return Err(io::Error::other(error)),
             };
             let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
-            Ok::<_, io::Error>(handler(Request { method, uri, headers, body, peer }, spelling).await)
+            let response = handler(Request { method, uri, headers, body, peer }, spelling).await;
+            if response.extensions().get::<Severed>().is_some() {
+                Err(io::ErrorKind::ConnectionReset.into())
+            } else {
+                Ok(response)
+            }
         }
     });
     // A connection that breaks is the client's business: it sees it, and there is nobody else to tell.

@@ -13,11 +13,13 @@ mod extension;
 mod proxy;
 mod response;
 mod route;
+mod seen;
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::{net::TcpListener, time::timeout};
 
@@ -28,13 +30,17 @@ use self::{
     document::{Document, Integration, Mock, Operation},
     event::{Authorized, Incoming},
     response::Kind,
+    seen::Way,
 };
 use crate::{
     account::Account,
+    call::severed,
+    faults::grammar::Kind as Fault,
     http::{Request, Response, answer as respond},
     lambda::{Invoke, InvokeError, Kind as Invocation},
     request_id,
     template::{Deployment, PermissionSpec},
+    view::Span,
 };
 
 /// Largest request body, in bytes.
@@ -141,7 +147,18 @@ impl Gateway {
     async fn answer(&self, request: Request, spelling: &Spelling) -> Response {
         let inner = &self.0;
         let mut incoming = Incoming::new(&request, spelling, &inner.account, &inner.settings, request_id::fresh());
-        let mut response = match inner.dispatch(&mut incoming).await {
+        let fate = inner.account.faults.meet("gateway", "", |_| true);
+        let way = Way::begin(&incoming, &fate);
+        if !fate.latency.is_zero() {
+            tokio::time::sleep(fate.latency).await;
+        }
+        if fate.kind == Some(Fault::Reset) {
+            way.end(&incoming, None, "reset");
+            return severed();
+        }
+        let outcome = Span::scope(way.span(), inner.dispatch(&mut incoming)).await;
+        let refused = outcome.as_ref().err().map(Refusal::name).unwrap_or_default();
+        let mut response = match outcome {
             Ok(response) => response,
             Err(Refusal::Kind(kind, message)) => {
                 inner.document.responses.render(kind, message.as_deref(), &incoming.variables())
@@ -155,7 +172,13 @@ impl Gateway {
                 response.headers_mut().insert(name, value);
             }
         }
-        response
+        way.end(&incoming, Some(response.status()), &refused);
+        if inner.account.sessions.on() {
+            let said =
+                response.body().clone().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            inner.account.sessions.note(&request, response.status().as_u16(), &said, way.decision());
+        }
+        if fate.kind == Some(Fault::Lost) { severed() } else { response }
     }
 }
 
@@ -164,6 +187,16 @@ enum Refusal {
     Kind(Kind, Option<String>),
     /// Refused before the API is looked at.
     Plain(StatusCode, &'static str),
+}
+
+impl Refusal {
+    /// Its name, for whoever watches.
+    fn name(&self) -> String {
+        match self {
+            Self::Kind(kind, _) => kind.name().to_ascii_lowercase(),
+            Self::Plain(_, message) => message.to_ascii_lowercase().replace(' ', "_"),
+        }
+    }
 }
 
 impl From<Kind> for Refusal {
@@ -201,7 +234,9 @@ impl Inner {
         check_parameters(&operation, incoming)?;
         match &operation.integration {
             Integration::Mock(mock) => mocked(mock, incoming),
-            Integration::Http(proxy) => Ok(proxy.answer(incoming, authorized.as_ref()).await?),
+            Integration::Http(proxy) => {
+                seen::application(proxy.answer(incoming, authorized.as_ref())).await.map_err(Refusal::from)
+            }
             Integration::Function { name, timeout } => {
                 self.function(name, *timeout, incoming, authorized.as_ref()).await
             }
@@ -217,8 +252,11 @@ impl Inner {
     ) -> Result<Response, Refusal> {
         let content_type = incoming.header("content-type");
         let event = incoming.proxy_event(authorized, self.binary(content_type.unwrap_or("application/json")));
+        let seen = seen::function(&self.settings, name);
         let invoked = self.lambda.invoke(name, Bytes::from(event.to_string()), Invocation::RequestResponse);
-        let outcome = match timeout(limit, invoked).await {
+        let invoked = timeout(limit, Span::scope(seen.clone(), invoked)).await;
+        seen::close(seen, &invoked);
+        let outcome = match invoked {
             Err(_) => return Err(Kind::INTEGRATION_TIMEOUT.into()),
             Ok(Err(InvokeError::TooLarge(_))) => return Err(Kind::REQUEST_TOO_LARGE.into()),
             Ok(Err(_)) => return Err(Kind::INTEGRATION_FAILURE.into()),

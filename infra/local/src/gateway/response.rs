@@ -76,6 +76,13 @@ enum Part {
     Variable(String),
 }
 
+impl Kind {
+    /// As AWS names it.
+    pub(super) fn name(self) -> &'static str {
+        self.name
+    }
+}
+
 impl Template {
     /// Refuses what this gateway could not fill in.
     pub(super) fn parse(text: &str) -> Result<Self, String> {

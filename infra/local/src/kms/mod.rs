@@ -35,6 +35,7 @@ use self::{
 use crate::{
     account::Account,
     aws_json::Protocol,
+    call,
     faults::FaultKnobs,
     http::{self, Server},
     policy::{Caller, Context, Decision, denial},
@@ -94,7 +95,13 @@ impl Kms {
         let kms = Arc::clone(self);
         http::serve(listener, None, LIMIT, move |request| {
             let kms = Arc::clone(&kms);
-            async move { http::dated(Arc::clone(&kms).answer(request).await, kms.account.clock.now()) }
+            async move {
+                let account = Arc::clone(&kms.account);
+                call::through(&account, "kms", request, |request| async move {
+                    http::dated(Arc::clone(&kms).answer(request).await, kms.account.clock.now())
+                })
+                .await
+            }
         })
         .await
     }

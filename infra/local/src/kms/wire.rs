@@ -9,6 +9,7 @@ use crate::{
     aws_json,
     faults::Strike,
     http::{Request, Response},
+    view::Span,
 };
 
 impl Kms {
@@ -34,9 +35,11 @@ impl Kms {
         // RSA keys take their time to make, and signatures some: not on a thread that others wait for.
         let kms = Arc::clone(self);
         let name = operation.clone();
-        let outcome = tokio::task::spawn_blocking(move || kms.perform(&caller, None, &name, &input))
-            .await
-            .unwrap_or_else(|_| Err(KmsError::internal()));
+        let seen = Span::current();
+        let outcome =
+            tokio::task::spawn_blocking(move || Span::sync_scope(seen, || kms.perform(&caller, None, &name, &input)))
+                .await
+                .unwrap_or_else(|_| Err(KmsError::internal()));
         if outcome.as_ref().is_err_and(|error| error.code == "UnknownOperationException") {
             // An operation that is missing here must be seen by whoever develops, even if the caller hides the error.
             let _ = writeln!(std::io::stderr(), "kms: unknown operation {operation:?}");

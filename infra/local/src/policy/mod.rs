@@ -9,6 +9,7 @@ mod document;
 mod pattern;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,6 +24,8 @@ use crate::account::{Principal, PrincipalKind};
 use crate::clock::Clock;
 use crate::sigv4::Authenticated;
 use crate::template::{NetworkSpec, RoleSpec};
+use crate::view::Span;
+use crate::view::record::Judged;
 
 /// What IAM says about one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +110,8 @@ pub struct Iam {
     roles: BTreeMap<String, Role>,
     network: NetworkSpec,
     trail: Mutex<Vec<TrailEntry>>,
+    /// How many decisions the trail remembers.
+    kept: AtomicUsize,
 }
 
 impl Iam {
@@ -143,7 +148,15 @@ impl Iam {
         }
         let (account, region) = (account.to_owned(), region.to_owned());
         let network = NetworkSpec::default();
-        Ok(Iam { account, region, clock, roles: known, network, trail: Mutex::default() })
+        Ok(Iam {
+            account,
+            region,
+            clock,
+            roles: known,
+            network,
+            trail: Mutex::default(),
+            kept: AtomicUsize::new(usize::MAX),
+        })
     }
 
     /// The same with a network: what its functions call, they call through its endpoints (`aws:SourceVpce`).
@@ -218,9 +231,23 @@ impl Iam {
         self.trail.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// From now on the trail remembers so many decisions, and for a while twice as many: for a stack that nobody reads to the end.
+    pub fn keep_last(&self, kept: usize) {
+        self.kept.store(kept, Ordering::Relaxed);
+    }
+
     /// Adds a decision that another part made (a bucket policy, a database proxy).
     pub fn note(&self, entry: TrailEntry) {
-        self.trail.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        if let Some(seen) = Span::current() {
+            seen.judged(Judged::of(&entry));
+        }
+        let (mut trail, kept) =
+            (self.trail.lock().unwrap_or_else(PoisonError::into_inner), self.kept.load(Ordering::Relaxed));
+        trail.push(entry);
+        if trail.len() / 2 > kept {
+            let surplus = trail.len() - kept;
+            trail.drain(..surplus);
+        }
     }
 
     /// The allow statements of all roles that no decision so far has used: the measure of a minimal policy.

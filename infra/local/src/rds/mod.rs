@@ -6,12 +6,14 @@
 //! documented sentence: the reason is on the [`trail`](RdsEndpoint::trail).
 
 mod pins;
+mod statements;
 pub mod token;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,14 +27,20 @@ use tokio_postgres::types::Type;
 use tokio_rustls::TlsAcceptor;
 
 use self::pins::Detector;
+use self::statements::Watch;
 use self::wire::{Opening, Startup};
 use crate::account::Account;
 use crate::ca::Ca;
+use crate::call;
+use crate::faults::grammar::Kind as Fault;
 use crate::policy::{Context, TrailEntry};
 use crate::postgres::connect_as_boot_user;
+use crate::view::Span;
 
 /// Longest time from accepting a connection to the password.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longest time for which a statement hangs because a fault says so.
+const HANGS: Duration = Duration::from_secs(120);
 const BUFFER: usize = 16 * 1024;
 
 /// SQLSTATE `invalid_password`, with which every failed authentication ends.
@@ -240,7 +248,22 @@ impl RdsEndpoint {
         let Ok(password) = tokio::time::timeout(HANDSHAKE, wire::ask_password(&mut client)).await else {
             return Ok(());
         };
-        if !self.admits(&user, &password?, dialled).await {
+        let password = password?;
+        let fate = self.account.faults.meet("db", &user, |kind| matches!(kind, Fault::Refuse | Fault::Expired));
+        if fate.kind == Some(Fault::Refuse) {
+            return Ok(());
+        }
+        let watch = Watch::new(&self.account, &password);
+        let part = watch.as_ref().and_then(|watch| watch.connects(&user));
+        if let (Some(part), Some(rules)) = (&part, fate.told()) {
+            part.struck(&rules);
+        }
+        let asked = Span::scope(part.clone(), self.admits(&user, &password, dialled));
+        let admitted = if fate.kind == Some(Fault::Expired) { call::expired(asked).await } else { asked.await };
+        if let Some(part) = part {
+            part.close(if admitted { "let in" } else { INVALID_PASSWORD });
+        }
+        if !admitted {
             let text = format!(
                 "The IAM authentication failed for the role {user}. Check the IAM token for this role and try again."
             );
@@ -252,7 +275,7 @@ impl RdsEndpoint {
         };
         server.write_all(&startup.packet).await?;
         *self.seen().connections.entry(user.clone()).or_default() += 1;
-        self.pipe(client, server, &user).await
+        self.pipe(client, server, &user, watch).await
     }
 
     /// Up to the StartupMessage inside TLS; `None` when there is nothing more to do.
@@ -400,6 +423,7 @@ impl RdsEndpoint {
         client: impl AsyncRead + AsyncWrite + Unpin,
         server: UnixStream,
         user: &str,
+        watch: Option<Watch>,
     ) -> io::Result<()> {
         let (mut from_client, mut to_client) = tokio::io::split(client);
         let (mut from_server, mut to_server) = server.into_split();
@@ -417,7 +441,12 @@ impl RdsEndpoint {
                 if found.round_trips > 0 && self.loses_an_answer() {
                     armed.store(true, Ordering::SeqCst);
                 }
+                watch.iter().for_each(|watch| watch.sent(chunk));
+                let meets = found.round_trips > 0 && self.account.faults.armed();
                 self.count(user, found);
+                if meets && self.struck(user, watch.as_ref(), &armed).await.is_break() {
+                    return Ok(());
+                }
                 let latency = *self.knobs.latency.lock().unwrap_or_else(PoisonError::into_inner);
                 if !latency.is_zero() {
                     tokio::time::sleep(latency).await;
@@ -433,6 +462,7 @@ impl RdsEndpoint {
                 if armed.load(Ordering::SeqCst) {
                     return io::Result::Ok(());
                 }
+                watch.iter().for_each(|watch| watch.received(chunk));
                 if chunk.is_empty() {
                     return to_client.shutdown().await;
                 }
@@ -446,6 +476,31 @@ impl RdsEndpoint {
             done = back => done,
             _ = generation.changed() => Ok(()),
         }
+    }
+
+    /// Lets the faults of a statement happen before it is sent on; breaks where it must not be.
+    async fn struck(&self, user: &str, watch: Option<&Watch>, armed: &AtomicBool) -> ControlFlow<()> {
+        let fits = |kind: Fault| !matches!(kind, Fault::Refuse | Fault::Expired);
+        let fate = self.account.faults.meet("db", user, fits);
+        if let (Some(watch), Some(rules)) = (watch, fate.told()) {
+            watch.struck(&rules);
+        }
+        if !fate.latency.is_zero() {
+            tokio::time::sleep(fate.latency).await;
+        }
+        match fate.kind {
+            Some(Fault::Lost) => armed.store(true, Ordering::SeqCst),
+            Some(Fault::Failover) => {
+                self.drop_connections();
+                return ControlFlow::Break(());
+            }
+            Some(Fault::Hang) => {
+                tokio::time::sleep(HANGS).await;
+                return ControlFlow::Break(());
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
     }
 
     fn loses_an_answer(&self) -> bool {

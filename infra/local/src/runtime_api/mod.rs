@@ -11,6 +11,8 @@ mod sandbox;
 
 use bytes::Bytes;
 
+use crate::view::Span;
+
 /// Largest payload of a synchronous invocation, in bytes.
 pub const REQUEST_LIMIT: usize = 6 * 1024 * 1024;
 /// Largest answer of a function, in bytes.
@@ -37,4 +39,6 @@ pub(crate) struct Event {
     pub(crate) client_context: Option<String>,
     /// The alias or version it was sent to.
     pub(crate) qualifier: Option<String>,
+    /// What is seen of it.
+    pub(crate) seen: Option<Span>,
 }

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -21,7 +21,7 @@ use super::{
     environment::{Surroundings, environment, trace_id},
     sandbox::{Blueprint, Fate, Sandbox},
 };
-use crate::{account::Account, template::FunctionSpec};
+use crate::{account::Account, faults::grammar::Kind as Fault, template::FunctionSpec};
 
 /// Calls of a function without reserved concurrency that may run or wait at the same time, as in a new account.
 const ACCOUNT_CONCURRENCY: usize = 1000;
@@ -65,6 +65,8 @@ pub(crate) struct Pool {
     calls: AtomicUsize,
     idle: Mutex<Vec<Sandbox>>,
     started: AtomicU64,
+    /// Of the program: processes of an earlier one take no event any more.
+    build: AtomicU64,
     closed: watch::Sender<bool>,
     pub(crate) knobs: Knobs,
 }
@@ -80,6 +82,7 @@ impl Pool {
             calls: AtomicUsize::new(0),
             idle: Mutex::default(),
             started: AtomicU64::new(0),
+            build: AtomicU64::new(0),
             closed: watch::Sender::new(false),
             knobs: Knobs::default(),
         }
@@ -99,6 +102,13 @@ impl Pool {
         if self.knobs.throttle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             return Err(Refused::Throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
         }
+        let fate = self.account.faults.meet("function", &self.plan.spec.deployment, |_| true);
+        if let (Some(seen), Some(rules)) = (&event.seen, fate.told()) {
+            seen.struck(&rules);
+        }
+        if fate.kind == Some(Fault::Throttle) {
+            return Err(Refused::Throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
+        }
         let _call = Call::enter(&self.calls).ok_or(Refused::Throttled("ConcurrentInvocationLimitExceeded"))?;
         let permit = if self.plan.spec.reserved_concurrency.is_some() {
             self.permits.try_acquire().ok()
@@ -107,9 +117,11 @@ impl Pool {
         };
         let _permit = permit.ok_or(Refused::Throttled("ReservedFunctionConcurrentInvocationLimitExceeded"))?;
         let delay = self.knobs.delay.load(Ordering::Relaxed);
-        if delay > 0 {
-            sleep(Duration::from_millis(delay)).await;
+        let delay = fate.latency + Duration::from_millis(delay);
+        if !delay.is_zero() {
+            sleep(delay).await;
         }
+        let crashes = fate.kind == Some(Fault::Crash);
         let limit = Duration::from_secs(u64::from(self.plan.spec.timeout));
         let invoked = match &event.qualifier {
             Some(qualifier) => format!("{}:{qualifier}", self.plan.arn),
@@ -121,15 +133,24 @@ impl Pool {
                 Some(sandbox) => sandbox,
                 None => self.spawn().await.map_err(Refused::NotStarted)?,
             };
+            let (began, cold) = (Instant::now(), !sandbox.warm());
+            let working = event.seen.as_ref().map(|seen| seen.worked_on_by(sandbox.key()));
             let trace = trace_id(self.started());
             let (outcome, fate) = tokio::select! {
-                ended = sandbox.run(event, &invoked, trace, limit) => ended,
+                ended = sandbox.run(event, &invoked, trace, limit, crashes) => ended,
                 () = async { drop(closed.wait_for(|closed| *closed).await) } => {
                     sandbox.kill().await;
                     return Err(Refused::NotStarted(io::Error::other("the stack is shutting down")));
                 }
             };
-            if matches!(fate, Fate::Reusable) {
+            drop(working);
+            if let (Some(seen), Some(outcome)) = (&event.seen, &outcome) {
+                seen.ran(began.elapsed(), cold);
+                seen.said(&outcome.log);
+            }
+            if matches!(fate, Fate::Reusable) && sandbox.build() != self.build.load(Ordering::SeqCst) {
+                sandbox.kill().await;
+            } else if matches!(fate, Fate::Reusable) {
                 self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sandbox);
             }
             if let Some(outcome) = outcome {
@@ -142,6 +163,13 @@ impl Pool {
     pub(crate) async fn close(&self) {
         self.closed.send_replace(true);
         self.permits.close();
+        self.recycle().await;
+    }
+
+    /// Another program has taken the place of the one that ran: no event that comes from now on reaches a process of the old one, and those
+    /// that such a process holds end in it.
+    pub(crate) async fn renew(&self) {
+        self.build.fetch_add(1, Ordering::SeqCst);
         self.recycle().await;
     }
 
@@ -165,7 +193,8 @@ impl Pool {
         loop {
             let mut sandbox = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
             let margin = CREDENTIAL_MARGIN.min(self.plan.credential_life / 10);
-            if sandbox.expires() > self.account.clock.now() + margin {
+            let current = sandbox.build() == self.build.load(Ordering::SeqCst);
+            if current && sandbox.expires() > self.account.clock.now() + margin {
                 return Some(sandbox);
             }
             sandbox.kill().await;
@@ -178,10 +207,12 @@ impl Pool {
         if let Some(folder) = log.parent() {
             fs::create_dir_all(folder)?;
         }
+        // Read before the program is: a process that started from the old one during a change counts as old.
+        let build = self.build.load(Ordering::SeqCst);
         Sandbox::spawn(|runtime_api| {
             let (environment, expires) = self.environment(&runtime_api, ordinal, self.plan.credential_life);
             let (binary, init_limit) = (self.plan.binary.clone(), self.plan.init_limit);
-            Blueprint { binary, environment, log, expires, init_limit, clock: self.account.clock.clone() }
+            Blueprint { binary, environment, log, expires, init_limit, clock: self.account.clock.clone(), build }
         })
         .await
     }

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::{
     process::{Child, ChildStdin, Command},
     sync::oneshot,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -33,6 +33,9 @@ wait $child; status=$?
 kill $watcher 2>/dev/null
 exit $status"#;
 
+/// How long a process that is to crash has the event.
+const CRASHES: Duration = Duration::from_millis(4);
+
 /// What a new process needs.
 pub(super) struct Blueprint {
     pub(super) binary: PathBuf,
@@ -41,6 +44,7 @@ pub(super) struct Blueprint {
     pub(super) expires: SystemTime,
     pub(super) init_limit: Duration,
     pub(super) clock: Clock,
+    pub(super) build: u64,
 }
 
 /// A running (or just ended) function process.
@@ -54,6 +58,8 @@ pub(super) struct Sandbox {
     init_limit: Duration,
     clock: Clock,
     initialised: bool,
+    build: u64,
+    key: String,
 }
 
 /// Whether the process may see another event.
@@ -69,6 +75,8 @@ enum Ending {
     InitTimedOut,
     Exited(Option<ExitStatus>),
     TimedOut,
+    /// It was killed with the event in its hands, because a fault says so.
+    Crashed,
     /// The process was gone before it took the event: nothing has happened yet.
     Untouched(Option<ExitStatus>),
 }
@@ -92,6 +100,7 @@ impl Sandbox {
             .stderr(log)
             .spawn()?;
         let lifeline = child.stdin.take();
+        let key = blueprint.environment.get("AWS_ACCESS_KEY_ID").cloned().unwrap_or_default();
         Ok(Self {
             endpoint,
             child,
@@ -102,12 +111,29 @@ impl Sandbox {
             init_limit: blueprint.init_limit,
             clock: blueprint.clock,
             initialised: false,
+            build: blueprint.build,
+            key,
         })
     }
 
     /// When the credentials of the process end.
     pub(super) fn expires(&self) -> SystemTime {
         self.expires
+    }
+
+    /// Which program it runs, counted.
+    pub(super) fn build(&self) -> u64 {
+        self.build
+    }
+
+    /// The access key id of the process.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Whether it has begun to take events.
+    pub(super) fn warm(&self) -> bool {
+        self.initialised
     }
 
     /// Hands over one event and waits for its end. `None`: the process had gone before it took the event.
@@ -117,9 +143,10 @@ impl Sandbox {
         function_arn: &str,
         trace_id: String,
         limit: Duration,
+        crashes: bool,
     ) -> (Option<Outcome>, Fate) {
         let warm = self.initialised;
-        let ending = self.attempt(event, function_arn, trace_id, limit).await;
+        let ending = self.attempt(event, function_arn, trace_id, limit, crashes).await;
         let fate = match &ending {
             Ending::Answered(_) => Fate::Reusable,
             _ => {
@@ -139,6 +166,13 @@ impl Sandbox {
             Ending::InitTimedOut => (timed_out(id, self.init_limit), true),
             Ending::TimedOut => (timed_out(id, limit), true),
             Ending::Untouched(_) if warm => return (None, fate),
+            Ending::Crashed => (
+                error(
+                    "Runtime.ExitError",
+                    &format!("RequestId: {id} Error: Runtime exited with error: signal: killed"),
+                ),
+                true,
+            ),
             Ending::Exited(status) | Ending::Untouched(status) => (exited(id, status), true),
         };
         let outcome = Outcome {
@@ -156,7 +190,14 @@ impl Sandbox {
         drop(self.child.wait().await);
     }
 
-    async fn attempt(&mut self, event: &Event, function_arn: &str, trace_id: String, limit: Duration) -> Ending {
+    async fn attempt(
+        &mut self,
+        event: &Event,
+        function_arn: &str,
+        trace_id: String,
+        limit: Duration,
+        crashes: bool,
+    ) -> Ending {
         if !self.initialised {
             tokio::select! {
                 biased;
@@ -181,6 +222,10 @@ impl Sandbox {
         };
         if !self.endpoint.deliver(delivery).await {
             return Ending::Untouched(None);
+        }
+        if crashes {
+            drop(timeout(CRASHES, &mut answered).await);
+            return Ending::Crashed;
         }
         tokio::select! {
             biased;

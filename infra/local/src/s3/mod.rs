@@ -40,6 +40,7 @@ use self::operations::Operations;
 use self::refusal::Refusal;
 use self::store::{Found, Store};
 use crate::account::{Account, letters};
+use crate::call;
 use crate::faults::{FaultKnobs, Strike};
 use crate::http::{Request, Server, serve};
 
@@ -127,7 +128,13 @@ impl S3 {
         let s3 = Arc::clone(self);
         serve(listener, None, LARGEST_BODY, move |request| {
             let s3 = Arc::clone(&s3);
-            async move { crate::http::dated(s3.handle(request).await, s3.account.clock.now()) }
+            async move {
+                let account = Arc::clone(&s3.account);
+                call::through(&account, "s3", request, |request| async move {
+                    crate::http::dated(s3.handle(request).await, s3.account.clock.now())
+                })
+                .await
+            }
         })
         .await
     }

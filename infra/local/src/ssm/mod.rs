@@ -27,6 +27,7 @@ use self::{operations::Call, store::Shelf};
 use crate::{
     account::Account,
     aws_json::{self, Protocol, Refusal},
+    call,
     faults::{FaultKnobs, Strike},
     http::{self, Request, Response, Server},
     kms::Kms,
@@ -68,7 +69,13 @@ impl Ssm {
         let ssm = Arc::clone(self);
         http::serve(listener, None, LIMIT, move |request| {
             let ssm = Arc::clone(&ssm);
-            async move { http::dated(Arc::clone(&ssm).answer(request).await, ssm.account.clock.now()) }
+            async move {
+                let account = Arc::clone(&ssm.account);
+                call::through(&account, "ssm", request, |request| async move {
+                    http::dated(Arc::clone(&ssm).answer(request).await, ssm.account.clock.now())
+                })
+                .await
+            }
         })
         .await
     }

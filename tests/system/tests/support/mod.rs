@@ -26,7 +26,7 @@ pub fn root() -> PathBuf {
 }
 
 /// Where `cargo build --workspace --bins` put the functions.
-fn binaries() -> PathBuf {
+pub fn binaries() -> PathBuf {
     #[expect(clippy::disallowed_methods, reason = "cargo's own setting")]
     let target = std::env::var("CARGO_TARGET_DIR").map_or_else(|_| root().join("target"), PathBuf::from);
     let folder = target.join("debug");
@@ -64,9 +64,18 @@ impl Running {
 
     /// The same with another clock.
     pub async fn start_at(clock: Clock, parameters: &[(&str, &str)]) -> Self {
+        Self::start_of(binaries(), clock, parameters).await
+    }
+
+    /// The same with other programs.
+    pub async fn start_from(binaries: PathBuf) -> Self {
+        Self::start_of(binaries, Clock::system(), &[]).await
+    }
+
+    async fn start_of(binaries: PathBuf, clock: Clock, parameters: &[(&str, &str)]) -> Self {
         let home = root().join(".local");
         let options = Options {
-            binaries: binaries(),
+            binaries,
             postgres: unpacked_postgres(&root()),
             root: home.join("run"),
             cache: Some(home.join("cache")),

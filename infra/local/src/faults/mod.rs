@@ -1,4 +1,10 @@
 //! Faults that a test asks a stand-in to show: throttling, an outage, slowness. Off unless set.
+//!
+//! [`FaultKnobs`] are switches of one service for a test that wants exactly this now. A [`plan::Plan`] is for whoever wants to live with faults:
+//! rules in words ([`grammar`]), by chance or by count, for all services, the database, the functions and the clock, under one seed.
+
+pub mod grammar;
+pub mod plan;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -42,7 +48,12 @@ impl FaultKnobs {
     }
 
     /// Waits the latency, then says whether this call fails; an outage wins over throttling and uses none of it up.
+    ///
+    /// A call that a [`plan::Plan`] has struck fails as that says, and uses nothing up here.
     pub async fn strike(&self) -> Option<Strike> {
+        if let Some(strike) = crate::call::struck().strike {
+            return Some(strike);
+        }
         let latency = self.current().latency;
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
