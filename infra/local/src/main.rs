@@ -14,7 +14,9 @@ use local::stack::{Options, Stack, sibling_binaries, unpacked_postgres};
 
 fn main() -> ExitCode {
     let Some(command) = Command::parse(std::env::args().skip(1)) else {
-        say("usage: local demo [Parameter=value …] | local dev [--home DIR] [--attached] [Parameter=value …]\n");
+        say(
+            "usage: local demo [Parameter=value …] | local dev [--home DIR] [--attached] [--with TEMPLATE] [Parameter=value …]\n",
+        );
         return ExitCode::from(64);
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -23,7 +25,7 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         Command::Demo { parameters } => runtime.block_on(demo(parameters)),
-        Command::Dev { home, attached, parameters } => runtime.block_on(dev(home, attached, parameters)),
+        Command::Dev { home, own, attached, parameters } => runtime.block_on(dev(home, own, attached, parameters)),
     };
     match outcome {
         Ok(code) => code,
@@ -39,9 +41,10 @@ enum Command {
         parameters: Parameters,
     },
     /// `home`: the folder of this stack and its `portcullis.json`, `.local` by default. `attached`: ends when stdin does, so
-    /// that a program that started it cannot leave it behind.
+    /// that a program that started it cannot leave it behind. `own`: a template of somebody's own (docs/local-stack.md).
     Dev {
         home: Option<PathBuf>,
+        own: Option<PathBuf>,
         attached: bool,
         parameters: Parameters,
     },
@@ -50,10 +53,11 @@ enum Command {
 impl Command {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
         let command = arguments.next()?;
-        let (mut home, mut attached, mut parameters) = (None, false, Parameters::new());
+        let (mut home, mut own, mut attached, mut parameters) = (None, None, false, Parameters::new());
         while let Some(argument) = arguments.next() {
             match (argument.as_str(), argument.split_once('=')) {
                 ("--home", _) if home.is_none() => home = Some(PathBuf::from(arguments.next()?)),
+                ("--with", _) if own.is_none() => own = Some(PathBuf::from(arguments.next()?)),
                 ("--attached", _) if !attached => attached = true,
                 (_, Some((name, value))) if !name.starts_with('-') => {
                     parameters.insert(name.to_owned(), value.to_owned());
@@ -62,15 +66,19 @@ impl Command {
             }
         }
         match command.as_str() {
-            "demo" if home.is_none() && !attached => Some(Self::Demo { parameters }),
-            "dev" => Some(Self::Dev { home, attached, parameters }),
+            "demo" if home.is_none() && own.is_none() && !attached => Some(Self::Demo { parameters }),
+            "dev" => Some(Self::Dev { home, own, attached, parameters }),
             _ => None,
         }
     }
 }
 
 /// Starts the stack in `home` (`.local`), seeds it, writes `portcullis.json` there.
-async fn start(home: Option<PathBuf>, parameters: Parameters) -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
+async fn start(
+    home: Option<PathBuf>,
+    own: Option<PathBuf>,
+    parameters: Parameters,
+) -> io::Result<(Stack, Vec<seed::Client>, PathBuf)> {
     let checkout = std::env::current_dir()?;
     let shared = checkout.join(".local");
     let home = home.map_or_else(|| shared.clone(), |home| checkout.join(home));
@@ -83,6 +91,7 @@ async fn start(home: Option<PathBuf>, parameters: Parameters) -> io::Result<(Sta
         cache: Some(shared.join("cache")),
         clock: Clock::system(),
         parameters,
+        own,
     })
     .await?;
     let clients = seed::seed(&stack).await?;
@@ -93,7 +102,7 @@ async fn start(home: Option<PathBuf>, parameters: Parameters) -> io::Result<(Sta
 }
 
 async fn demo(parameters: Parameters) -> io::Result<ExitCode> {
-    let (stack, clients, manifest) = start(None, parameters).await?;
+    let (stack, clients, manifest) = start(None, None, parameters).await?;
     let report = Journey::new(&stack, &clients, true)?.travel().await;
     let report = match report {
         Ok(report) => report,
@@ -111,8 +120,13 @@ async fn demo(parameters: Parameters) -> io::Result<ExitCode> {
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn dev(home: Option<PathBuf>, attached: bool, parameters: Parameters) -> io::Result<ExitCode> {
-    let (stack, _clients, manifest) = start(home, parameters).await?;
+async fn dev(
+    home: Option<PathBuf>,
+    own: Option<PathBuf>,
+    attached: bool,
+    parameters: Parameters,
+) -> io::Result<ExitCode> {
+    let (stack, _clients, manifest) = start(home, own, parameters).await?;
     let functions = manifest.with_file_name("functions");
     function_files::write(&stack, &functions)?;
     say(&hints(&stack, &manifest));
