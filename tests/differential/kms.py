@@ -636,7 +636,7 @@ def _(target):
 
 @probe("kms-cancel-nothing", "CancelKeyDeletion of a key that does not wait for it", "400 KMSInvalidStateException", KMS_STATES)
 def _(target):
-    return told(lambda: kms(target).cancel_key_deletion(KeyId=key(target)))
+    return told(lambda: kms(target).cancel_key_deletion(KeyId=made(target).rpartition("/")[2]))
 
 
 # Rotation ----------------------------------------------------------------------------------------------------------------
@@ -991,12 +991,12 @@ def _(target):
 
 
 def listed(target, **changes):
-    return told(lambda: target.client("kms", **changes).list_keys(Limit=1))
+    return told(lambda: target.client("kms", **(target.somebody() | changes)).list_keys(Limit=1))
 
 
 @probe("kms-unknown-access-key", "A call with an unknown access key id", ("400 UnrecognizedClientException", "403 UnrecognizedClientException"), KMS_COMMON)
 def _(target):
-    return listed(target, aws_access_key_id="AKIAIOSFODNN7EXAMPLE")
+    return listed(target, aws_access_key_id="AKIAIOSFODNN7EXAMPLE", aws_session_token=None)
 
 
 @probe("kms-wrong-secret", "A call with a wrong secret", ("400 InvalidSignatureException", "403 InvalidSignatureException"), SIGV4)
@@ -1023,7 +1023,7 @@ def _(target):
 
 @probe("kms-long-term-token", "A long-term key with somebody's session token", ("400 UnrecognizedClientException", "403 UnrecognizedClientException"), KMS_COMMON)
 def _(target):
-    return listed(target, aws_session_token="IQoJb3JpZ2luX2VjEXAMPLE")
+    return listed(target, **(target.keys() | {"aws_session_token": "IQoJb3JpZ2luX2VjEXAMPLE"}))
 
 
 @probe("kms-unsigned", "A call without any signature", ("400 MissingAuthenticationTokenException", "403 MissingAuthenticationTokenException"), KMS_COMMON)

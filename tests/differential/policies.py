@@ -9,7 +9,8 @@ from probes import (
     IAM_ELEMENTS, IAM_EVALUATION, IAM_OPERATORS, IAM_SETS, IAM_VARIABLES, KMS_CONDITIONS, guide, kms_api, probe, ssm_api, told,
 )
 
-DENIED = "400 AccessDeniedException"
+# KMS and SSM answer 400; the pages of common errors have both.
+DENIED = ("400 AccessDeniedException", "403 AccessDeniedException")
 KEY_POLICIES = guide("KMS key policies", "kms/latest/developerguide/key-policies.html", "Text")
 SESSIONS = guide("IAM session policies", "IAM/latest/UserGuide/access_policies.html", "Session policies")
 
@@ -48,7 +49,7 @@ def _(target):
     return told(lambda: as_role(target, "kms", "probe-denied").list_keys())
 
 
-@probe("policy-denied-first", "Whoever may not is not told whether there is such a key", (DENIED, "400 NotFoundException"), kms_api("Encrypt", "Errors"))
+@probe("policy-denied-first", "Whoever may not is not told whether there is such a key", (*DENIED, "400 NotFoundException"), kms_api("Encrypt", "Errors"))
 def _(target):
     return encrypt(target, "probe-nothing", f"arn:aws:kms:{target.region}:{target.account}:key/{uuid.uuid4()}")
 

@@ -56,7 +56,7 @@ def md5(content):
 
 def url(target, operation="get_object", key=None, seconds=60, bucket=BUCKET, keys=None, **parameters):
     """A URL that boto3 signs."""
-    client = s3(target, **(keys or {}))
+    client = s3(target, **(target.somebody() | (keys or {})))
     return client.generate_presigned_url(operation, Params={"Bucket": bucket, "Key": key or held(target)} | parameters, ExpiresIn=seconds)
 
 
@@ -142,7 +142,7 @@ def _(target):
 
 @probe("s3-url-unknown-key", "A URL signed with an unknown access key id", "403 InvalidAccessKeyId", S3_ERRORS)
 def _(target):
-    return went(target, url(target, keys={"aws_access_key_id": "AKIAIOSFODNN7EXAMPLE"}))
+    return went(target, url(target, keys={"aws_access_key_id": "AKIAIOSFODNN7EXAMPLE", "aws_session_token": None}))
 
 
 @probe("s3-url-region", "A URL signed for another region", "400 AuthorizationQueryParametersError", S3_ERRORS)
@@ -150,9 +150,9 @@ def _(target):
     return went(target, url(target, keys={"region_name": "eu-west-3"}))
 
 
-@probe("s3-url-session", "A URL signed with a session's keys", "200", S3_QUERY)
+@probe("s3-url-long-term", "A URL signed with long-term keys", "200", S3_QUERY)
 def _(target):
-    return went(target, url(target, keys=target.role("probe-admin")))
+    return went(target, url(target, keys=target.keys() | {"aws_session_token": None}))
 
 
 @probe("s3-url-token-removed", "with the token left out", ("403 InvalidAccessKeyId", "403 SignatureDoesNotMatch", "400 InvalidToken"), S3_QUERY)
@@ -168,7 +168,7 @@ def _(target):
 
 @probe("s3-url-version-2", "A URL signed with version 2", "400 InvalidRequest", guide("S3 Signature Version 2 turned off", "AmazonS3/latest/userguide/dev-using-sigv4.html", "Text"))
 def _(target):
-    client = target.client("s3", config=Config(signature_version="s3"))
+    client = target.client("s3", config=Config(signature_version="s3"), **target.somebody())
     return went(target, client.generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": held(target)}, ExpiresIn=60))
 
 
@@ -256,12 +256,12 @@ def _(target):
 
 
 def listed(target, **changes):
-    return told(lambda: s3(target, **changes).list_objects_v2(Bucket=BUCKET, MaxKeys=1))
+    return told(lambda: s3(target, **(target.somebody() | changes)).list_objects_v2(Bucket=BUCKET, MaxKeys=1))
 
 
 @probe("s3-unknown-access-key", "A call with an unknown access key id", "403 InvalidAccessKeyId", S3_ERRORS)
 def _(target):
-    return listed(target, aws_access_key_id="AKIAIOSFODNN7EXAMPLE")
+    return listed(target, aws_access_key_id="AKIAIOSFODNN7EXAMPLE", aws_session_token=None)
 
 
 @probe("s3-wrong-secret", "A call with a wrong secret", "403 SignatureDoesNotMatch", S3_ERRORS)
@@ -317,10 +317,10 @@ def _(target):
     import botocore.auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
-    keys, place = target.keys(), f"{target.url('s3')}/{BUCKET}/{key}"
+    keys, place = target.somebody(), f"{target.url('s3')}/{BUCKET}/{key}"
     request = AWSRequest(method="PUT", url=place, data=CONTENT, headers={"X-Amz-Content-SHA256": hashlib.sha256(CONTENT).hexdigest()})
     request.context["payload_signing_enabled"] = True
-    botocore.auth.S3SigV4Auth(Credentials(keys["aws_access_key_id"], keys["aws_secret_access_key"]), "s3", target.region).add_auth(request)
+    botocore.auth.S3SigV4Auth(Credentials(keys["aws_access_key_id"], keys["aws_secret_access_key"], keys["aws_session_token"]), "s3", target.region).add_auth(request)
     return send(place, "PUT", dict(request.headers.items()), CONTENT + b"!", target.ca).told()
 
 
@@ -633,7 +633,7 @@ def _(target):
 
 def form(target, key=None, conditions=None, fields=None, seconds=60, secret=None, keys=None, expiration=None, omit=()):
     """A POST form with a policy of our own, signed as S3 documents it."""
-    keys = keys or target.keys()
+    keys = keys or target.somebody()
     now = datetime.datetime.now(datetime.timezone.utc)
     date, stamp = now.strftime("%Y%m%d"), now.strftime("%Y%m%dT%H%M%SZ")
     key = key or name()
@@ -747,7 +747,7 @@ def _(target):
 def _(target):
     fields = form(target)
     encoded = base64.b64encode(b"no policy").decode()
-    keys, date = target.keys(), fields["x-amz-date"][:8]
+    keys, date = target.somebody(), fields["x-amz-date"][:8]
     signing = ("AWS4" + keys["aws_secret_access_key"]).encode()
     for part in (date, target.region, "s3", "aws4_request"):
         signing = hmac.new(signing, part.encode(), hashlib.sha256).digest()
@@ -769,9 +769,9 @@ def _(target):
     return post(target, form(target, keys=target.keys() | {"aws_access_key_id": "AKIAIOSFODNN7EXAMPLE"}))
 
 
-@probe("s3-form-session", "A form signed by a session", "204", S3_POST)
+@probe("s3-form-long-term", "A form signed with long-term keys", "204", S3_POST)
 def _(target):
-    return post(target, form(target, keys=target.role("probe-admin")))
+    return post(target, form(target, keys=target.keys()))
 
 
 @probe("s3-form-session-stripped", "with its token left out", ("403 InvalidAccessKeyId", "403 AccessDenied", "400 InvalidToken"), S3_POST)
@@ -855,7 +855,7 @@ for label, change, want in [
     @probe(f"s3-parts-wrong-{label}", f"CompleteMultipartUpload with its parts wrong: {label}", want, f"{COMPLETE}: InvalidPart, InvalidPartOrder; {S3_ERRORS}", change=change)
     def _(target, change):
         key, upload = target.memo("parts", lambda: begun(target))
-        parts = target.memo("parts sent", lambda: [sent(target, key, upload, 1, b"a" * (5 * MIB)), sent(target, key, upload, 2, b"the end")])
+        parts = target.memo("parts sent", lambda: [sent(target, key, upload, number, letter * (5 * MIB)) for number, letter in ((1, b"a"), (2, b"b"))])
         return completed(target, key, upload, change(parts))
 
 

@@ -109,7 +109,9 @@ def _(target):
 
 @probe("ssm-put-again", "PutParameter of what is there, without Overwrite", "400 ParameterAlreadyExists", f"{PUT}: ParameterAlreadyExists")
 def _(target):
-    return told(lambda: put(target, held(target)))
+    called = name()
+    put(target, called)
+    return told(lambda: put(target, called))
 
 
 @probe("ssm-put-overwrite", "PutParameter with Overwrite makes the next version", "200 2", ssm_api("PutParameter", "Overwrite"))
@@ -126,7 +128,9 @@ def _(target):
 
 @probe("ssm-put-type-change", "The type of a parameter cannot be changed", "400 HierarchyTypeMismatchException", f"{PUT}: HierarchyTypeMismatchException")
 def _(target):
-    return told(lambda: put(target, held(target), "x", "StringList", Overwrite=True))
+    called = name()
+    put(target, called)
+    return told(lambda: put(target, called, "x", "StringList", Overwrite=True))
 
 
 @probe("ssm-put-no-type", "A new parameter needs a type", "400 ValidationException", ssm_api("PutParameter", "Type"))
@@ -469,12 +473,12 @@ def _(target):
 
 
 def listed(target, **changes):
-    return told(lambda: target.client("ssm", **changes).get_parameters(Names=["/probe/none"]))
+    return told(lambda: target.client("ssm", **(target.somebody() | changes)).get_parameters(Names=["/probe/none"]))
 
 
 @probe("ssm-unknown-access-key", "A call with an unknown access key id", ("400 UnrecognizedClientException", "403 UnrecognizedClientException"), SSM_COMMON)
 def _(target):
-    return listed(target, aws_access_key_id="AKIAIOSFODNN7EXAMPLE")
+    return listed(target, aws_access_key_id="AKIAIOSFODNN7EXAMPLE", aws_session_token=None)
 
 
 @probe("ssm-wrong-secret", "A call with a wrong secret", ("400 InvalidSignatureException", "403 InvalidSignatureException"), SIGV4)

@@ -135,7 +135,7 @@ def _(target):
 
 
 def identity(target, **changes):
-    return told(lambda: target.client("sts", **changes).get_caller_identity())
+    return told(lambda: target.client("sts", **(target.somebody() | changes)).get_caller_identity())
 
 
 @probe("sts-token-missing", "A session's keys without its token", ("403 InvalidClientTokenId", "403 ExpiredToken"), STS_COMMON)
@@ -171,7 +171,7 @@ def _(target):
 
 @probe("sts-unknown-access-key", "A call with an unknown access key id", "403 InvalidClientTokenId", STS_COMMON)
 def _(target):
-    return identity(target, aws_access_key_id="AKIAIOSFODNN7EXAMPLE")
+    return identity(target, aws_access_key_id="AKIAIOSFODNN7EXAMPLE", aws_session_token=None)
 
 
 @probe("sts-wrong-secret", "A call with a wrong secret", "403 SignatureDoesNotMatch", SIGV4)
@@ -201,10 +201,10 @@ def _(target):
     import botocore.auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
-    keys, body = target.keys(), b"Action=GetCallerIdentity&Version=2011-06-15"
+    keys, body = target.somebody(), b"Action=GetCallerIdentity&Version=2011-06-15"
     headers = {"content-type": "application/x-www-form-urlencoded"}
     request = AWSRequest(method="POST", url=target.url("sts") + "/", data=body, headers=headers)
-    botocore.auth.SigV4Auth(Credentials(keys["aws_access_key_id"], keys["aws_secret_access_key"]), "kms", target.region).add_auth(request)
+    botocore.auth.SigV4Auth(Credentials(keys["aws_access_key_id"], keys["aws_secret_access_key"], keys["aws_session_token"]), "kms", target.region).add_auth(request)
     return send(target.url("sts") + "/", "POST", dict(request.headers.items()), body, target.ca).told()
 
 
@@ -213,9 +213,9 @@ def _(target):
     import botocore.auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
-    keys, body = target.keys(), b"Action=GetCallerIdentity&Version=2011-06-15"
+    keys, body = target.somebody(), b"Action=GetCallerIdentity&Version=2011-06-15"
     request = AWSRequest(method="POST", url=target.url("sts") + "/", data=body, headers={"content-type": "application/x-www-form-urlencoded"})
-    botocore.auth.SigV4Auth(Credentials(keys["aws_access_key_id"], keys["aws_secret_access_key"]), "sts", target.region).add_auth(request)
+    botocore.auth.SigV4Auth(Credentials(keys["aws_access_key_id"], keys["aws_secret_access_key"], keys["aws_session_token"]), "sts", target.region).add_auth(request)
     return send(target.url("sts") + "/", "POST", dict(request.headers.items()), body + b"&More=x", target.ca).told()
 
 

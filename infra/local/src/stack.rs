@@ -439,23 +439,31 @@ impl Stack {
     }
 }
 
-/// Puts the policies that the template gives to keys and buckets in force, under the names that both have here.
+/// Puts the policies that the templates give to keys, buckets and endpoints in force, under the names that these have here.
 fn hold_policies(account: &Account, parameters: &BTreeMap<String, String>, keys: &[(&str, &String)]) -> io::Result<()> {
     let ids = keys.iter().map(|(logical, arn)| (*logical, arn.rsplit('/').next().unwrap_or_default().to_owned()));
     let policies = template::data_policies(parameters, &ids.collect(), ACCOUNT, REGION).map_err(all)?;
+    let told = |whose: &str, faults: Vec<String>| io::Error::other(format!("{whose}: {}", faults.join("; ")));
     for (whose, policy) in policies {
-        let text = policy.to_string();
-        let text = [TRUST_BUCKET, OBJECT_BUCKET]
-            .iter()
-            .fold(text, |text, bucket| text.replace(&format!("{bucket}-{ACCOUNT}-{REGION}"), bucket));
-        let policy: Value = serde_json::from_str(&text).map_err(io::Error::other)?;
+        let policy = under_names_of_here(&policy)?;
         let key = keys.iter().find(|(logical, _)| *logical == whose).map(|(_, arn)| (*arn).clone());
         let bucket = [TRUST_BUCKET, OBJECT_BUCKET].into_iter().find(|bucket| whose.starts_with(*bucket));
         let Some(arn) = key.or_else(|| bucket.map(|bucket| format!("arn:aws:s3:::{bucket}"))) else { continue };
-        let known = account.iam.set_resource_policy(&arn, &policy);
-        known.map_err(|faults| io::Error::other(format!("{whose}: {}", faults.join("; "))))?;
+        account.iam.set_resource_policy(&arn, &policy).map_err(|faults| told(&whose, faults))?;
+    }
+    for (service, policy) in template::endpoint_policies(parameters, ACCOUNT, REGION).map_err(all)? {
+        let policy = under_names_of_here(&policy)?;
+        account.iam.set_endpoint_policy(&service, &policy).map_err(|faults| told(&service, faults))?;
     }
     Ok(())
+}
+
+/// A deployed bucket's name ends with account and region; here it does not.
+fn under_names_of_here(policy: &Value) -> io::Result<Value> {
+    let text = [TRUST_BUCKET, OBJECT_BUCKET]
+        .iter()
+        .fold(policy.to_string(), |text, bucket| text.replace(&format!("{bucket}-{ACCOUNT}-{REGION}"), bucket));
+    serde_json::from_str(&text).map_err(io::Error::other)
 }
 
 /// What tells one build of `migrate` from another.

@@ -20,6 +20,9 @@ const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/templates.rs"
 /// The template of what holds data: of it the policies of keys and buckets and the object bucket's CORS rules are read.
 const DATA: &str = "data.yaml";
 
+/// The template of the network: of it the policies of endpoints are read.
+const NETWORK: &str = "network.yaml";
+
 /// The endpoints by the service that is called through them, and the parameter that names each.
 const ENDPOINTS: [(&str, &str); 4] =
     [("kms", "KmsEndpointId"), ("s3", "S3EndpointId"), ("ssm", "SsmEndpointId"), ("sts", "StsEndpointId")];
@@ -317,7 +320,7 @@ pub fn api() -> Result<Value, Vec<String>> {
     for (path, text) in FILES.iter().filter(|(path, _)| !path.contains('/')) {
         match *path {
             "api.yaml" => api = yaml(text)?,
-            DATA => {}
+            DATA | NETWORK => {}
             other => {
                 documents.insert(other.to_owned(), yaml(text)?);
             }
@@ -367,6 +370,34 @@ pub fn data_policies(
         policies.extend(policy);
     }
     Ok(policies)
+}
+
+/// The policies of the project's endpoints as the template has them, by service, with every endpoint there is.
+///
+/// # Errors
+/// All faults of the template and of the parameters.
+pub fn endpoint_policies(
+    parameters: &BTreeMap<String, String>,
+    account: &str,
+    region: &str,
+) -> Result<Vec<(String, Value)>, Vec<String>> {
+    let text = FILES.iter().find(|(path, _)| *path == NETWORK).map(|(_, text)| *text);
+    let network = yaml(text.ok_or_else(|| vec![format!("no {NETWORK}")])?)?;
+    let declared = network.get("Parameters").and_then(Value::as_object).unwrap_or(&NOTHING);
+    let mut given: BTreeMap<String, String> = parameters.clone();
+    for (name, value) in
+        [("KmsEndpoint", "on"), ("StsEndpoint", "on"), ("SsmEndpoint", "on"), ("S3PrefixListId", "pl-00000000")]
+    {
+        given.insert(name.to_owned(), value.to_owned());
+    }
+    given.retain(|name, _| declared.contains_key(name));
+    let opened = template::Template::open("network", &network, &given, &Place::new(account, region))?;
+    let endpoints = opened.resources().values().filter(|one| one.kind == "AWS::EC2::VPCEndpoint");
+    let policies = endpoints.filter_map(|endpoint| {
+        let service = endpoint.text("/ServiceName")?.rsplit('.').next()?.to_owned();
+        Some((service, endpoint.get("/PolicyDocument")?.clone()))
+    });
+    Ok(policies.collect())
 }
 
 /// The CORS rules of the object bucket as the template has them, for pages of these origins (comma-joined); none without one.
