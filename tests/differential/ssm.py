@@ -344,7 +344,7 @@ def _(target):
     return told(lambda: ssm(target).get_parameter_history(Name=labelled(target)), lambda answer: " ".join(label for one in answer["Parameters"] for label in one.get("Labels", [])))
 
 
-@probe("ssm-hundred-versions", "The 101st version pushes the first one out", "400 ParameterVersionNotFound", ssm_api("PutParameter", "ParameterMaxVersionLimitExceeded"))
+@probe("ssm-hundred-versions", "The 101st version pushes the first one out", "400 ParameterVersionNotFound", f"{ssm_api('GetParameter', 'ParameterVersionNotFound')}; {ssm_api('PutParameter', 'ParameterMaxVersionLimitExceeded')}")
 def _(target):
     called = name()
     for number in range(101):

@@ -90,6 +90,11 @@ def _(target):
     return assume(target, "probe-admin", target.client("sts", **target.role("probe-nothing")))
 
 
+@probe("sts-direct", "A role that the trust policy names itself needs no policy of its own, in the same account", "200", sts_api("AssumeRole", "Description: (Optional) same account"))
+def _(target):
+    return assume(target, "probe-direct", target.client("sts", **target.role("probe-nothing")))
+
+
 @probe("sts-stranger", "A role that trusts another account alone", "403 AccessDenied", TRUST)
 def _(target):
     return assume(target, "probe-stranger")

@@ -211,7 +211,8 @@ impl Iam {
         if allowed { Decision::Allow } else { Decision::Deny { reason } }
     }
 
-    /// Decides `sts:AssumeRole`: the caller's own policies must allow it and the role's trust policy must name the caller.
+    /// Decides `sts:AssumeRole`: the role's trust policy must name the caller, itself or by its account. Whom it names only by its
+    /// account needs a policy of its own that allows it besides.
     pub fn assume(&self, caller: &impl Caller, role_arn: &str, context: &Context) -> Decision {
         const ACTION: &str = "sts:AssumeRole";
         let principal = caller.principal();
@@ -221,6 +222,10 @@ impl Iam {
                 false => (false, None, format!("because no trust policy allows the {ACTION} action")),
                 true => self.decide(principal, ACTION, role_arn, &context),
             };
+        let silent = !allowed && reason == format!("because no identity-based policy allows the {ACTION} action");
+        let named = || self.trust_holds(role_arn, TrustedBy::Named(&principal.arn), ACTION, &context);
+        let (allowed, reason) =
+            if silent && named() { (true, "named by the trust policy".to_owned()) } else { (allowed, reason) };
         self.record(principal, ACTION, role_arn, &context, (allowed, statement), &reason);
         if allowed { Decision::Allow } else { Decision::Deny { reason } }
     }
