@@ -19,12 +19,12 @@ DOCUMENT = HERE.parent.parent / "infra/aws/openapi.yaml"
 SEED = 20261122
 
 
-def explained():
-    """The rows of the page: check and operation."""
+def explained(every):
+    """The rows of the page: check and operation; without `every` only those of the everyday run."""
     rows = set()
     for line in (HERE / "schemathesis.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("| ST"):
+        if line.startswith("| ST") and (every or "other seeds" not in cells[0]):
             rows.add((cells[0].split(" ")[0], cells[1]))
     return rows
 
@@ -48,12 +48,12 @@ def found(seed, examples, phases):
 
 
 report = Report("schemathesis", version("schemathesis"))
-known = explained()
+known = explained(every=True)
 failures, requests, broken, said = found(SEED, 1, "coverage,fuzzing")
 report.row("it ran to its end", "", broken)
 report.holds(f"it made {requests} requests of every operation", requests > 500)
 report.row("it found nothing that has no reason", [], sorted(failures - known))
-report.row("every row of schemathesis.md is still found", [], sorted(known - failures))
+report.row("every row of schemathesis.md is still found", [], sorted(explained(every=False) - failures))
 if failures - known:
     print(said)
 for number in range(int(os.environ.get("PORTCULLIS_SCHEMATHESIS") or 0)):
