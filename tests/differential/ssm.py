@@ -308,12 +308,16 @@ def _(target):
 for label in ("aws-one", "1st", "ssmthing", "a b"):
     @probe(f"ssm-label-invalid-{label.replace(' ', '-')}", f"The label {label!r} is answered in InvalidLabels", f"200 {label}", LABEL, label=label)
     def _(target, label):
-        return told(lambda: ssm(target).label_parameter_version(Name=labelled(target), Labels=[label]), lambda answer: " ".join(answer["InvalidLabels"]))
+        called = name()
+        put(target, called)
+        return told(lambda: ssm(target).label_parameter_version(Name=called, Labels=[label]), lambda answer: " ".join(answer["InvalidLabels"]))
 
 
 @probe("ssm-label-long", "A label has 100 characters at most", "400 ValidationException", LABEL)
 def _(target):
-    return told(lambda: ssm(target).label_parameter_version(Name=labelled(target), Labels=["x" * 101]))
+    called = name()
+    put(target, called)
+    return told(lambda: ssm(target).label_parameter_version(Name=called, Labels=["x" * 101]))
 
 
 @probe("ssm-label-many", "A version has ten labels at most", ("400 ParameterVersionLabelLimitExceeded", "400 ValidationException"), ssm_api("LabelParameterVersion", "ParameterVersionLabelLimitExceeded"))
