@@ -58,7 +58,7 @@ SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
 .PHONY: help demo dev admin replay test test-clients test-faults test-system fuzz mutants check build sbom supply-chain reproducible
-.PHONY: replay-session figures bench peers scale policy index-advice fmt lint clean need
+.PHONY: replay-session figures differential schemathesis bench peers scale policy index-advice fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -92,6 +92,15 @@ test: need ## everything that proves it
 test-clients: need ## programs nobody here wrote (PyJWT, boto3, the AWS CLI, psql, curl, ...) against a stack of their own
 	@$(BUILD)
 	@scripts/test-clients
+
+differential: need ## the same probes against our stack, moto and MiniStack (PyPI); writes docs/differential.md
+	@$(BUILD)
+	@scripts/need-emulators
+	@PEERS=1 scripts/test-clients differential
+
+schemathesis: need ## requests made from the OpenAPI document, with ten seeds more than the everyday tests (SEEDS=10): minutes
+	@$(BUILD)
+	@SCHEMATHESIS=$(or $(SEEDS),10) scripts/test-clients schemathesis
 
 test-faults: need ## every call under every fault of its surroundings, against tests/system/faults.txt: four minutes
 	@$(BUILD)

@@ -23,10 +23,10 @@ SESSION = botocore.session.get_session()
 
 
 class Cloud:
-    """A running MiniStack and its operator."""
+    """A running MiniStack and its operator. `python` has it installed; by default the one that runs this."""
 
-    def __init__(self, folder, authority):
-        self.folder, self.ca_file = folder, authority.file
+    def __init__(self, folder, authority, python=sys.executable, region=REGION):
+        self.folder, self.ca_file, self.region = folder, authority.file, region
         self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.tls = ssl.create_default_context(cafile=str(self.ca_file))
@@ -47,7 +47,7 @@ class Cloud:
             "AUTH": "true",
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),
-            "MINISTACK_REGION": REGION,
+            "MINISTACK_REGION": region,
             "MINISTACK_ACCOUNT_ID": ACCOUNT,
             "AWS_ACCESS_KEY_ID": self.keys["aws_access_key_id"],
             "AWS_SECRET_ACCESS_KEY": self.keys["aws_secret_access_key"],
@@ -66,7 +66,7 @@ class Cloud:
             except OSError:
                 pass
             self.program = Program(
-                [sys.executable, "-m", "ministack.app"], folder / "ministack.log", env, "TERM", 1, cwd=home
+                [python, "-m", "ministack.app"], folder / "ministack.log", env, "TERM", 1, cwd=home
             )
             try:
                 self._wait()
@@ -104,7 +104,7 @@ class Cloud:
             s3={"addressing_style": "path"},
         )
         return SESSION.create_client(
-            service, region_name=REGION, endpoint_url=self.url, verify=str(self.ca_file), config=config, **keys
+            service, region_name=self.region, endpoint_url=self.url, verify=str(self.ca_file), config=config, **keys
         )
 
     def raw(self, method, path, headers=None, body=None, timeout=60):

@@ -19,6 +19,7 @@ pub mod http;
 pub mod journey;
 pub mod kms;
 pub mod lambda;
+pub mod own;
 pub mod policy;
 pub mod postgres;
 pub mod rds;

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 
 async fn demo(parameters: Parameters) -> io::Result<ExitCode> {
     say("starting the stack ... ");
-    let Started { stack, clients, manifest, took, .. } = dev::start(None, parameters, false).await?;
+    let Started { stack, clients, manifest, took, .. } = dev::start(None, None, parameters, false).await?;
     say(&format!("ready after {took:.1} s\n"));
     let report = Journey::new(&stack, &clients, true)?.travel().await;
     let report = match report {
@@ -58,7 +58,7 @@ async fn dev(wanted: Dev) -> io::Result<ExitCode> {
     local::faults::grammar::read(wanted.faults.as_deref().unwrap_or_default()).map_err(io::Error::other)?;
     let recorder = wanted.record.as_deref().map(local::session::Recorder::create).transpose()?;
     say("starting the stack ... ");
-    let mut started = dev::start(wanted.home, wanted.parameters, wanted.rebuild.is_some()).await?;
+    let mut started = dev::start(wanted.home, wanted.own, wanted.parameters, wanted.rebuild.is_some()).await?;
     say(&format!("ready after {:.1} s\n", started.took));
     let page = dev::watch(&started).await?;
     let (stack, manifest) = (started.stack.clone(), started.manifest.clone());
@@ -93,7 +93,7 @@ async fn replay(file: &Path, parameters: Parameters) -> io::Result<ExitCode> {
     let session = local::session::Session::read(file)?;
     say("starting a stack ... ");
     let home = tempfile::Builder::new().prefix("replay-").tempdir_in(replays()?)?;
-    let started = dev::start(Some(home.path().to_path_buf()), parameters, false).await?;
+    let started = dev::start(Some(home.path().to_path_buf()), None, parameters, false).await?;
     say(&format!("ready after {:.1} s\n", started.took));
     started.stack.account.view.switch_on();
     let report = session.replay(&started.stack, &started.clients).await;

@@ -231,6 +231,7 @@ pub fn write_manifest(stack: &Stack, clients: &[Client], path: &Path) -> io::Res
         "kms_keys": {"data": places.data_key, "bucket": places.bucket_key, "receipts": places.receipt_key,
             "parameters": places.signing_key, "import": places.import_key},
         "access": access,
+        "own": stack.own.as_ref().map(crate::own::Running::manifest),
         "clients": clients,
     });
     if let Some(folder) = path.parent() {

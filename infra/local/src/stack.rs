@@ -25,6 +25,7 @@ use crate::gateway::{self, Gateway, Link};
 use crate::http::{Server, bind};
 use crate::kms::{KeySpec, KeyUsage, Kms};
 use crate::lambda::{self, Kind, Lambda};
+use crate::own::{Own, Running};
 use crate::policy::Iam;
 use crate::postgres::Postgres;
 use crate::rds::{RdsEndpoint, RdsServer};
@@ -68,6 +69,8 @@ pub struct Options {
     pub clock: Clock,
     /// Parameters of the template by name (`Signer` → `ssm`), in place of the stack's own.
     pub parameters: BTreeMap<String, String>,
+    /// A template of somebody's own, whose roles, keys, buckets, functions and API stand beside the project's.
+    pub own: Option<PathBuf>,
 }
 
 /// A running stack. Everything it started stops with it.
@@ -94,6 +97,8 @@ pub struct Stack {
     pub postgres: Postgres,
     /// The team domain of Cloudflare Access.
     pub access: Arc<Access>,
+    /// What of a template of somebody's own runs.
+    pub own: Option<Running>,
     /// The operator's keys.
     pub operator: Keys,
     /// Where everything listens and lies.
@@ -245,19 +250,31 @@ impl Stack {
         let origins = parameters.remove("AllowedOrigins").unwrap_or_default();
         let template = Template::deployed(&parameters, ACCOUNT, REGION, API).map_err(all)?;
         let deployment = template.deployment();
-        let iam = Iam::new(ACCOUNT, REGION, options.clock.clone(), &deployment.roles).map_err(all)?;
+        let own = options.own.as_ref().map(|file| Own::read(file, ACCOUNT, REGION)).transpose()?;
+        let mut roles = deployment.roles.clone();
+        roles.extend(own.iter().flat_map(|own| own.roles().to_vec()));
+        let iam = Iam::new(ACCOUNT, REGION, options.clock.clone(), &roles).map_err(all)?;
         let account = Arc::new(Account::new(iam.in_network(deployment.network.clone())));
         let operator = account.credentials.issue(account.operator(), None);
 
         let kms = Kms::load(Arc::clone(&account), &draft.save());
         let kms = kms.ok_or_else(|| io::Error::other("the keys of the draft do not load"))?;
+        let keys = [
+            ("DataKey", &data_key),
+            ("BucketKey", &bucket_key),
+            ("ReceiptKey", &receipt_key),
+            ("SigningKey", &signing_key),
+        ];
+        hold_policies(&account, &parameters, &keys)?;
         let ssm = Ssm::new(Arc::clone(&account), Arc::clone(&kms));
         let sts = Sts::new(Arc::clone(&account));
         let (created, mut creations) = mpsc::unbounded_channel();
-        let buckets = vec![TRUST_BUCKET.to_owned(), OBJECT_BUCKET.to_owned()];
+        let mut buckets = vec![TRUST_BUCKET.to_owned(), OBJECT_BUCKET.to_owned()];
+        buckets.extend(own.iter().flat_map(|own| own.buckets().to_vec()));
         let s3 = S3::new(Arc::clone(&account), buckets, root.join("s3"), created);
         let rules = template::object_bucket_cors(&origins).and_then(|rules| Cors::read(&rules)).map_err(all)?;
         s3.set_cors(OBJECT_BUCKET, rules);
+        s3.set_kms(Arc::clone(&kms));
 
         let (postgres_dir, binaries) = (root.join("postgres"), options.postgres.clone());
         // What `migrate` leaves is kept for the next stack that has the same program of it, which finds nothing to do.
@@ -274,6 +291,11 @@ impl Stack {
         settings.endpoints = reached.map(|(service, url)| ((*service).to_owned(), url.clone())).collect();
         settings.extra.insert("PORTCULLIS_CA_FILE".to_owned(), ca_file.display().to_string());
         settings.extra.extend(options.clock.environment());
+        let tls = ca.server_config(&["localhost", "127.0.0.1"])?;
+        let own = match own {
+            Some(own) => Some(own.start(&account, &kms, settings.clone(), Arc::clone(&tls)).await?),
+            None => None,
+        };
         let lambda = Lambda::start(Arc::clone(&account), settings).await.map_err(all)?;
         let runner: Arc<dyn lambda::Invoke> = lambda.clone();
         let events = Arc::new(Events::new(Arc::clone(&account), deployment, runner.clone()).map_err(all)?);
@@ -289,7 +311,6 @@ impl Stack {
                 dispatcher.object_created(object).await;
             }
         }));
-        let tls = ca.server_config(&["localhost", "127.0.0.1"])?;
         let access_keys: io::Result<[access::Key; 2]> = access_keys.await.map_err(io::Error::other)?;
         let access = Access::new(options.clock.clone(), url("https", "localhost", &listeners.access)?, access_keys?);
         let servers = vec![
@@ -329,6 +350,7 @@ impl Stack {
             proxy,
             postgres,
             access,
+            own,
             operator,
             places,
             _servers: servers,
@@ -410,8 +432,38 @@ impl Stack {
 
     /// Ends all processes in good order.
     pub async fn stop(&self) {
+        if let Some(own) = &self.own {
+            own.lambda.shutdown().await;
+        }
         self.lambda.shutdown().await;
     }
+}
+
+/// Puts the policies that the templates give to keys, buckets and endpoints in force, under the names that these have here.
+fn hold_policies(account: &Account, parameters: &BTreeMap<String, String>, keys: &[(&str, &String)]) -> io::Result<()> {
+    let ids = keys.iter().map(|(logical, arn)| (*logical, arn.rsplit('/').next().unwrap_or_default().to_owned()));
+    let policies = template::data_policies(parameters, &ids.collect(), ACCOUNT, REGION).map_err(all)?;
+    let told = |whose: &str, faults: Vec<String>| io::Error::other(format!("{whose}: {}", faults.join("; ")));
+    for (whose, policy) in policies {
+        let policy = under_names_of_here(&policy)?;
+        let key = keys.iter().find(|(logical, _)| *logical == whose).map(|(_, arn)| (*arn).clone());
+        let bucket = [TRUST_BUCKET, OBJECT_BUCKET].into_iter().find(|bucket| whose.starts_with(*bucket));
+        let Some(arn) = key.or_else(|| bucket.map(|bucket| format!("arn:aws:s3:::{bucket}"))) else { continue };
+        account.iam.set_resource_policy(&arn, &policy).map_err(|faults| told(&whose, faults))?;
+    }
+    for (service, policy) in template::endpoint_policies(parameters, ACCOUNT, REGION).map_err(all)? {
+        let policy = under_names_of_here(&policy)?;
+        account.iam.set_endpoint_policy(&service, &policy).map_err(|faults| told(&service, faults))?;
+    }
+    Ok(())
+}
+
+/// A deployed bucket's name ends with account and region; here it does not.
+fn under_names_of_here(policy: &Value) -> io::Result<Value> {
+    let text = [TRUST_BUCKET, OBJECT_BUCKET]
+        .iter()
+        .fold(policy.to_string(), |text, bucket| text.replace(&format!("{bucket}-{ACCOUNT}-{REGION}"), bucket));
+    serde_json::from_str(&text).map_err(io::Error::other)
 }
 
 /// What tells one build of `migrate` from another.

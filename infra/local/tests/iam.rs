@@ -496,6 +496,94 @@ fn a_denial_says_why_as_aws_does_and_every_decision_is_on_the_trail() {
 }
 
 #[test]
+fn a_key_is_opened_by_its_own_policy_and_by_identity_policies_only_where_that_leaves_it_to_them() {
+    let root = "arn:aws:iam::111122223333:root";
+    let all = policy(json!({"Sid": "All", "Effect": "Allow", "Action": "*", "Resource": "*"}));
+    let trust = json!({"AWS": root});
+    let account = account(&[role("admin", &[all], trust.clone()), role("plain", &[], trust)]);
+    let held = |statements: Value| account.iam.set_resource_policy(KEY, &policy(statements)).unwrap();
+    let asked = |name: &str, pairs: &[(&str, &str)]| {
+        account.iam.authorize(&account.session(name, "s", None), "kms:Encrypt", KEY, &context(pairs)).allowed()
+    };
+    assert!(asked("admin", &[]) && !asked("plain", &[]), "without a policy of its own it is left to identity policies");
+    let account_alone =
+        json!({"Sid": "Account", "Effect": "Allow", "Principal": {"AWS": root}, "Action": "kms:*", "Resource": "*"});
+    held(account_alone.clone());
+    assert!(asked("admin", &[]) && !asked("plain", &[]));
+    let plain = "arn:aws:iam::111122223333:role/plain";
+    held(
+        json!({"Sid": "One", "Effect": "Allow", "Principal": {"AWS": plain}, "Action": "kms:Encrypt", "Resource": "*"}),
+    );
+    assert!(asked("plain", &[]), "named, it needs nothing else");
+    assert!(!asked("admin", &[]), "an identity policy is worth nothing where the key's does not leave it to them");
+    held(json!([account_alone, {"Sid": "NotThis", "Effect": "Deny", "Principal": "*", "Action": "kms:Encrypt",
+        "Resource": "*", "Condition": {"Null": {"kms:EncryptionContext:tenant": "true"}}}]));
+    assert!(!asked("admin", &[]), "a denial wins");
+    assert!(asked("admin", &[("kms:EncryptionContext:tenant", "acme")]));
+    let operator = account.iam.authorize(&account.operator(), "kms:Encrypt", KEY, &Context::new());
+    assert!(operator.allowed(), "the operator of the stack stands above policies");
+}
+
+#[test]
+fn a_bucket_is_left_to_identity_policies_but_for_what_its_own_policy_says() {
+    let own = policy(json!({"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::b/own/*"}));
+    let trust = json!({"Service": "lambda.amazonaws.com"});
+    let account = account(&[role("own", &[own], trust.clone()), role("plain", &[], trust)]);
+    let shared = json!([
+        {"Sid": "Shared", "Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::111122223333:role/plain"},
+            "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b/shared/*"},
+        {"Sid": "Sealed", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": "arn:aws:s3:::b/*",
+            "Condition": {"StringNotEquals": {"s3:x-amz-server-side-encryption": "aws:kms"}}},
+    ]);
+    account.iam.set_resource_policy("arn:aws:s3:::b", &policy(shared)).unwrap();
+    let asked = |name: &str, action: &str, key: &str, pairs: &[(&str, &str)]| {
+        let session = account.session(name, "s", None);
+        account.iam.authorize(&session, action, &format!("arn:aws:s3:::{key}"), &context(pairs)).allowed()
+    };
+    assert!(asked("own", "s3:GetObject", "b/own/1", &[]));
+    assert!(asked("plain", "s3:GetObject", "b/shared/1", &[]));
+    assert!(!asked("plain", "s3:GetObject", "b/own/1", &[]));
+    assert!(!asked("plain", "s3:GetObject", "bb/shared/1", &[]), "another bucket whose name begins like this one's");
+    assert!(!asked("own", "s3:PutObject", "b/own/1", &[]));
+    assert!(asked("own", "s3:PutObject", "b/own/1", &[("s3:x-amz-server-side-encryption", "aws:kms")]));
+}
+
+#[test]
+fn an_endpoint_lets_through_what_its_policy_allows_and_is_asked_about_nothing_that_comes_another_way() {
+    let all = policy(json!({"Effect": "Allow", "Action": "*", "Resource": "*"}));
+    let account = account(&[role("r", &[all], json!({"Service": "lambda.amazonaws.com"}))]);
+    let through = policy(json!({"Effect": "Allow", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*"}));
+    account.iam.set_endpoint_policy("kms", &through).unwrap();
+    let session = account.session("r", "s", None);
+    let asked = |action: &str, pairs: &[(&str, &str)]| account.iam.authorize(&session, action, KEY, &context(pairs));
+    let inside = [("aws:SourceVpce", "vpce-1")];
+    assert!(asked("kms:Decrypt", &inside).allowed() && asked("kms:Encrypt", &[]).allowed());
+    let reason = "because no VPC endpoint policy allows the kms:Encrypt action".to_owned();
+    assert_eq!(asked("kms:Encrypt", &inside), Decision::Deny { reason });
+    assert!(asked("s3:GetObject", &inside).allowed(), "another service's endpoint");
+}
+
+#[test]
+fn the_operator_too_takes_on_only_a_role_that_trusts_the_account_and_a_role_named_itself_needs_nothing_more() {
+    let direct = json!({"AWS": "arn:aws:iam::111122223333:role/plain"});
+    let account = account(&[
+        role("open", &[], json!({"AWS": "arn:aws:iam::111122223333:root"})),
+        role("stranger", &[], json!({"AWS": "arn:aws:iam::999988887777:root"})),
+        role("direct", &[], direct),
+        role("plain", &[], json!({"Service": "lambda.amazonaws.com"})),
+    ]);
+    let arn = |name: &str| format!("arn:aws:iam::111122223333:role/{name}");
+    let by = |caller: &Principal, name: &str| account.iam.assume(caller, &arn(name), &Context::new()).allowed();
+    let (operator, plain) = (account.operator(), account.session("plain", "s", None));
+    assert!(by(&operator, "open"));
+    for closed in ["stranger", "direct", "plain", "none"] {
+        assert!(!by(&operator, closed), "{closed}");
+    }
+    assert!(by(&plain, "direct"));
+    assert!(!by(&plain, "open"), "named by its account alone, it needs a policy of its own");
+}
+
+#[test]
 fn a_role_is_taken_on_only_by_whom_it_trusts_and_who_may_try() {
     const SIGNER: &str = "arn:aws:iam::111122223333:role/signer";
     let may = policy(json!({"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": SIGNER}));

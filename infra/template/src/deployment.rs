@@ -36,6 +36,24 @@ pub const STACKS: &[Stack] = &[
     Stack { name: "watch", optional: false, types: WATCH },
 ];
 
+/// The short name of a stack that is no part of the deployment: what somebody who runs an application of his own against the local
+/// stack has beside it.
+pub const OWN: &str = "own";
+
+const OWN_TYPES: &[&str] = &[
+    "AWS::ApiGateway::Deployment",
+    "AWS::ApiGateway::RestApi",
+    "AWS::ApiGateway::Stage",
+    "AWS::IAM::Role",
+    "AWS::KMS::Alias",
+    "AWS::KMS::Key",
+    "AWS::Lambda::Function",
+    "AWS::Lambda::Permission",
+    "AWS::Logs::LogGroup",
+    "AWS::S3::Bucket",
+    "AWS::S3::BucketPolicy",
+];
+
 const BOOTSTRAP: &[&str] = &[
     "AWS::ECR::Repository",
     "AWS::IAM::ManagedPolicy",
@@ -128,6 +146,9 @@ const WATCH: &[&str] = &[
 /// The resource types a stack may hold; `None` for an unknown stack.
 #[must_use]
 pub fn allowed_types(stack: &str) -> Option<&'static [&'static str]> {
+    if stack == OWN {
+        return Some(OWN_TYPES);
+    }
     STACKS.iter().find(|one| one.name == stack).map(|one| one.types)
 }
 

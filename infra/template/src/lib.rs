@@ -11,7 +11,7 @@ mod scan;
 mod template;
 
 pub use self::{
-    deployment::{Documents, Opened, Profile, STACKS, Stack, allowed_types},
+    deployment::{Documents, OWN, Opened, Profile, STACKS, Stack, allowed_types},
     document::{INLINE, inline, merge, yaml},
     graph::{Graph, Resource},
     kind::supported_types,

@@ -52,6 +52,7 @@ impl World {
             cache: Some(home.join("cache")),
             clock: Clock::system(),
             parameters: parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            own: None,
         })
         .await?;
         let clients = seed::seed(&stack).await?;

@@ -13,5 +13,7 @@ async fn every_step_and_every_refusal_of_the_journey_holds() {
     assert!(report.rows().len() >= 80, "the journey has lost steps: {}", report.rows().len());
     let undelivered = running.stack.lambda.undelivered();
     assert!(undelivered.is_empty(), "{undelivered:?}");
+    let pins = running.stack.proxy.pins();
+    assert!(pins.is_empty(), "a real proxy would pin these to one connection: {pins:#?}");
     running.stack.stop().await;
 }

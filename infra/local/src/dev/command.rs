@@ -7,7 +7,7 @@ use super::Parameters;
 /// What is printed when a command line is none.
 pub const USAGE: &str = "usage: local demo [Parameter=value …]
        local dev [--home DIR] [--attached] [--quiet | --json] [--faults RULES] [--seed N] [--record FILE] [--rebuild CARGO]
-                 [Parameter=value …]
+                 [--with TEMPLATE] [Parameter=value …]
        local replay FILE [Parameter=value …]
 ";
 
@@ -35,6 +35,8 @@ pub enum Command {
 pub struct Dev {
     /// The folder of this stack and its `portcullis.json`, `.local` by default.
     pub home: Option<PathBuf>,
+    /// A template of somebody's own beside the project's (docs/local-stack.md).
+    pub own: Option<PathBuf>,
     /// Ends when stdin does, so that a program that started it cannot leave it behind.
     pub attached: bool,
     /// Prints no line for each request.
@@ -76,6 +78,7 @@ impl Dev {
             let mut value = || arguments.next().filter(|value| !value.is_empty());
             match argument.as_str() {
                 "--home" if dev.home.is_none() => dev.home = Some(PathBuf::from(value()?)),
+                "--with" if dev.own.is_none() => dev.own = Some(PathBuf::from(value()?)),
                 "--attached" if !dev.attached => dev.attached = true,
                 "--quiet" if !dev.quiet && !dev.json => dev.quiet = true,
                 "--json" if !dev.quiet && !dev.json => dev.json = true,
@@ -117,6 +120,7 @@ mod tests {
     fn command_lines_are_read_as_they_are_meant() {
         let wanted = Dev {
             home: Some("h".into()),
+            own: Some("t.yaml".into()),
             attached: true,
             json: true,
             seed: Some(7),
@@ -125,7 +129,7 @@ mod tests {
             parameters: [("Signer".to_owned(), "ssm".to_owned())].into(),
             ..Dev::default()
         };
-        let line = "dev --home h --attached --json --seed 7 --record f --rebuild cargo Signer=ssm";
+        let line = "dev --home h --with t.yaml --attached --json --seed 7 --record f --rebuild cargo Signer=ssm";
         assert_eq!(parse(line), Some(Command::Dev(wanted)));
         let mut words = vec!["dev".to_owned(), "--faults".to_owned(), "kms reset; s3 cut".to_owned()];
         let Some(Command::Dev(dev)) = Command::parse(words.clone().into_iter()) else { panic!() };
@@ -149,6 +153,7 @@ mod tests {
             "dev --json --quiet",
             "dev --quiet --quiet",
             "dev --home",
+            "dev --with",
             "dev --home a --home b",
             "replay",
             "replay f g",

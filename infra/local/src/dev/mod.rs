@@ -34,11 +34,16 @@ pub struct Started {
     pub took: f64,
 }
 
-/// Starts the stack in `home` (`.local`), seeds it, writes `portcullis.json` there.
+/// Starts the stack in `home` (`.local`), with a template of somebody's own where there is one, seeds it, writes `portcullis.json` there.
 ///
 /// # Errors
 /// What could not be started.
-pub async fn start(home: Option<PathBuf>, parameters: Parameters, replaceable: bool) -> io::Result<Started> {
+pub async fn start(
+    home: Option<PathBuf>,
+    own: Option<PathBuf>,
+    parameters: Parameters,
+    replaceable: bool,
+) -> io::Result<Started> {
     let checkout = std::env::current_dir()?;
     let shared = checkout.join(".local");
     let home = home.map_or_else(|| shared.clone(), |home| checkout.join(home));
@@ -52,6 +57,7 @@ pub async fn start(home: Option<PathBuf>, parameters: Parameters, replaceable: b
         cache: Some(shared.join("cache")),
         clock: Clock::system(),
         parameters,
+        own,
     })
     .await?;
     let clients = seed::seed(&stack).await?;

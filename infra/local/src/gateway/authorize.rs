@@ -101,7 +101,7 @@ fn value(source: &Source, incoming: &Incoming<'_>) -> Option<String> {
         Source::Header(name) => incoming.header(name).filter(|value| !value.trim().is_empty()).map(str::to_owned),
         Source::Query(name) => incoming.query(name).filter(|value| !value.is_empty()).map(str::to_owned),
         Source::Context(name) => incoming.variables().get(name).filter(|value| !value.is_empty()).cloned(),
-        Source::Stage(_) => None,
+        Source::Stage(name) => incoming.settings.variables.get(name).filter(|value| !value.is_empty()).cloned(),
     }
 }
 

@@ -281,7 +281,9 @@ impl Reader<'_> {
                 Integration::Mock(Mock::empty())
             }
         };
-        self.markers(location, fields, authorizer.is_some(), &integration);
+        if self.settings.marked {
+            self.markers(location, fields, authorizer.is_some(), &integration);
+        }
         let mut operation = Operation {
             resource: template.to_owned(),
             authorizer,

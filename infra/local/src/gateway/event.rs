@@ -177,7 +177,10 @@ impl<'a> Incoming<'a> {
             ("queryStringParameters", last(&self.query)),
             ("multiValueQueryStringParameters", all(&self.query)),
             ("pathParameters", parameters),
-            ("stageVariables", Value::Null),
+            (
+                "stageVariables",
+                if self.settings.variables.is_empty() { Value::Null } else { json!(self.settings.variables) },
+            ),
         ];
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }

@@ -14,6 +14,7 @@ mod proxy;
 mod response;
 mod route;
 mod seen;
+mod throttle;
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -70,6 +71,25 @@ pub struct Settings {
     pub country: Option<String>,
     /// The VPC link to an application behind the gate.
     pub link: Option<Link>,
+    /// The variables of the stage.
+    pub variables: BTreeMap<String, String>,
+    /// The stage's limits; the first that covers a call holds.
+    pub throttles: Vec<Throttle>,
+    /// Whether the document must carry the `x-portcullis-*` of this project's own.
+    pub marked: bool,
+}
+
+/// How many calls a stage takes: a bucket of `burst` tokens, filled with `rate` a second.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Throttle {
+    /// The template of the resource, or `/*`.
+    pub resource: String,
+    /// The method, or `*`.
+    pub method: String,
+    /// Tokens a second.
+    pub rate: f64,
+    /// Tokens at most.
+    pub burst: f64,
 }
 
 impl Settings {
@@ -92,6 +112,9 @@ impl Settings {
             connecting_ip: Some("127.0.0.1".to_owned()),
             country: None,
             link: None,
+            variables: BTreeMap::new(),
+            throttles: Vec::new(),
+            marked: true,
         }
     }
 }
@@ -105,6 +128,7 @@ struct Inner {
     settings: Settings,
     account: Arc<Account>,
     lambda: Arc<dyn Invoke>,
+    buckets: throttle::Buckets,
 }
 
 impl Gateway {
@@ -119,7 +143,7 @@ impl Gateway {
         lambda: Arc<dyn Invoke>,
     ) -> Result<Self, Vec<String>> {
         let document = Document::read(document, &settings, &account)?;
-        Ok(Self(Arc::new(Inner { document, settings, account, lambda })))
+        Ok(Self(Arc::new(Inner { document, settings, account, lambda, buckets: throttle::Buckets::default() })))
     }
 
     /// Serves the API.
@@ -224,6 +248,9 @@ impl Inner {
         let operation = Arc::clone(operation);
         incoming.resource = operation.resource.clone();
         incoming.parameters = found.parameters;
+        if !self.buckets.take(&self.settings.throttles, incoming) {
+            return Err(Kind::THROTTLED.into());
+        }
         let authorized = match &operation.authorizer {
             None => None,
             Some(authorizer) => {

@@ -34,6 +34,7 @@ kinds! {
     INTEGRATION_TIMEOUT = 504, Some("Endpoint request timed out"), "InternalServerErrorException";
     MISSING_AUTHENTICATION_TOKEN = 403, Some("Missing Authentication Token"), "MissingAuthenticationTokenException";
     REQUEST_TOO_LARGE = 413, Some("Request Too Long"), "RequestTooLargeException";
+    THROTTLED = 429, Some("Too Many Requests"), "TooManyRequestsException";
     UNAUTHORIZED = 401, Some("Unauthorized"), "UnauthorizedException";
     UNSUPPORTED_MEDIA_TYPE = 415, Some("Unsupported Media Type"), "BadRequestException";
 }

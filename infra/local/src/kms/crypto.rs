@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use super::{
     blob::{Sealed, seal},
     error::KmsError,
+    key::KeySpec,
     keyring::{Call, Conditions, Found},
+    pair::Pair,
 };
 
 pub(crate) const ENCRYPT: &[&str] =
@@ -27,11 +29,24 @@ pub(crate) const RE_ENCRYPT: &[&str] = &[
     "GrantTokens",
     "DryRun",
 ];
+pub(crate) const GENERATE_DATA_KEY_PAIR: &[&str] =
+    &["KeyId", "EncryptionContext", "KeyPairSpec", "GrantTokens", "DryRun"];
 pub(crate) const GENERATE_DATA_KEY: &[&str] =
     &["KeyId", "EncryptionContext", "NumberOfBytes", "KeySpec", "GrantTokens", "DryRun"];
 
 const SYMMETRIC: &str = "SYMMETRIC_DEFAULT";
 const ALGORITHMS: &[&str] = &["SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE"];
+const PAIRS: &[&str] = &[
+    "RSA_2048",
+    "RSA_3072",
+    "RSA_4096",
+    "ECC_NIST_P256",
+    "ECC_NIST_P384",
+    "ECC_NIST_P521",
+    "ECC_SECG_P256K1",
+    "SM2",
+    "ECC_NIST_EDWARDS25519",
+];
 const LONGEST_PLAINTEXT: usize = 4096;
 const LONGEST_CIPHERTEXT: usize = 6144;
 
@@ -133,6 +148,44 @@ fn data_key(call: &Call<'_>) -> Result<(Value, Vec<u8>), KmsError> {
         "KeyMaterialId": found.key.material(call.operation)?.id.to_string(),
     });
     Ok((answer, plaintext))
+}
+
+pub(crate) fn generate_data_key_pair(call: &Call<'_>) -> Result<Value, KmsError> {
+    let (mut answer, pair) = data_key_pair(call)?;
+    if let Some(members) = answer.as_object_mut() {
+        members.insert("PrivateKeyPlaintext".to_owned(), json!(STANDARD.encode(pair.pkcs8())));
+    }
+    Ok(answer)
+}
+
+pub(crate) fn generate_data_key_pair_without_plaintext(call: &Call<'_>) -> Result<Value, KmsError> {
+    data_key_pair(call).map(|(answer, _)| answer)
+}
+
+fn data_key_pair(call: &Call<'_>) -> Result<(Value, Pair), KmsError> {
+    let spec = call.input.choice("KeyPairSpec", PAIRS)?.ok_or_else(|| KmsError::missing("KeyPairSpec"))?;
+    let context = call.input.context("EncryptionContext")?;
+    call.without_grants()?;
+    let found = call.key("KeyId")?;
+    let mut conditions = conditions(&context, SYMMETRIC);
+    conditions.insert("kms:DataKeyPairSpec".to_owned(), vec![spec.to_owned()]);
+    call.admit(&found, conditions)?;
+    found.key.usable()?;
+    found.key.material(call.operation)?;
+    let made = KeySpec::from_name(spec).ok_or_else(|| {
+        KmsError::unsupported(format!("Data key pairs of {spec} are not implemented by this stand-in."))
+    })?;
+    call.unless_dry_run()?;
+    let pair = Pair::generate(made)?;
+    let blob = encrypt_under(call, &found, SYMMETRIC, &context, pair.pkcs8())?;
+    let answer = json!({
+        "PrivateKeyCiphertextBlob": STANDARD.encode(blob),
+        "PublicKey": STANDARD.encode(pair.public()),
+        "KeyId": found.key.arn,
+        "KeyPairSpec": spec,
+        "KeyMaterialId": found.key.material(call.operation)?.id.to_string(),
+    });
+    Ok((answer, pair))
 }
 
 /// State, usage and algorithm, then the end of a dry run, then the encryption.

@@ -19,6 +19,10 @@ impl KmsError {
         Self::silent("KMSInvalidSignatureException")
     }
 
+    pub(crate) fn invalid_mac() -> Self {
+        Self::silent("KMSInvalidMacException")
+    }
+
     pub(crate) fn incorrect_key() -> Self {
         Self::new(
             "IncorrectKeyException",

@@ -33,8 +33,20 @@ pub enum KeySpec {
     /// ECDSA on P-384.
     #[serde(rename = "ECC_NIST_P384")]
     EccNistP384,
+    /// ECDSA on P-521.
+    #[serde(rename = "ECC_NIST_P521")]
+    EccNistP521,
     /// Ed25519.
     EccNistEdwards25519,
+    /// HMAC with SHA-256.
+    #[serde(rename = "HMAC_256")]
+    Hmac256,
+    /// HMAC with SHA-384.
+    #[serde(rename = "HMAC_384")]
+    Hmac384,
+    /// HMAC with SHA-512.
+    #[serde(rename = "HMAC_512")]
+    Hmac512,
 }
 
 const RSA_ALGORITHMS: &[&str] = &[
@@ -48,14 +60,18 @@ const RSA_ALGORITHMS: &[&str] = &[
 
 impl KeySpec {
     /// Every specification the stand-in makes keys of.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::SymmetricDefault,
         Self::Rsa2048,
         Self::Rsa3072,
         Self::Rsa4096,
         Self::EccNistP256,
         Self::EccNistP384,
+        Self::EccNistP521,
         Self::EccNistEdwards25519,
+        Self::Hmac256,
+        Self::Hmac384,
+        Self::Hmac512,
     ];
 
     /// The name in the API.
@@ -68,7 +84,11 @@ impl KeySpec {
             Self::Rsa4096 => "RSA_4096",
             Self::EccNistP256 => "ECC_NIST_P256",
             Self::EccNistP384 => "ECC_NIST_P384",
+            Self::EccNistP521 => "ECC_NIST_P521",
             Self::EccNistEdwards25519 => "ECC_NIST_EDWARDS25519",
+            Self::Hmac256 => "HMAC_256",
+            Self::Hmac384 => "HMAC_384",
+            Self::Hmac512 => "HMAC_512",
         }
     }
 
@@ -80,17 +100,29 @@ impl KeySpec {
     pub(crate) fn usage(self) -> KeyUsage {
         match self {
             Self::SymmetricDefault => KeyUsage::EncryptDecrypt,
+            Self::Hmac256 | Self::Hmac384 | Self::Hmac512 => KeyUsage::GenerateVerifyMac,
             _ => KeyUsage::SignVerify,
         }
     }
 
     pub(crate) fn signing_algorithms(self) -> &'static [&'static str] {
         match self {
-            Self::SymmetricDefault => &[],
+            Self::SymmetricDefault | Self::Hmac256 | Self::Hmac384 | Self::Hmac512 => &[],
             Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => RSA_ALGORITHMS,
             Self::EccNistP256 => &["ECDSA_SHA_256"],
             Self::EccNistP384 => &["ECDSA_SHA_384"],
+            Self::EccNistP521 => &["ECDSA_SHA_512"],
             Self::EccNistEdwards25519 => &["ED25519_SHA_512", "ED25519_PH_SHA_512"],
+        }
+    }
+
+    /// The one algorithm of a key for MACs, with the length of its secret in bytes.
+    pub(crate) fn mac(self) -> Option<(&'static str, usize)> {
+        match self {
+            Self::Hmac256 => Some(("HMAC_SHA_256", 32)),
+            Self::Hmac384 => Some(("HMAC_SHA_384", 48)),
+            Self::Hmac512 => Some(("HMAC_SHA_512", 64)),
+            _ => None,
         }
     }
 }
@@ -103,6 +135,8 @@ pub enum KeyUsage {
     EncryptDecrypt,
     /// Sign and verify.
     SignVerify,
+    /// Make and verify MACs.
+    GenerateVerifyMac,
 }
 
 impl KeyUsage {
@@ -112,6 +146,7 @@ impl KeyUsage {
         match self {
             Self::EncryptDecrypt => "ENCRYPT_DECRYPT",
             Self::SignVerify => "SIGN_VERIFY",
+            Self::GenerateVerifyMac => "GENERATE_VERIFY_MAC",
         }
     }
 }
@@ -151,11 +186,14 @@ pub(crate) struct Material {
     #[serde(serialize_with = "write_bytes", deserialize_with = "read_array")]
     pub(crate) secret: [u8; 32],
     pub(crate) since: Millis,
+    /// Whether it came by a rotation that nobody asked for at that time.
+    #[serde(default)]
+    pub(crate) automatic: bool,
 }
 
 impl Material {
     pub(crate) fn generate(now: Millis) -> Result<Self, KmsError> {
-        Ok(Self { id: MaterialId(random()?), secret: random()?, since: now })
+        Ok(Self { id: MaterialId(random()?), secret: random()?, since: now, automatic: false })
     }
 }
 
@@ -167,6 +205,8 @@ pub(crate) enum Substance {
         current: Material,
     },
     Asymmetric(Arc<Pair>),
+    /// The secret of a key for MACs.
+    Mac(Arc<[u8]>),
 }
 
 impl Substance {
@@ -174,7 +214,10 @@ impl Substance {
     pub(crate) fn generate(spec: KeySpec, now: Millis) -> Result<Self, KmsError> {
         match spec {
             KeySpec::SymmetricDefault => Ok(Self::Symmetric { past: Vec::new(), current: Material::generate(now)? }),
-            _ => Ok(Self::Asymmetric(Arc::new(Pair::generate(spec)?))),
+            _ => match spec.mac() {
+                Some((_, length)) => Ok(Self::Mac(random::<64>()?.into_iter().take(length).collect())),
+                None => Ok(Self::Asymmetric(Arc::new(Pair::generate(spec)?))),
+            },
         }
     }
 }
@@ -193,6 +236,28 @@ pub(crate) struct Key {
     pub(crate) substance: Substance,
     /// When a rotation on demand was asked for that is not done yet.
     pub(crate) rotating_since: Option<Millis>,
+    /// The rotation that happens by itself, where it is switched on.
+    pub(crate) rotation: Option<Rotation>,
+}
+
+/// Rotation by itself: every so many days, for the next time at that moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rotation {
+    pub(crate) days: i64,
+    pub(crate) next: Millis,
+}
+
+impl Rotation {
+    /// Every `days` days.
+    pub(crate) fn every(days: i64, now: Millis) -> Self {
+        Self { days, next: 0 }.renewed(now)
+    }
+
+    /// The same with a next time as far from `now` as its period is long.
+    pub(crate) fn renewed(self, now: Millis) -> Self {
+        let period = u64::try_from(self.days).unwrap_or_default().saturating_mul(86_400_000);
+        Self { next: now.saturating_add(period), ..self }
+    }
 }
 
 impl Key {
@@ -221,7 +286,7 @@ impl Key {
     pub(crate) fn material(&self, operation: &str) -> Result<&Material, KmsError> {
         match &self.substance {
             Substance::Symmetric { current, .. } => Ok(current),
-            Substance::Asymmetric(_) => Err(self.wrong_usage(operation)),
+            Substance::Asymmetric(_) | Substance::Mac(_) => Err(self.wrong_usage(operation)),
         }
     }
 
@@ -231,7 +296,7 @@ impl Key {
             Substance::Symmetric { past, current } => {
                 past.iter().chain(std::iter::once(current)).find(|material| material.id == id)
             }
-            Substance::Asymmetric(_) => None,
+            Substance::Asymmetric(_) | Substance::Mac(_) => None,
         }
     }
 
@@ -270,6 +335,7 @@ impl Key {
                 put("CurrentKeyMaterialId", json!(current.id.to_string()));
             }
             Substance::Asymmetric(_) => put("SigningAlgorithms", json!(self.spec.signing_algorithms())),
+            Substance::Mac(_) => put("MacAlgorithms", json!(self.spec.mac().map(|(name, _)| [name]))),
         }
         metadata
     }
@@ -294,37 +360,75 @@ pub(crate) struct SavedKey {
     symmetric: Vec<Material>,
     pkcs8: Option<String>,
     rotating_since: Option<Millis>,
+    #[serde(default)]
+    rotation: Option<Rotation>,
+    #[serde(default)]
+    mac: Option<String>,
 }
 
 impl From<&Key> for SavedKey {
     fn from(key: &Key) -> Self {
+        let mac = match &key.substance {
+            Substance::Mac(secret) => Some(STANDARD.encode(secret)),
+            _ => None,
+        };
         let (symmetric, pkcs8) = match &key.substance {
             Substance::Symmetric { past, current } => {
                 (past.iter().chain(std::iter::once(current)).cloned().collect(), None)
             }
             Substance::Asymmetric(pair) => (Vec::new(), Some(STANDARD.encode(pair.pkcs8()))),
+            Substance::Mac(_) => (Vec::new(), None),
         };
-        let Key { id, arn, spec, state, description, policy, created, tags, rotating_since, .. } = key.clone();
-        Self { id, arn, spec, state, description, policy, created, tags, symmetric, pkcs8, rotating_since }
+        let Key { id, arn, spec, state, description, policy, created, tags, rotating_since, rotation, .. } =
+            key.clone();
+        Self {
+            id,
+            arn,
+            spec,
+            state,
+            description,
+            policy,
+            created,
+            tags,
+            symmetric,
+            pkcs8,
+            rotating_since,
+            rotation,
+            mac,
+        }
     }
 }
 
 impl SavedKey {
     /// The key again; `None` when what was saved does not fit together.
     pub(crate) fn restore(self) -> Option<Key> {
-        let Self { id, arn, spec, state, description, policy, created, tags, mut symmetric, pkcs8, rotating_since } =
-            self;
-        let substance = match (spec, pkcs8) {
-            (KeySpec::SymmetricDefault, None) => {
+        let Self { spec, mut symmetric, .. } = self;
+        let substance = match (spec.mac(), spec, self.pkcs8, self.mac) {
+            (None, KeySpec::SymmetricDefault, None, None) => {
                 let current = symmetric.pop()?;
                 Substance::Symmetric { past: symmetric, current }
             }
-            (KeySpec::SymmetricDefault, Some(_)) | (_, None) => return None,
-            (_, Some(pkcs8)) => {
+            (None, spec, Some(pkcs8), None) if spec != KeySpec::SymmetricDefault => {
                 Substance::Asymmetric(Arc::new(Pair::from_pkcs8(spec, &STANDARD.decode(pkcs8).ok()?).ok()?))
             }
+            (Some((_, length)), _, None, Some(secret)) => {
+                Substance::Mac(STANDARD.decode(secret).ok().filter(|secret| secret.len() == length)?.into())
+            }
+            _ => return None,
         };
-        Some(Key { id, arn, spec, state, description, policy, created, tags, substance, rotating_since })
+        Some(Key {
+            id: self.id,
+            arn: self.arn,
+            spec,
+            state: self.state,
+            description: self.description,
+            policy: self.policy,
+            created: self.created,
+            tags: self.tags,
+            substance,
+            rotating_since: self.rotating_since,
+            rotation: self.rotation,
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     crypto,
     error::KmsError,
     key::{Key, KeySpec, KeyState, Material, Millis, SavedKey, Substance},
-    manage, sign,
+    mac, manage, sign,
 };
 use crate::aws_json::Input;
 
@@ -35,10 +35,19 @@ const OPERATIONS: &[(&str, &[&str], Operation)] = &[
     ("DeleteAlias", &["AliasName"], manage::delete_alias),
     ("DescribeKey", &["KeyId"], manage::describe_key),
     ("DisableKey", &["KeyId"], manage::disable_key),
+    ("DisableKeyRotation", &["KeyId"], manage::disable_key_rotation),
     ("EnableKey", &["KeyId"], manage::enable_key),
+    ("EnableKeyRotation", &["KeyId", "RotationPeriodInDays"], manage::enable_key_rotation),
     ("Encrypt", crypto::ENCRYPT, crypto::encrypt),
     ("GenerateDataKey", crypto::GENERATE_DATA_KEY, crypto::generate_data_key),
+    ("GenerateDataKeyPair", crypto::GENERATE_DATA_KEY_PAIR, crypto::generate_data_key_pair),
+    (
+        "GenerateDataKeyPairWithoutPlaintext",
+        crypto::GENERATE_DATA_KEY_PAIR,
+        crypto::generate_data_key_pair_without_plaintext,
+    ),
     ("GenerateDataKeyWithoutPlaintext", crypto::GENERATE_DATA_KEY, crypto::generate_data_key_without_plaintext),
+    ("GenerateMac", mac::GENERATE, mac::generate),
     ("GenerateRandom", &["NumberOfBytes"], crypto::generate_random),
     ("GetKeyRotationStatus", &["KeyId"], manage::key_rotation_status),
     ("GetPublicKey", &["KeyId"], sign::public_key),
@@ -54,6 +63,7 @@ const OPERATIONS: &[(&str, &[&str], Operation)] = &[
     ("UntagResource", &["KeyId", "TagKeys"], manage::untag_resource),
     ("UpdateAlias", &["AliasName", "TargetKeyId"], manage::update_alias),
     ("Verify", sign::VERIFY, sign::verify),
+    ("VerifyMac", mac::VERIFY, mac::verify),
 ];
 
 /// The keys and aliases of one account in one region.
@@ -163,12 +173,29 @@ impl Keyring {
         stocked.map_or_else(|| Substance::generate(spec, now), Ok)
     }
 
+    /// Refuses a key that seals nothing now.
+    pub(crate) fn sealing(&self, arn: &str, now: Millis) -> Result<(), KmsError> {
+        self.settle(now)?;
+        let held = self.read().keys.values().find(|key| key.arn == arn).cloned();
+        let key = held.ok_or_else(|| KmsError::not_found(format!("Key '{arn}' does not exist")))?;
+        key.usable()?;
+        key.material("GenerateDataKey").map(|_| ())
+    }
+
+    /// The policies that keys were made with, by ARN.
+    pub(crate) fn policies(&self) -> Vec<(String, Value)> {
+        let state = self.read();
+        let held = state.keys.values().filter_map(|key| Some((key.arn.clone(), key.policy.as_deref()?)));
+        held.filter_map(|(arn, policy)| Some((arn, serde_json::from_str(policy).ok()?))).collect()
+    }
+
     /// Puts a new key under an id that nobody has.
     pub(crate) fn place(
         &self,
         id: Uuid,
         spec: KeySpec,
         tags: BTreeMap<String, String>,
+        policy: Option<String>,
         now: Millis,
     ) -> Result<String, KmsError> {
         let key = Key {
@@ -177,11 +204,12 @@ impl Keyring {
             spec,
             state: KeyState::Enabled,
             description: String::new(),
-            policy: None,
+            policy,
             created: now,
             tags,
             substance: self.substance(spec, now)?,
             rotating_since: None,
+            rotation: None,
         };
         let arn = key.arn.clone();
         let mut state = self.write();
@@ -225,7 +253,8 @@ impl Keyring {
         let delay = u64::try_from(self.read().rotation_delay.as_millis()).unwrap_or(u64::MAX);
         let gone = |key: &Key| matches!(key.state, KeyState::PendingDeletion { at, .. } if at <= now);
         let rotated = |key: &Key| key.rotating_since.is_some_and(|since| since.saturating_add(delay) <= now);
-        if !self.read().keys.values().any(|key| gone(key) || rotated(key)) {
+        let due = |key: &Key| key.rotation.filter(|rotation| rotation.next <= now && key.state == KeyState::Enabled);
+        if !self.read().keys.values().any(|key| gone(key) || rotated(key) || due(key).is_some()) {
             return Ok(());
         }
         let mut state = self.write();
@@ -237,6 +266,14 @@ impl Keyring {
             key.rotating_since = None;
             if let Substance::Symmetric { past, current } = &mut key.substance {
                 past.push(std::mem::replace(current, Material::generate(now)?));
+            }
+        }
+        for slot in keys.values_mut() {
+            let Some(rotation) = due(slot) else { continue };
+            let key = Arc::make_mut(slot);
+            key.rotation = Some(rotation.renewed(now));
+            if let Substance::Symmetric { past, current } = &mut key.substance {
+                past.push(std::mem::replace(current, Material { automatic: true, ..Material::generate(now)? }));
             }
         }
         Ok(())

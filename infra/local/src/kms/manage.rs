@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use super::{
     blob::random,
     error::KmsError,
-    key::{Key, KeySpec, KeyState, KeyUsage, Millis, Substance, seconds},
+    key::{Key, KeySpec, KeyState, KeyUsage, Millis, Rotation, Substance, seconds},
     keyring::{Alias, Call, Conditions, Found},
 };
+use crate::policy::Policy;
 
 pub(crate) const CREATE_KEY: &[&str] = &[
     "BypassPolicyLockoutSafetyCheck",
@@ -59,11 +60,12 @@ pub(crate) fn create_key(call: &Call<'_>) -> Result<Value, KmsError> {
             "Only single-Region keys of origin AWS_KMS are implemented by this stand-in.",
         ));
     }
-    if policy.as_ref().is_some_and(|policy| !serde_json::from_str::<Value>(policy).is_ok_and(|json| json.is_object())) {
-        return Err(KmsError::new(
-            "MalformedPolicyDocumentException",
-            "Policy contains a statement with invalid syntax.",
-        ));
+    if let Some(policy) = &policy {
+        let document: Value = serde_json::from_str(policy).unwrap_or_default();
+        Policy::resource(&document).map_err(|faults| {
+            let message = format!("Policy contains a statement with invalid syntax: {}", faults.join("; "));
+            KmsError::new("MalformedPolicyDocumentException", message)
+        })?;
     }
     let tags = input.tags("Tags")?;
     let id = uuid::Builder::from_random_bytes(random()?).into_uuid();
@@ -89,7 +91,19 @@ pub(crate) fn create_key(call: &Call<'_>) -> Result<Value, KmsError> {
     let substance = call.ring.substance(spec, call.now)?;
     let state = KeyState::Enabled;
     let created = call.now;
-    let key = Key { id, arn, spec, state, description, policy, created, tags, substance, rotating_since: None };
+    let key = Key {
+        id,
+        arn,
+        spec,
+        state,
+        description,
+        policy,
+        created,
+        tags,
+        substance,
+        rotating_since: None,
+        rotation: None,
+    };
     let metadata = key.metadata(&call.ring.account);
     call.ring.write().keys.insert(id, Arc::new(key));
     Ok(json!({ "KeyMetadata": metadata }))
@@ -108,13 +122,14 @@ fn spec_for(spec: Option<&str>, usage: Option<&str>) -> Result<KeySpec, KmsError
     };
     let unsupported =
         || KmsError::unsupported(format!("KeySpec {name} with KeyUsage {usage} is not implemented by this stand-in."));
-    let spec = KeySpec::from_name(name).ok_or_else(unsupported)?;
+    let known = KeySpec::from_name(name);
     let exists = name.starts_with("RSA_") && usage == "ENCRYPT_DECRYPT"
-        || name.starts_with("ECC_NIST_P") && usage == "KEY_AGREEMENT";
-    match usage == spec.usage().as_str() {
-        true => Ok(spec),
-        false if exists => Err(unsupported()),
-        false => Err(KmsError::invalid(format!("KeyUsage {usage} is not compatible with KeySpec {name}"))),
+        || name.starts_with("ECC_NIST_P") && usage == "KEY_AGREEMENT"
+        || name == "HMAC_224" && usage == "GENERATE_VERIFY_MAC";
+    match known {
+        Some(spec) if usage == spec.usage().as_str() => Ok(spec),
+        Some(_) if !exists => Err(KmsError::invalid(format!("KeyUsage {usage} is not compatible with KeySpec {name}"))),
+        _ => Err(unsupported()),
     }
 }
 
@@ -312,13 +327,15 @@ pub(crate) fn rotate_key_on_demand(call: &Call<'_>) -> Result<Value, KmsError> {
     call.admit(&found, Conditions::new())?;
     call.ring.update(found.key.id, |key| {
         key.usable()?;
-        let Substance::Symmetric { past, .. } = &key.substance else {
+        let Substance::Symmetric { past, current } = &key.substance else {
             return Err(KmsError::unsupported(format!("{} cannot be rotated.", key.arn)));
         };
+        let rotations = past.iter().chain(std::iter::once(current)).skip(1);
+        let asked = rotations.filter(|material| !material.automatic).count();
         if key.rotating_since.is_some() {
             return Err(KmsError::new("ConflictException", format!("{} already has a rotation in progress.", key.arn)));
         }
-        if past.len() >= MOST_ROTATIONS {
+        if asked >= MOST_ROTATIONS {
             return Err(KmsError::new(
                 "LimitExceededException",
                 "The on-demand rotations limit has been reached for the given keyId. No more on-demand rotations can be \
@@ -330,15 +347,49 @@ pub(crate) fn rotate_key_on_demand(call: &Call<'_>) -> Result<Value, KmsError> {
     })
 }
 
+/// Refuses what has no rotation.
+fn symmetric(key: &Key) -> Result<(), KmsError> {
+    match &key.substance {
+        Substance::Symmetric { .. } => Ok(()),
+        _ => Err(KmsError::unsupported(format!("{} has no rotation.", key.arn))),
+    }
+}
+
+pub(crate) fn enable_key_rotation(call: &Call<'_>) -> Result<Value, KmsError> {
+    let days = call.input.integer("RotationPeriodInDays", 90, 2560)?.unwrap_or(365);
+    let found = call.managed_key("KeyId")?;
+    let period = ("kms:RotationPeriodInDays".to_owned(), vec![days.to_string()]);
+    call.admit(&found, Conditions::from([period]))?;
+    call.ring.update(found.key.id, |key| {
+        key.usable()?;
+        symmetric(key)?;
+        key.rotation = Some(Rotation::every(days, call.now));
+        Ok(json!({}))
+    })
+}
+
+pub(crate) fn disable_key_rotation(call: &Call<'_>) -> Result<Value, KmsError> {
+    let found = call.managed_key("KeyId")?;
+    call.admit(&found, Conditions::new())?;
+    call.ring.update(found.key.id, |key| {
+        key.usable()?;
+        symmetric(key)?;
+        key.rotation = None;
+        Ok(json!({}))
+    })
+}
+
 pub(crate) fn key_rotation_status(call: &Call<'_>) -> Result<Value, KmsError> {
     let found = call.managed_key("KeyId")?;
     call.admit(&found, Conditions::new())?;
     let key = &found.key;
     key.kept()?;
-    if matches!(key.substance, Substance::Asymmetric(_)) {
-        return Err(KmsError::unsupported(format!("{} has no rotation.", key.arn)));
+    symmetric(key)?;
+    let mut status = json!({ "KeyId": key.arn, "KeyRotationEnabled": key.rotation.is_some() });
+    if let (Some(rotation), Some(members)) = (key.rotation, status.as_object_mut()) {
+        members.insert("RotationPeriodInDays".to_owned(), json!(rotation.days));
+        members.insert("NextRotationDate".to_owned(), json!(seconds(rotation.next)));
     }
-    let mut status = json!({ "KeyId": key.arn, "KeyRotationEnabled": false });
     if let (Some(since), Some(members)) = (key.rotating_since, status.as_object_mut()) {
         members.insert("OnDemandRotationStartDate".to_owned(), json!(seconds(since)));
     }
@@ -362,7 +413,8 @@ pub(crate) fn list_key_rotations(call: &Call<'_>) -> Result<Value, KmsError> {
         });
         if let (true, Some(members)) = (number > 0, entry.as_object_mut()) {
             members.insert("RotationDate".to_owned(), json!(seconds(material.since)));
-            members.insert("RotationType".to_owned(), json!("ON_DEMAND"));
+            let kind = if material.automatic { "AUTOMATIC" } else { "ON_DEMAND" };
+            members.insert("RotationType".to_owned(), json!(kind));
         }
         entry
     });

@@ -1,13 +1,14 @@
 //! KMS: symmetric and signing keys, strict in its refusals, spoken to in awsJson1.1.
 //!
-//! Absent, and refused as such: grants, key policies (accepted, never evaluated), multi-Region and imported keys, HMAC,
-//! asymmetric encryption, key agreement, data key pairs, automatic rotation, prehashed Ed25519.
+//! Absent, and refused as such: grants, multi-Region and imported keys, asymmetric encryption, key agreement, prehashed
+//! Ed25519.
 
 mod blob;
 mod crypto;
 mod error;
 mod key;
 mod keyring;
+mod mac;
 mod manage;
 mod pair;
 mod sign;
@@ -78,7 +79,9 @@ impl Kms {
     fn with(account: Arc<Account>, ring: Keyring) -> Arc<Self> {
         let (faults, calls) = Default::default();
         let protocol = Protocol::new("kms", "TrentService.");
-        Arc::new(Self { account, ring, faults, calls, protocol })
+        let kms = Self { account, ring, faults, calls, protocol };
+        kms.hold_policies();
+        Arc::new(kms)
     }
 
     /// All keys and aliases. Holds the private keys in clear: whoever stores it keeps it readable to itself only.
@@ -147,7 +150,28 @@ impl Kms {
     /// `AlreadyExistsException` when the id is taken.
     pub fn create_key_with_id(&self, id: Uuid, spec: KeySpec, tags: &[(&str, &str)]) -> Result<String, KmsError> {
         let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        self.ring.place(id, spec, tags, self.now())
+        self.ring.place(id, spec, tags, None, self.now())
+    }
+
+    /// The same under a policy of the key's own.
+    ///
+    /// # Errors
+    /// `AlreadyExistsException` when the id is taken, `MalformedPolicyDocumentException` when the policy is not understood.
+    pub fn create_key_under(&self, id: Uuid, spec: KeySpec, policy: &Value) -> Result<String, KmsError> {
+        let arn = Self::key_arn(&self.account.id, &self.account.region, id);
+        self.account
+            .iam
+            .set_resource_policy(&arn, policy)
+            .map_err(|faults| KmsError::new("MalformedPolicyDocumentException", faults.join("; ")))?;
+        self.ring.place(id, spec, BTreeMap::new(), Some(policy.to_string()), self.now())
+    }
+
+    /// Tells IAM the policies that keys were made with; the others have the default one, which leaves all to identity policies.
+    fn hold_policies(&self) {
+        for (arn, policy) in self.ring.policies() {
+            // Read when the key was made.
+            let _ = self.account.iam.set_resource_policy(&arn, &policy);
+        }
     }
 
     /// Begins to make `count` future keys of a specification on other threads, so that `CreateKey` finds them ready: RSA
@@ -177,6 +201,14 @@ impl Kms {
         self.ring.reserve_alias(&format!("alias/aws/{service}"), key, self.now())
     }
 
+    /// Whether something may be sealed under or opened with the key of this ARN now, whoever asks.
+    ///
+    /// # Errors
+    /// What KMS says of a key that is not there, disabled, waiting for its deletion, or not for encryption.
+    pub fn sealing(&self, arn: &str) -> Result<(), KmsError> {
+        self.ring.sealing(arn, self.now())
+    }
+
     /// One operation without HTTP, authorised like any other but neither counted nor touched by faults. `via` is the
     /// service that calls on behalf of its caller (`s3.us-east-1.amazonaws.com`), which becomes `kms:ViaService`.
     ///
@@ -189,9 +221,13 @@ impl Kms {
         operation: &str,
         input: &Value,
     ) -> Result<Value, KmsError> {
-        self.ring.call(operation, input, self.now(), &|action, resource, conditions| {
+        let answer = self.ring.call(operation, input, self.now(), &|action, resource, conditions| {
             self.authorize(caller, via, action, resource, conditions)
-        })
+        });
+        if operation == "CreateKey" && answer.is_ok() && input.get("Policy").is_some() {
+            self.hold_policies();
+        }
+        answer
     }
 
     fn authorize(

@@ -51,12 +51,15 @@ impl Pair {
     /// A fresh pair. RSA takes from 50 ms to seconds.
     pub(crate) fn generate(spec: KeySpec) -> Result<Self, KmsError> {
         let private = match spec {
-            KeySpec::SymmetricDefault => return Err(KmsError::internal()),
+            KeySpec::SymmetricDefault | KeySpec::Hmac256 | KeySpec::Hmac384 | KeySpec::Hmac512 => {
+                return Err(KmsError::internal());
+            }
             KeySpec::Rsa2048 => RsaKeyPair::generate(KeySize::Rsa2048).map(Private::Rsa),
             KeySpec::Rsa3072 => RsaKeyPair::generate(KeySize::Rsa3072).map(Private::Rsa),
             KeySpec::Rsa4096 => RsaKeyPair::generate(KeySize::Rsa4096).map(Private::Rsa),
             KeySpec::EccNistP256 => EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_ASN1_SIGNING).map(Private::Ec),
             KeySpec::EccNistP384 => EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_ASN1_SIGNING).map(Private::Ec),
+            KeySpec::EccNistP521 => EcdsaKeyPair::generate(&signature::ECDSA_P521_SHA512_ASN1_SIGNING).map(Private::Ec),
             KeySpec::EccNistEdwards25519 => Ed25519KeyPair::generate().map(Private::Ed25519),
         };
         private.and_then(Self::complete).map_err(|_| KmsError::internal())
@@ -65,13 +68,18 @@ impl Pair {
     /// A pair that was saved.
     pub(crate) fn from_pkcs8(spec: KeySpec, pkcs8: &[u8]) -> Result<Self, KmsError> {
         let private = match spec {
-            KeySpec::SymmetricDefault => return Err(KmsError::internal()),
+            KeySpec::SymmetricDefault | KeySpec::Hmac256 | KeySpec::Hmac384 | KeySpec::Hmac512 => {
+                return Err(KmsError::internal());
+            }
             KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096 => RsaKeyPair::from_pkcs8(pkcs8).map(Private::Rsa),
             KeySpec::EccNistP256 => {
                 EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8).map(Private::Ec)
             }
             KeySpec::EccNistP384 => {
                 EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P384_SHA384_ASN1_SIGNING, pkcs8).map(Private::Ec)
+            }
+            KeySpec::EccNistP521 => {
+                EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P521_SHA512_ASN1_SIGNING, pkcs8).map(Private::Ec)
             }
             KeySpec::EccNistEdwards25519 => Ed25519KeyPair::from_pkcs8(pkcs8).map(Private::Ed25519),
         };
@@ -172,6 +180,7 @@ fn rule(algorithm: &str) -> Result<Algorithm, KmsError> {
         }
         "ECDSA_SHA_256" => (&digest::SHA256, None, &signature::ECDSA_P256_SHA256_ASN1),
         "ECDSA_SHA_384" => (&digest::SHA384, None, &signature::ECDSA_P384_SHA384_ASN1),
+        "ECDSA_SHA_512" => (&digest::SHA512, None, &signature::ECDSA_P521_SHA512_ASN1),
         _ => return Err(KmsError::internal()),
     };
     Ok(Algorithm { digest, rsa, verification })

@@ -94,7 +94,7 @@ impl<'a> Request<'a> {
         call.admit(&found, conditions)?;
         let key = &found.key;
         key.usable()?;
-        if matches!(key.substance, Substance::Symmetric { .. }) {
+        if !matches!(key.substance, Substance::Asymmetric(_)) {
             return Err(key.wrong_usage(call.operation));
         }
         if !key.spec.signing_algorithms().contains(&algorithm) {
@@ -106,7 +106,7 @@ impl<'a> Request<'a> {
     fn pair(&self) -> Result<&Pair, KmsError> {
         match &self.found.key.substance {
             Substance::Asymmetric(pair) => Ok(pair),
-            Substance::Symmetric { .. } => Err(KmsError::internal()),
+            Substance::Symmetric { .. } | Substance::Mac(_) => Err(KmsError::internal()),
         }
     }
 }

@@ -175,7 +175,7 @@ fn a_request_that_breaks_the_model_is_refused_with_its_text() {
         ("CreateKey", json!({ "KeySpec": "HMAC_256" }), "ValidationException", None),
         (
             "CreateKey",
-            json!({ "KeySpec": "HMAC_256", "KeyUsage": "GENERATE_VERIFY_MAC" }),
+            json!({ "KeySpec": "HMAC_224", "KeyUsage": "GENERATE_VERIFY_MAC" }),
             "UnsupportedOperationException",
             None,
         ),
@@ -206,7 +206,8 @@ fn a_request_that_breaks_the_model_is_refused_with_its_text() {
         ("CreateAlias", json!({ "AliasName": "alias/aws/s3", "TargetKeyId": key }), "NotAuthorizedException", None),
         ("ScheduleKeyDeletion", json!({ "KeyId": key, "PendingWindowInDays": 6 }), "ValidationException", None),
         ("ScheduleKeyDeletion", json!({ "KeyId": key, "PendingWindowInDays": 31 }), "ValidationException", None),
-        ("GenerateMac", json!({ "KeyId": key }), "UnknownOperationException", None),
+        ("EnableKeyRotation", json!({ "KeyId": key, "RotationPeriodInDays": 89 }), "ValidationException", None),
+        ("CreateGrant", json!({ "KeyId": key }), "UnknownOperationException", None),
     ] {
         let answered = bench.refused(operation, input, code);
         if message.is_some() {
@@ -469,7 +470,7 @@ fn a_key_serves_its_own_usage_only() {
 
 type Signing = (&'static str, &'static str, Option<&'static digest::Algorithm>, &'static dyn VerificationAlgorithm);
 
-static SIGNING: [Signing; 9] = [
+static SIGNING: [Signing; 10] = [
     ("RSA_2048", "RSASSA_PKCS1_V1_5_SHA_256", Some(&digest::SHA256), &signature::RSA_PKCS1_2048_8192_SHA256),
     ("RSA_2048", "RSASSA_PKCS1_V1_5_SHA_384", Some(&digest::SHA384), &signature::RSA_PKCS1_2048_8192_SHA384),
     ("RSA_2048", "RSASSA_PKCS1_V1_5_SHA_512", Some(&digest::SHA512), &signature::RSA_PKCS1_2048_8192_SHA512),
@@ -478,6 +479,7 @@ static SIGNING: [Signing; 9] = [
     ("RSA_2048", "RSASSA_PSS_SHA_512", Some(&digest::SHA512), &signature::RSA_PSS_2048_8192_SHA512),
     ("ECC_NIST_P256", "ECDSA_SHA_256", Some(&digest::SHA256), &signature::ECDSA_P256_SHA256_ASN1),
     ("ECC_NIST_P384", "ECDSA_SHA_384", Some(&digest::SHA384), &signature::ECDSA_P384_SHA384_ASN1),
+    ("ECC_NIST_P521", "ECDSA_SHA_512", Some(&digest::SHA512), &signature::ECDSA_P521_SHA512_ASN1),
     ("ECC_NIST_EDWARDS25519", "ED25519_SHA_512", None, &signature::ED25519),
 ];
 
@@ -789,6 +791,98 @@ fn a_denied_call_learns_and_changes_nothing() {
 }
 
 #[test]
+fn a_mac_is_of_its_message_key_and_algorithm_alone() {
+    let bench = Bench::new();
+    let mac_key = |spec: &str| bench.key(json!({ "KeySpec": spec, "KeyUsage": "GENERATE_VERIFY_MAC" }));
+    for (spec, algorithm, length) in
+        [("HMAC_256", "HMAC_SHA_256", 32), ("HMAC_384", "HMAC_SHA_384", 48), ("HMAC_512", "HMAC_SHA_512", 64)]
+    {
+        let (key, other) = (mac_key(spec), mac_key(spec));
+        let input = json!({ "KeyId": key, "Message": b64(b"message"), "MacAlgorithm": algorithm });
+        let mac = bytes(&bench.ok("GenerateMac", input.clone())["Mac"]);
+        assert_eq!(mac.len(), length);
+        let with = |changes: Value| {
+            let mut input = input.clone();
+            input["Mac"] = json!(b64(&mac));
+            input.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            input
+        };
+        assert_eq!(bench.ok("VerifyMac", with(json!({})))["MacValid"], json!(true));
+        let mut flipped = mac.clone();
+        flipped[length - 1] ^= 1;
+        for wrong in [json!({ "Mac": b64(&flipped) }), json!({ "Message": b64(b"other") }), json!({ "KeyId": other })] {
+            bench.refused("VerifyMac", with(wrong), "KMSInvalidMacException");
+        }
+        bench.refused("GenerateMac", with(json!({ "MacAlgorithm": "HMAC_SHA_224" })), "ValidationException");
+        let another = if spec == "HMAC_256" { "HMAC_SHA_512" } else { "HMAC_SHA_256" };
+        let mut input = input.clone();
+        input["MacAlgorithm"] = json!(another);
+        bench.refused("GenerateMac", input, "InvalidKeyUsageException");
+        bench.refused("Encrypt", json!({ "KeyId": key, "Plaintext": "AA==" }), "InvalidKeyUsageException");
+        bench.refused("RotateKeyOnDemand", json!({ "KeyId": key }), "UnsupportedOperationException");
+        bench.ok("DisableKey", json!({ "KeyId": key }));
+        bench.refused("VerifyMac", with(json!({})), "DisabledException");
+    }
+    let message = json!({ "KeyId": bench.symmetric(), "Message": "AA==", "MacAlgorithm": "HMAC_SHA_256" });
+    bench.refused("GenerateMac", message, "InvalidKeyUsageException");
+}
+
+#[test]
+fn a_data_key_pair_is_sealed_under_its_context_and_shown_only_where_asked_for() {
+    let bench = Bench::new();
+    let key = bench.symmetric();
+    let input = json!({ "KeyId": key, "KeyPairSpec": "ECC_NIST_P256", "EncryptionContext": { "tenant": "acme" } });
+    let made = bench.ok("GenerateDataKeyPair", input.clone());
+    let open =
+        |context: Value| json!({ "CiphertextBlob": made["PrivateKeyCiphertextBlob"], "EncryptionContext": context });
+    assert_eq!(bench.ok("Decrypt", open(json!({ "tenant": "acme" })))["Plaintext"], made["PrivateKeyPlaintext"]);
+    bench.refused("Decrypt", open(json!({})), INVALID_CIPHERTEXT);
+    let blind = bench.ok("GenerateDataKeyPairWithoutPlaintext", input.clone());
+    assert!(blind.get("PrivateKeyPlaintext").is_none() && blind.get("PublicKey").is_some());
+    assert_ne!(blind["PublicKey"], made["PublicKey"]);
+    let dry = json!({ "KeyId": key, "KeyPairSpec": "ECC_NIST_P256", "DryRun": true });
+    bench.refused("GenerateDataKeyPair", dry, "DryRunOperationException");
+    let unknown = json!({ "KeyId": key, "KeyPairSpec": "ECC_SECG_P256K1" });
+    bench.refused("GenerateDataKeyPair", unknown, "UnsupportedOperationException");
+    let signing = json!({ "KeyId": bench.signing("ECC_NIST_P256"), "KeyPairSpec": "ECC_NIST_P256" });
+    bench.refused("GenerateDataKeyPair", signing, "InvalidKeyUsageException");
+}
+
+#[test]
+fn a_key_that_rotates_by_itself_does_so_when_its_period_is_over_and_opens_what_it_sealed() {
+    let mut bench = Bench::new();
+    let key = bench.symmetric();
+    let blob = b64(&bench.encrypt(&key, json!({})));
+    let first = bench.ok("Decrypt", json!({ "CiphertextBlob": blob }))["KeyMaterialId"].clone();
+    bench.ok("EnableKeyRotation", json!({ "KeyId": key, "RotationPeriodInDays": 90 }));
+    let status = |bench: &Bench| bench.ok("GetKeyRotationStatus", json!({ "KeyId": key }));
+    assert_eq!(status(&bench)["RotationPeriodInDays"], json!(90));
+    let current =
+        |bench: &Bench| bench.ok("DescribeKey", json!({ "KeyId": key }))["KeyMetadata"]["CurrentKeyMaterialId"].clone();
+    bench.now += 90 * DAY - 1;
+    assert_eq!(current(&bench), first);
+    bench.now += 1;
+    let second = current(&bench);
+    assert_ne!(second, first);
+    assert_eq!(bench.ok("Decrypt", json!({ "CiphertextBlob": blob }))["KeyMaterialId"], first);
+    let kinds: Vec<String> = bench.ok("ListKeyRotations", json!({ "KeyId": key }))["Rotations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rotation| text(&rotation["RotationType"]))
+        .collect();
+    assert_eq!(kinds, ["AUTOMATIC"]);
+    bench.ok("DisableKeyRotation", json!({ "KeyId": key }));
+    bench.now += 365 * DAY;
+    assert_eq!(current(&bench), second);
+    assert_eq!(status(&bench)["KeyRotationEnabled"], json!(false));
+    let signing = bench.signing("ECC_NIST_P256");
+    bench.refused("EnableKeyRotation", json!({ "KeyId": signing }), "UnsupportedOperationException");
+    bench.ok("DisableKey", json!({ "KeyId": key }));
+    bench.refused("EnableKeyRotation", json!({ "KeyId": key }), "DisabledException");
+}
+
+#[test]
 fn what_was_saved_works_as_before_and_only_for_its_own_account() {
     let bench = Bench::new();
     let key = bench.symmetric();
@@ -797,6 +891,10 @@ fn what_was_saved_works_as_before_and_only_for_its_own_account() {
     bench.ok("CreateAlias", json!({ "AliasName": "alias/data", "TargetKeyId": key }));
     let signing =
         ["RSA_2048", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_EDWARDS25519"].map(|spec| bench.signing(spec));
+    let mac_key = bench.key(json!({ "KeySpec": "HMAC_384", "KeyUsage": "GENERATE_VERIFY_MAC" }));
+    let mac = json!({ "KeyId": mac_key, "Message": "AA==", "MacAlgorithm": "HMAC_SHA_384" });
+    let made = bench.ok("GenerateMac", mac.clone());
+    bench.ok("EnableKeyRotation", json!({ "KeyId": key }));
     let saved = bench.ring.save();
     let again = Bench { ring: Keyring::load("123456789012", "us-east-1", &saved).unwrap(), now: NOW };
     again.ok("Decrypt", json!({ "CiphertextBlob": blob, "EncryptionContext": { "a": "b" }, "KeyId": "alias/data" }));
@@ -806,6 +904,9 @@ fn what_was_saved_works_as_before_and_only_for_its_own_account() {
             assert_eq!(again.ok(operation, input.clone()), bench.ok(operation, input));
         }
     }
+    assert_eq!(again.ok("GenerateMac", mac), made);
+    let status = json!({ "KeyId": key });
+    assert_eq!(again.ok("GetKeyRotationStatus", status.clone()), bench.ok("GetKeyRotationStatus", status));
     assert!(Keyring::load("210987654321", "us-east-1", &saved).is_none());
     assert!(Keyring::load("123456789012", "eu-west-1", &saved).is_none());
     assert!(Keyring::load("123456789012", "us-east-1", &saved[1..]).is_none());

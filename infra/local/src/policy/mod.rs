@@ -1,6 +1,9 @@
-//! IAM: identity policies of the template's roles, narrowed by session policies, with a readable trail of decisions.
+//! IAM: identity policies of the template's roles, narrowed by session policies and by the policies of endpoints, keys and
+//! buckets, with a readable trail of decisions.
 //!
-//! An explicit deny wins, then an allow, otherwise nothing is allowed. What is not understood (element, operator,
+//! An explicit deny wins, then an allow, otherwise nothing is allowed. The policy of a key or bucket that names a role itself
+//! lets it in without an identity policy; a key's policy that names nobody but the account leaves it to identity policies, and one
+//! that does neither lets nobody in. The operator of the stack stands above policies; only whom a role trusts is asked of it too. What is not understood (element, operator,
 //! condition key) is an error when the stack starts, never skipped.
 
 mod condition;
@@ -10,7 +13,7 @@ mod pattern;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -109,6 +112,10 @@ pub struct Iam {
     clock: Clock,
     roles: BTreeMap<String, Role>,
     network: NetworkSpec,
+    /// The policies of keys and buckets, by ARN.
+    held: RwLock<BTreeMap<String, Policy>>,
+    /// The policies of endpoints, by service.
+    endpoints: RwLock<BTreeMap<String, Policy>>,
     trail: Mutex<Vec<TrailEntry>>,
     /// How many decisions the trail remembers.
     kept: AtomicUsize,
@@ -148,21 +155,35 @@ impl Iam {
         }
         let (account, region) = (account.to_owned(), region.to_owned());
         let network = NetworkSpec::default();
-        Ok(Iam {
-            account,
-            region,
-            clock,
-            roles: known,
-            network,
-            trail: Mutex::default(),
-            kept: AtomicUsize::new(usize::MAX),
-        })
+        let (held, endpoints, trail) = Default::default();
+        let kept = AtomicUsize::new(usize::MAX);
+        Ok(Iam { account, region, clock, roles: known, network, held, endpoints, trail, kept })
     }
 
     /// The same with a network: what its functions call, they call through its endpoints (`aws:SourceVpce`).
     #[must_use]
     pub fn in_network(self, network: NetworkSpec) -> Iam {
         Iam { network, ..self }
+    }
+
+    /// Gives a key or a bucket, by its ARN, this policy in place of the one that it had.
+    ///
+    /// # Errors
+    /// All faults found.
+    pub fn set_resource_policy(&self, arn: &str, document: &Value) -> Result<(), Vec<String>> {
+        let policy = Policy::resource(document)?;
+        self.held.write().unwrap_or_else(PoisonError::into_inner).insert(arn.to_owned(), policy);
+        Ok(())
+    }
+
+    /// Gives the endpoint of a service (`kms`) this policy.
+    ///
+    /// # Errors
+    /// All faults found.
+    pub fn set_endpoint_policy(&self, service: &str, document: &Value) -> Result<(), Vec<String>> {
+        let policy = Policy::resource(document)?;
+        self.endpoints.write().unwrap_or_else(PoisonError::into_inner).insert(service.to_owned(), policy);
+        Ok(())
     }
 
     /// The account id.
@@ -196,20 +217,21 @@ impl Iam {
         if allowed { Decision::Allow } else { Decision::Deny { reason } }
     }
 
-    /// Decides `sts:AssumeRole`: the caller's own policies must allow it and the role's trust policy must name the caller.
+    /// Decides `sts:AssumeRole`: the role's trust policy must name the caller, itself or by its account. Whom it names only by its
+    /// account needs a policy of its own that allows it besides.
     pub fn assume(&self, caller: &impl Caller, role_arn: &str, context: &Context) -> Decision {
         const ACTION: &str = "sts:AssumeRole";
         let principal = caller.principal();
         let context = self.complete(caller, ACTION, context);
-        let (allowed, statement, reason) = match principal.kind {
-            PrincipalKind::Operator => (true, None, "the operator may do everything".to_owned()),
-            PrincipalKind::Role { .. }
-                if !self.trust_holds(role_arn, TrustedBy::Arn(&principal.arn), ACTION, &context) =>
-            {
-                (false, None, format!("because no trust policy allows the {ACTION} action"))
-            }
-            PrincipalKind::Role { .. } => self.decide(principal, ACTION, role_arn, &context),
-        };
+        let (allowed, statement, reason) =
+            match self.trust_holds(role_arn, TrustedBy::Arn(&principal.arn), ACTION, &context) {
+                false => (false, None, format!("because no trust policy allows the {ACTION} action")),
+                true => self.decide(principal, ACTION, role_arn, &context),
+            };
+        let silent = !allowed && reason == format!("because no identity-based policy allows the {ACTION} action");
+        let named = || self.trust_holds(role_arn, TrustedBy::Named(&principal.arn), ACTION, &context);
+        let (allowed, reason) =
+            if silent && named() { (true, "named by the trust policy".to_owned()) } else { (allowed, reason) };
         self.record(principal, ACTION, role_arn, &context, (allowed, statement), &reason);
         if allowed { Decision::Allow } else { Decision::Deny { reason } }
     }
@@ -277,12 +299,17 @@ impl Iam {
         let PrincipalKind::Role { role_name, session_policy, .. } = &principal.kind else {
             return (true, None, "the operator may do everything".to_owned());
         };
-        let nobody = |kind: &str| format!("because no {kind} policy allows the {action} action");
-        let Some(role) = self.roles.get(role_name) else {
-            return (false, None, nobody("identity-based"));
-        };
+        let nobody = |kind: &str| (false, None, format!("because no {kind} policy allows the {action} action"));
+        if !self.lets_through(&principal.arn, action, resource, context) {
+            return nobody("VPC endpoint");
+        }
+        let held = self.held(&principal.arn, action, resource, context);
+        if held == Held::Denies {
+            return (false, None, "with an explicit deny in a resource-based policy".to_owned());
+        }
         let mut allow = None;
-        for (index, policy) in role.policies.iter().enumerate() {
+        let policies = self.roles.get(role_name).map_or(&[][..], |role| role.policies.as_slice());
+        for (index, policy) in policies.iter().enumerate() {
             match policy.evaluate(action, resource, context) {
                 Verdict::Deny(sid) => {
                     let reason = "with an explicit deny in an identity-based policy".to_owned();
@@ -299,11 +326,44 @@ impl Iam {
             Some(Ok(policy)) => policy.evaluate(action, resource, context),
             Some(Err(_)) => Verdict::Silent,
         };
-        match (session, allow) {
-            (Verdict::Deny(_), _) => (false, None, "with an explicit deny in a session policy".to_owned()),
-            (_, None) => (false, None, nobody("identity-based")),
-            (Verdict::Silent, Some(_)) => (false, None, nobody("session")),
-            (Verdict::Allow(_), Some(label)) => (true, Some(label), "allowed".to_owned()),
+        let allow = match &held {
+            Held::Names(label) => allow.or_else(|| Some(label.clone())),
+            _ => allow,
+        };
+        match (session, allow, held) {
+            (Verdict::Deny(_), ..) => (false, None, "with an explicit deny in a session policy".to_owned()),
+            (_, Some(_), Held::Closed) => nobody("resource-based"),
+            (_, None, _) => nobody("identity-based"),
+            (Verdict::Silent, ..) => nobody("session"),
+            (Verdict::Allow(_), Some(label), _) => (true, Some(label), "allowed".to_owned()),
+        }
+    }
+
+    /// What the policy of the key or bucket that `resource` belongs to says.
+    fn held(&self, principal: &str, action: &str, resource: &str, context: &Context) -> Held {
+        let bucket = || resource.starts_with("arn:aws:s3:::").then(|| resource.split('/').next()).flatten();
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let Some((arn, policy)) = held.get_key_value(bucket().unwrap_or(resource)) else { return Held::Leaves };
+        let says = |by| policy.evaluate_for(by, action, resource, context);
+        match (says(TrustedBy::Arn(principal)), says(TrustedBy::Named(principal))) {
+            (Verdict::Deny(_), _) => Held::Denies,
+            (_, Verdict::Allow(sid)) => Held::Names(format!("{arn}/{sid}")),
+            // To a bucket its account has access by identity policies alone; to a key only if the key's policy says so.
+            (Verdict::Silent, _) if bucket().is_none() => Held::Closed,
+            _ => Held::Leaves,
+        }
+    }
+
+    /// Whether the policy of the endpoint through which a call comes lets it through.
+    fn lets_through(&self, principal: &str, action: &str, resource: &str, context: &Context) -> bool {
+        let service = action.split(':').next().unwrap_or_default();
+        let endpoints = self.endpoints.read().unwrap_or_else(PoisonError::into_inner);
+        match (context.values("aws:SourceVpce"), endpoints.get(service)) {
+            (Some(_), Some(policy)) => {
+                let said = policy.evaluate_for(TrustedBy::Arn(principal), action, resource, context);
+                matches!(said, Verdict::Allow(_))
+            }
+            _ => true,
         }
     }
 
@@ -365,6 +425,19 @@ impl Iam {
             reason: reason.to_owned(),
         });
     }
+}
+
+/// What the policy of a key or bucket says about a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Held {
+    /// Denied explicitly.
+    Denies,
+    /// Allowed to the caller by name, by this statement.
+    Names(String),
+    /// Left to identity policies.
+    Leaves,
+    /// Not even left to identity policies.
+    Closed,
 }
 
 /// Whom a trust or resource policy is asked about.

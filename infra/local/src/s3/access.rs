@@ -8,9 +8,10 @@ use s3s::access::{S3Access, S3AccessContext};
 use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
-use super::refusal::{error, not_implemented};
+use super::refusal::{error, not_implemented, with_status};
 use super::store::Store;
 use crate::account::Account;
+use crate::kms::Kms;
 use crate::policy::{Context, Decision, denial};
 use crate::sigv4::{self, AuthType, Authenticated};
 
@@ -92,7 +93,7 @@ pub(crate) fn may_list(account: &Account, caller: &Caller, bucket: &str) -> bool
 /// # Errors
 /// `AccessDenied` when the caller's policies do not allow it.
 pub(crate) fn use_key(
-    account: &Account,
+    (account, kms): (&Account, Option<&Arc<Kms>>),
     caller: &Caller,
     action: &str,
     key_arn: &str,
@@ -106,7 +107,11 @@ pub(crate) fn use_key(
         ("kms:EncryptionContextKeys".to_owned(), "aws:s3:arn".to_owned()),
         ("aws:SourceIp".to_owned(), caller.source_ip.clone()),
     ];
-    authorize(account, caller, action, key_arn, keys)
+    authorize(account, caller, action, key_arn, keys)?;
+    let Some(Err(refused)) = kms.map(|kms| kms.sealing(key_arn)) else { return Ok(()) };
+    let code = S3ErrorCode::Custom(format!("KMS.{}", refused.code).into());
+    let refused = error(code, refused.message.unwrap_or_default());
+    Err(with_status(refused, http::StatusCode::BAD_REQUEST))
 }
 
 /// The ARN of a bucket.

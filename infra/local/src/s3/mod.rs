@@ -21,7 +21,7 @@ mod store;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -43,6 +43,7 @@ use crate::account::{Account, letters};
 use crate::call;
 use crate::faults::{FaultKnobs, Strike};
 use crate::http::{Request, Server, serve};
+use crate::kms::Kms;
 
 /// The largest body taken, 256 MiB; larger uploads are multipart ones in any case.
 pub const LARGEST_BODY: usize = 256 * 1024 * 1024;
@@ -78,6 +79,7 @@ pub struct S3 {
     faults: FaultKnobs,
     calls: Mutex<BTreeMap<(&'static str, String), u64>>,
     cors: Mutex<BTreeMap<String, Cors>>,
+    kms: Arc<OnceLock<Arc<Kms>>>,
 }
 
 impl std::fmt::Debug for S3 {
@@ -97,7 +99,14 @@ impl S3 {
     ) -> Arc<S3> {
         let store = Arc::new(Store::new(root, buckets, account.clock.now()));
         let uploads = multipart::Uploads::default();
-        let operations = Operations { account: Arc::clone(&account), store: Arc::clone(&store), uploads, events };
+        let kms = Arc::new(OnceLock::new());
+        let operations = Operations {
+            account: Arc::clone(&account),
+            store: Arc::clone(&store),
+            uploads,
+            events,
+            kms: Arc::clone(&kms),
+        };
         let mut builder = S3ServiceBuilder::new(operations);
         let mut config = S3Config::default();
         // The guard has judged the time already, on the account's clock; s3s knows only the machine's.
@@ -112,7 +121,15 @@ impl S3 {
             faults: FaultKnobs::default(),
             calls: Mutex::default(),
             cors: Mutex::default(),
+            kms,
         })
+    }
+
+    /// Tells S3 whose keys those of SSE-KMS are. From then on a key that is not there, disabled or waiting for its deletion is
+    /// refused; without a KMS nothing but policies speaks about keys.
+    pub fn set_kms(&self, kms: Arc<Kms>) {
+        // Told twice, the first stays.
+        let _ = self.kms.set(kms);
     }
 
     /// Gives a bucket these CORS rules in place of those that it had; at first it has none.

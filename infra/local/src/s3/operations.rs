@@ -1,7 +1,7 @@
 //! The operations of S3 that Portcullis and its operators use, over the [`Store`]. All others stay what s3s makes of
 //! them: 501 NotImplemented.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest::{SHA256, digest as hash};
 use bytes::{Bytes, BytesMut};
@@ -26,6 +26,7 @@ use super::refusal::{VERSION_ID, error, not_implemented, with_element, with_head
 use super::store::{self, Attributes, Committed, Encryption, Found, Object, Store, Version};
 use super::{ObjectCreated, digest, encryption, multipart};
 use crate::account::Account;
+use crate::kms::Kms;
 
 /// The implementation behind s3s.
 pub(crate) struct Operations {
@@ -33,9 +34,13 @@ pub(crate) struct Operations {
     pub(crate) store: Arc<Store>,
     pub(crate) uploads: Uploads,
     pub(crate) events: UnboundedSender<ObjectCreated>,
+    /// Whom to ask about the state of a key, where there is a KMS.
+    pub(crate) kms: Arc<OnceLock<Arc<Kms>>>,
 }
 
 const LONGEST_KEY: usize = 1024;
+/// Of names and values of user-defined metadata together, in bytes.
+const MOST_METADATA: usize = 2048;
 
 #[async_trait::async_trait]
 impl s3s::S3 for Operations {
@@ -46,12 +51,10 @@ impl s3s::S3 for Operations {
         let condition = conditions::write_condition(&input)?;
         let asked = (input.server_side_encryption.as_ref(), input.ssekms_key_id.as_deref(), input.bucket_key_enabled);
         let encryption = encryption::requested(asked, &self.account)?;
-        if input.key.len() > LONGEST_KEY {
-            return Err(error(S3ErrorCode::KeyTooLongError, "Your key is too long"));
-        }
+        refuse_oversized(&input.key, input.metadata.as_ref())?;
         if let Encryption::Kms { key_arn, bucket_key } = &encryption {
             let context = encryption::context(&input.bucket, &input.key, *bucket_key);
-            access::use_key(&self.account, &caller, "kms:GenerateDataKey", key_arn, &context)?;
+            access::use_key((&self.account, self.kms.get()), &caller, "kms:GenerateDataKey", key_arn, &context)?;
         }
 
         let body = match input.body.take() {
@@ -284,9 +287,7 @@ impl s3s::S3 for Operations {
         multipart::refuse_other_digests(&input)?;
         let asked = (input.server_side_encryption.as_ref(), input.ssekms_key_id.as_deref(), input.bucket_key_enabled);
         let encryption = encryption::requested(asked, &self.account)?;
-        if input.key.len() > LONGEST_KEY {
-            return Err(error(S3ErrorCode::KeyTooLongError, "Your key is too long"));
-        }
+        refuse_oversized(&input.key, input.metadata.as_ref())?;
         self.use_key(&caller, (&input.bucket, &input.key), &encryption, &["kms:GenerateDataKey"])?;
         let attributes = Attributes {
             content_type: input.content_type,
@@ -527,6 +528,19 @@ struct Read<'a> {
     conditions: ReadConditions<'a>,
 }
 
+/// Refuses a key or metadata larger than S3 takes.
+fn refuse_oversized(key: &str, metadata: Option<&s3s::dto::Metadata>) -> S3Result<()> {
+    if key.len() > LONGEST_KEY {
+        return Err(error(S3ErrorCode::KeyTooLongError, "Your key is too long"));
+    }
+    let size: usize = metadata.into_iter().flatten().map(|(name, value)| name.len() + value.len()).sum();
+    if size > MOST_METADATA {
+        let message = "Your metadata headers exceed the maximum allowed metadata size";
+        return Err(error(S3ErrorCode::MetadataTooLarge, message));
+    }
+    Ok(())
+}
+
 impl Operations {
     /// Finds the version a read asks for and judges its conditions.
     fn locate(&self, caller: &Caller, read: &Read<'_>) -> S3Result<(Version, Arc<Object>)> {
@@ -567,13 +581,15 @@ impl Operations {
     ) -> S3Result<()> {
         let Encryption::Kms { key_arn, bucket_key } = encryption else { return Ok(()) };
         let context = encryption::context(bucket, key, *bucket_key);
-        actions.iter().try_for_each(|action| access::use_key(&self.account, caller, action, key_arn, &context))
+        actions
+            .iter()
+            .try_for_each(|action| access::use_key((&self.account, self.kms.get()), caller, action, key_arn, &context))
     }
 
     fn decrypt(&self, caller: &Caller, read: &Read<'_>, object: &Object) -> S3Result<()> {
         let Encryption::Kms { key_arn, bucket_key } = &object.attributes.encryption else { return Ok(()) };
         let context = encryption::context(read.bucket, read.key, *bucket_key);
-        access::use_key(&self.account, caller, "kms:Decrypt", key_arn, &context)
+        access::use_key((&self.account, self.kms.get()), caller, "kms:Decrypt", key_arn, &context)
     }
 }
 

@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
-use template::{Place, Resource, scalar};
+use template::{OWN, Place, Resource, scalar};
+use uuid::Uuid;
 
+use crate::gateway::Throttle;
 use crate::policy::{Policy, TrustedBy, Verdict};
 
 pub use template::yaml;
@@ -15,8 +17,11 @@ pub use template::yaml;
 /// The project's own templates by path below `infra/aws`, as this program was built with them.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 
-/// The template of what holds data: of it only the object bucket's CORS rules are read.
+/// The template of what holds data: of it the policies of keys and buckets and the object bucket's CORS rules are read.
 const DATA: &str = "data.yaml";
+
+/// The template of the network: of it the policies of endpoints are read.
+const NETWORK: &str = "network.yaml";
 
 /// The endpoints by the service that is called through them, and the parameter that names each.
 const ENDPOINTS: [(&str, &str); 4] =
@@ -140,6 +145,91 @@ pub struct Template {
     document: Value,
 }
 
+/// What a template of somebody's own brings beside the project's: see [`own`].
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// Its functions, roles and permissions.
+    pub deployment: Deployment,
+    /// Its keys.
+    pub keys: Vec<KeySpec>,
+    /// Alias (`alias/…`) and the id of the key that it names.
+    pub aliases: Vec<(String, Uuid)>,
+    /// The names of its buckets.
+    pub buckets: Vec<String>,
+    /// Bucket and policy.
+    pub policies: Vec<(String, Value)>,
+    /// Its API, if it has one.
+    pub api: Option<ApiSpec>,
+}
+
+/// A KMS key as a template defines it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeySpec {
+    /// The template's name for it.
+    pub logical_id: String,
+    /// Its id, chosen when the template was read.
+    pub id: Uuid,
+    /// `SYMMETRIC_DEFAULT`, …
+    pub spec: String,
+    /// Its policy, resolved.
+    pub policy: Value,
+}
+
+/// A REST API as a template defines it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiSpec {
+    /// Its OpenAPI document, resolved.
+    pub document: Value,
+    /// The name of its stage.
+    pub stage: String,
+    /// The variables of the stage.
+    pub variables: BTreeMap<String, String>,
+    /// The limits of the stage.
+    pub throttles: Vec<Throttle>,
+}
+
+/// The id of the API of a template of somebody's own.
+pub const OWN_API: &str = "own";
+
+/// Reads a template of somebody's own: roles, functions and who may invoke them, keys, buckets, one API.
+///
+/// # Errors
+/// All faults of the template.
+pub fn own(template: &str, account: &str, region: &str) -> Result<Own, Vec<String>> {
+    let (mut place, template) = (Place::new(account, region), yaml(template)?);
+    for (id, resource) in template.get("Resources").and_then(Value::as_object).into_iter().flatten() {
+        let physical = match resource.get("Type").and_then(Value::as_str) {
+            Some("AWS::KMS::Key") => Uuid::new_v4().to_string(),
+            Some("AWS::ApiGateway::RestApi") => OWN_API.to_owned(),
+            _ => continue,
+        };
+        place.physical.insert((OWN.to_owned(), id.clone()), physical);
+    }
+    let opened = template::Template::open(OWN, &template, &BTreeMap::new(), &place)?;
+    let mut reader = Reader { faults: Vec::new(), account: account.to_owned(), environment: None };
+    let (mut own, mut aliases) = (Own::default(), Vec::new());
+    let (mut document, mut stage) = (None, None);
+    for resource in opened.resources().values() {
+        match resource.kind.as_str() {
+            "AWS::KMS::Key" => own.keys.extend(reader.key(resource)),
+            "AWS::KMS::Alias" => own.aliases.extend(reader.alias(resource)),
+            "AWS::S3::Bucket" => {
+                reader.only(&resource.id, properties_of(resource), &["BucketName", "VersioningConfiguration"]);
+                own.buckets.push(resource.reference.clone());
+            }
+            "AWS::S3::BucketPolicy" => own.policies.extend(reader.bucket_policy(resource)),
+            "AWS::ApiGateway::RestApi" => document = resource.get("/Body").cloned(),
+            "AWS::ApiGateway::Stage" => stage = Some(reader.stage(resource)),
+            _ => reader.resource(resource, &mut own.deployment, &mut aliases),
+        }
+    }
+    if reader.faults.is_empty() {
+        reader.check(&mut own.deployment);
+    }
+    own.api = document.zip(stage).map(|(document, stage)| ApiSpec { document, ..stage });
+    if reader.faults.is_empty() { Ok(own) } else { Err(reader.faults) }
+}
+
 /// Reads one template of the stack `functions` into its deployment.
 ///
 /// # Errors
@@ -230,7 +320,7 @@ pub fn api() -> Result<Value, Vec<String>> {
     for (path, text) in FILES.iter().filter(|(path, _)| !path.contains('/')) {
         match *path {
             "api.yaml" => api = yaml(text)?,
-            DATA => {}
+            DATA | NETWORK => {}
             other => {
                 documents.insert(other.to_owned(), yaml(text)?);
             }
@@ -238,6 +328,76 @@ pub fn api() -> Result<Value, Vec<String>> {
     }
     template::inline(&mut api, &documents)?;
     Ok(api)
+}
+
+/// The policies of the project's keys and buckets as the template has them, by logical id, with `ids` for the ids of the keys and
+/// the ARN of each bucket.
+///
+/// # Errors
+/// All faults of the template and of the parameters.
+pub fn data_policies(
+    parameters: &BTreeMap<String, String>,
+    ids: &BTreeMap<&str, String>,
+    account: &str,
+    region: &str,
+) -> Result<Vec<(String, Value)>, Vec<String>> {
+    let text = FILES.iter().find(|(path, _)| *path == DATA).map(|(_, text)| *text);
+    let data = yaml(text.ok_or_else(|| vec![format!("no {DATA}")])?)?;
+    let declared = data.get("Parameters").and_then(Value::as_object).unwrap_or(&NOTHING);
+    let mut given: BTreeMap<String, String> = parameters.clone();
+    given.retain(|name, _| declared.contains_key(name));
+    let defaults: BTreeSet<&String> =
+        declared.iter().filter(|(_, one)| one.get("Default").is_some()).map(|(name, _)| name).collect();
+    let mut all = completed(&data, given.clone());
+    // What is optional stays as the template has it, except for the way of the functions to KMS.
+    all.retain(|name, _| given.contains_key(name) || !defaults.contains(name) || name == "KmsEndpointId");
+    all.entry("DataSubnetIds".to_owned()).and_modify(|one| *one = format!("{one}-a,{one}-b"));
+    let mut place = Place::new(account, region);
+    for (logical, id) in ids {
+        place.physical.insert(("data".to_owned(), (*logical).to_owned()), id.clone());
+    }
+    let opened = template::Template::open("data", &data, &all, &place)?;
+    let mut policies = Vec::new();
+    for resource in opened.resources().values() {
+        let policy = match resource.kind.as_str() {
+            "AWS::KMS::Key" => resource.get("/KeyPolicy").map(|policy| (resource.id.clone(), policy.clone())),
+            "AWS::S3::BucketPolicy" => {
+                let bucket = resource.text("/Bucket");
+                bucket.zip(resource.get("/PolicyDocument").cloned())
+            }
+            _ => None,
+        };
+        policies.extend(policy);
+    }
+    Ok(policies)
+}
+
+/// The policies of the project's endpoints as the template has them, by service, with every endpoint there is.
+///
+/// # Errors
+/// All faults of the template and of the parameters.
+pub fn endpoint_policies(
+    parameters: &BTreeMap<String, String>,
+    account: &str,
+    region: &str,
+) -> Result<Vec<(String, Value)>, Vec<String>> {
+    let text = FILES.iter().find(|(path, _)| *path == NETWORK).map(|(_, text)| *text);
+    let network = yaml(text.ok_or_else(|| vec![format!("no {NETWORK}")])?)?;
+    let declared = network.get("Parameters").and_then(Value::as_object).unwrap_or(&NOTHING);
+    let mut given: BTreeMap<String, String> = parameters.clone();
+    for (name, value) in
+        [("KmsEndpoint", "on"), ("StsEndpoint", "on"), ("SsmEndpoint", "on"), ("S3PrefixListId", "pl-00000000")]
+    {
+        given.insert(name.to_owned(), value.to_owned());
+    }
+    given.retain(|name, _| declared.contains_key(name));
+    let opened = template::Template::open("network", &network, &given, &Place::new(account, region))?;
+    let endpoints = opened.resources().values().filter(|one| one.kind == "AWS::EC2::VPCEndpoint");
+    let policies = endpoints.filter_map(|endpoint| {
+        let service = endpoint.text("/ServiceName")?.rsplit('.').next()?.to_owned();
+        Some((service, endpoint.get("/PolicyDocument")?.clone()))
+    });
+    Ok(policies.collect())
 }
 
 /// The CORS rules of the object bucket as the template has them, for pages of these origins (comma-joined); none without one.
@@ -282,11 +442,11 @@ fn completed(template: &Value, mut given: BTreeMap<String, String>) -> BTreeMap<
 }
 
 fn read(templates: &[&template::Template], account: &str) -> Result<Deployment, Vec<String>> {
-    let mut reader = Reader { faults: Vec::new(), account: account.to_owned(), environment: String::new() };
+    let mut reader = Reader { faults: Vec::new(), account: account.to_owned(), environment: None };
     let mut deployment = Deployment::default();
     let mut aliases = Vec::new();
     for template in templates {
-        reader.environment = template.parameter("Env").unwrap_or_default();
+        reader.environment = Some(template.parameter("Env").unwrap_or_default());
         for (service, parameter) in ENDPOINTS {
             let id = template.parameter(parameter).filter(|id| !id.is_empty());
             deployment.network.endpoints.extend(id.map(|id| (service.to_owned(), id)));
@@ -310,7 +470,14 @@ fn read(templates: &[&template::Template], account: &str) -> Result<Deployment, 
 struct Reader {
     faults: Vec<String>,
     account: String,
-    environment: String,
+    /// What the names of the project's own functions begin with; nothing is asked of others.
+    environment: Option<String>,
+}
+
+static NOTHING: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
+
+fn properties_of(resource: &Resource) -> &Map<String, Value> {
+    resource.properties.as_object().unwrap_or(&NOTHING)
 }
 
 impl Reader {
@@ -376,7 +543,7 @@ impl Reader {
             self.fault(id, "Runtime must be provided.al2023");
         }
         let function_name = self.text(id, properties, "FunctionName")?;
-        let prefix = format!("portcullis-{}-", self.environment);
+        let prefix = self.environment.as_ref().map(|name| format!("portcullis-{name}-")).unwrap_or_default();
         let Some(deployment) = function_name.strip_prefix(&prefix).map(str::to_owned) else {
             self.fault(id, format!("FunctionName must start with `{prefix}`"));
             return None;
@@ -454,6 +621,65 @@ impl Reader {
             policies.push(document);
         }
         Some(RoleSpec { arn: resource.arn().unwrap_or_default().to_owned(), name, policies, trust })
+    }
+
+    fn key(&mut self, resource: &Resource) -> Option<KeySpec> {
+        let (id, properties) = (resource.id.as_str(), properties_of(resource));
+        self.only(id, properties, &["Description", "KeyPolicy", "KeySpec", "KeyUsage", "EnableKeyRotation"]);
+        let policy = properties.get("KeyPolicy").cloned().unwrap_or_default();
+        if let Err(faults) = Policy::resource(&policy) {
+            faults.into_iter().for_each(|fault| self.fault(id, format!("KeyPolicy: {fault}")));
+        }
+        let spec = properties.get("KeySpec").and_then(Value::as_str).unwrap_or("SYMMETRIC_DEFAULT").to_owned();
+        let physical = Uuid::parse_str(&resource.reference).ok()?;
+        Some(KeySpec { logical_id: id.to_owned(), id: physical, spec, policy })
+    }
+
+    fn alias(&mut self, resource: &Resource) -> Option<(String, Uuid)> {
+        let (id, properties) = (resource.id.as_str(), properties_of(resource));
+        self.only(id, properties, &["AliasName", "TargetKeyId"]);
+        let target = self.text(id, properties, "TargetKeyId")?;
+        let target = target.rsplit('/').next().and_then(|id| Uuid::parse_str(id).ok());
+        if target.is_none() {
+            self.fault(id, "TargetKeyId is no key of this template");
+        }
+        Some((self.text(id, properties, "AliasName")?, target?))
+    }
+
+    fn bucket_policy(&mut self, resource: &Resource) -> Option<(String, Value)> {
+        let (id, properties) = (resource.id.as_str(), properties_of(resource));
+        self.only(id, properties, &["Bucket", "PolicyDocument"]);
+        let policy = properties.get("PolicyDocument").cloned().unwrap_or_default();
+        if let Err(faults) = Policy::resource(&policy) {
+            faults.into_iter().for_each(|fault| self.fault(id, format!("PolicyDocument: {fault}")));
+        }
+        Some((self.text(id, properties, "Bucket")?, policy))
+    }
+
+    /// A stage without its document.
+    fn stage(&mut self, resource: &Resource) -> ApiSpec {
+        let (id, properties) = (resource.id.as_str(), properties_of(resource));
+        self.only(id, properties, &["RestApiId", "DeploymentId", "StageName", "Variables", "MethodSettings"]);
+        let mut variables = BTreeMap::new();
+        for (name, value) in properties.get("Variables").and_then(Value::as_object).into_iter().flatten() {
+            variables.extend(scalar(value).map(|value| (name.clone(), value)));
+        }
+        let mut throttles = Vec::new();
+        for limit in resource.list("/MethodSettings") {
+            let text = |name: &str| limit.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let number = |name: &str| limit.get(name).and_then(scalar).and_then(|text| text.parse::<f64>().ok());
+            let (Some(rate), Some(burst)) = (number("ThrottlingRateLimit"), number("ThrottlingBurstLimit")) else {
+                self.fault(id, "MethodSettings without ThrottlingRateLimit and ThrottlingBurstLimit");
+                continue;
+            };
+            // `/` and then the path, whose own slashes are written ~1.
+            let path = text("ResourcePath");
+            let resource = if path == "/*" { path } else { path.trim_start_matches('/').replace("~1", "/") };
+            throttles.push(Throttle { resource, method: text("HttpMethod"), rate, burst });
+        }
+        // The most exact setting first, as a stage looks for it.
+        throttles.sort_by_key(|limit| (limit.resource == "/*", limit.method == "*"));
+        ApiSpec { document: Value::Null, stage: resource.reference.clone(), variables, throttles }
     }
 
     fn rule(&mut self, resource: &Resource, properties: &Map<String, Value>) -> Option<RuleSpec> {

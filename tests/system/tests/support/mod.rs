@@ -81,6 +81,7 @@ impl Running {
             cache: Some(home.join("cache")),
             clock,
             parameters: parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            own: None,
         };
         let stack = Stack::start(options).await.expect("the stack starts");
         let clients = seed::seed(&stack).await.expect("the seed is taken");
