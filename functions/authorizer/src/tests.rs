@@ -88,3 +88,52 @@ fn every_name_that_the_gateway_writes_over_is_known_here() {
     known.sort_unstable();
     assert_eq!(written, known);
 }
+
+/// An engine that nobody asks.
+struct Mute;
+
+impl Policies for Mute {
+    fn compile(_: &shared::policy::Bundle) -> Result<Self, shared::policy::Unfit> {
+        Ok(Self)
+    }
+
+    fn decide(&self, _: &Ask) -> shared::policy::Decision {
+        shared::policy::Decision::error()
+    }
+
+    fn reads(&self) -> shared::policy::Reads {
+        shared::policy::Reads::ALL
+    }
+}
+
+/// No route of the document demands an assertion of everybody, so the document cannot show this.
+#[tokio::test]
+async fn a_route_that_demands_an_assertion_of_everybody_lets_no_machine_in_without_its_own() {
+    let now = Timestamp::from_seconds(1_800_000_000);
+    let (team, bucket) = (testkit::Team::new(), testkit::TrustBucket::default());
+    team.publish(&bucket, now);
+    let accepts = Accepts { issuer: "https://gate.example".into(), audience: "https://api.example".into() };
+    let clock = testkit::FixedClock::at(now);
+    let gate: Authorizer<Mute, _, _> = Authorizer::new(accepts, bucket, clock);
+    let (own, other) = (team.service(ID, now), team.service(&ID.replace('e', "f"), now));
+    let person = team.person(testkit::access::ADA, "ada@example.com", now, &serde_json::json!({}));
+    for (what, registered, sent, access, passes) in [
+        ("none is asked for", None, None, Access::ByToken, true),
+        ("none is there", None, None, Access::Required, false),
+        ("one of a service that is not registered", None, Some(&own), Access::Required, false),
+        ("the registered one", Some(ID), Some(&own), Access::Required, true),
+        ("the registered one, unasked", Some(ID), Some(&own), Access::ByToken, true),
+        ("the registered one is not there", Some(ID), None, Access::Required, false),
+        ("nor is it where the route does not ask", Some(ID), None, Access::ByToken, false),
+        ("another one of the team", Some(ID), Some(&other), Access::Required, false),
+        ("a person's", Some(ID), Some(&person), Access::Required, false),
+    ] {
+        let sent: Vec<&String> = sent.into_iter().collect();
+        let event = serde_json::json!({"type": "REQUEST", "path": "/files/a", "resource": "/files/{id}", "httpMethod": "GET",
+            "methodArn": "arn:aws:execute-api:us-east-1:111122223333:abc/v1/GET/files/a",
+            "multiValueHeaders": {"Cf-Access-Jwt-Assertion": sent}, "requestContext": {"requestId": "r"}});
+        let request = Request::parse(&event).unwrap();
+        let vouched = gate.vouched(&request, &token(Kind::Machine, "c", registered), access).await;
+        assert_eq!(vouched.is_ok(), passes, "{what}");
+    }
+}
