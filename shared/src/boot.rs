@@ -11,7 +11,9 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::audit::Line;
 use crate::clock::Timestamp;
@@ -73,8 +75,21 @@ pub trait Handler: Send + Sync + 'static {
     /// Handles one event. A refusal is an answer; `Err` is an operational fault.
     fn handle(&self, event: Value, invocation: &Invocation) -> impl Future<Output = Result<Value, Failure>> + Send;
 
+    /// The same from the event's text to the answer's: what runs on Lambda. A function whose events have a type of their own reads
+    /// them here, once.
+    fn handle_text(
+        &self,
+        event: &RawValue,
+        invocation: &Invocation,
+    ) -> impl Future<Output = Result<Box<RawValue>, Failure>> + Send {
+        async move {
+            let event = serde_json::from_str(event.get()).map_err(|_| Failure::MALFORMED_EVENT)?;
+            self.handle(event, invocation).await.and_then(|answer| text(&answer))
+        }
+    }
+
     /// What is answered when [`Handler::handle`] panicked.
-    fn panicked(&self, _invocation: &Invocation) -> Result<Value, Failure> {
+    fn panicked(&self, _invocation: &Invocation) -> Result<Box<RawValue>, Failure> {
         Err(Failure::INTERNAL)
     }
 }
@@ -97,17 +112,38 @@ pub struct Api<R>(pub R);
 
 impl<R: Routes> Handler for Api<R> {
     async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
-        let Ok(request) = Request::parse(event) else {
-            Line::new(R::FUNCTION, "event").request(&invocation.request_id).decision("deny", "malformed_event").emit();
-            return Ok(Response::problem(Code::MalformedRequest.into(), &invocation.request_id).into_event());
-        };
-        let answer = self.0.answer(&request, invocation).await;
-        Ok(answer.unwrap_or_else(|problem| Response::problem(problem, &request.request_id)).into_event())
+        by_text(self, event, invocation).await
     }
 
-    fn panicked(&self, invocation: &Invocation) -> Result<Value, Failure> {
-        Ok(Response::problem(Code::Internal.into(), &invocation.request_id).into_event())
+    async fn handle_text(&self, event: &RawValue, invocation: &Invocation) -> Result<Box<RawValue>, Failure> {
+        let Ok(request) = Request::parse(event.get()) else {
+            return text(&malformed(R::FUNCTION, invocation).proxied());
+        };
+        let answer = self.0.answer(&request, invocation).await;
+        text(&answer.unwrap_or_else(|problem| Response::problem(problem, &request.request_id)).proxied())
     }
+
+    fn panicked(&self, invocation: &Invocation) -> Result<Box<RawValue>, Failure> {
+        text(&Response::problem(Code::Internal.into(), &invocation.request_id).proxied())
+    }
+}
+
+/// What a caller is told whose event is not API Gateway's, which is logged.
+pub fn malformed(function: &'static str, invocation: &Invocation) -> Response {
+    Line::new(function, "event").request(&invocation.request_id).decision("deny", "malformed_event").emit();
+    Response::problem(Code::MalformedRequest.into(), &invocation.request_id)
+}
+
+/// Handles an event that is a value already as its text would be, for handlers whose work begins at the text.
+pub async fn by_text<H: Handler>(handler: &H, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
+    let event = to_raw_value(&event).map_err(|_| Failure::MALFORMED_EVENT)?;
+    let answer = handler.handle_text(&event, invocation).await?;
+    serde_json::from_str(answer.get()).map_err(|_| Failure::INTERNAL)
+}
+
+/// An answer as JSON text.
+pub fn text(answer: &impl Serialize) -> Result<Box<RawValue>, Failure> {
+    to_raw_value(answer).map_err(|_| Failure::INTERNAL)
 }
 
 /// Runs a function until Lambda ends it. Every configuration fault is logged and the process exits with 64 before it
@@ -148,7 +184,8 @@ pub fn run<C, H: Handler>(
         }
     };
     // Boxed, so that the runtime's own future does not carry the type of everything a handler awaits.
-    let service = service_fn(move |event: LambdaEvent<Value>| -> BoxFuture<'static, Result<Value, Failure>> {
+    type Answered = BoxFuture<'static, Result<Box<RawValue>, Failure>>;
+    let service = service_fn(move |event: LambdaEvent<Box<RawValue>>| -> Answered {
         let handler = Arc::clone(&handler);
         Box::pin(async move { invoke(handler.as_ref(), event).await })
     });
@@ -158,19 +195,23 @@ pub fn run<C, H: Handler>(
     }
 }
 
-async fn invoke<H: Handler>(handler: &H, event: LambdaEvent<Value>) -> Result<Value, Failure> {
+async fn invoke<H: Handler>(handler: &H, event: LambdaEvent<Box<RawValue>>) -> Result<Box<RawValue>, Failure> {
     let (event, context) = event.into_parts();
     let invocation = Invocation {
         request_id: context.request_id,
         deadline: Timestamp::from_millis(i64::try_from(context.deadline).unwrap_or(i64::MAX)),
         function_arn: context.invoked_function_arn,
     };
-    catch(handler, event, &invocation).await
+    catch(handler, &event, &invocation).await
 }
 
 /// Handles one event; a panic is answered and the process lives on.
-pub async fn catch<H: Handler>(handler: &H, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
-    match AssertUnwindSafe(handler.handle(event, invocation)).catch_unwind().await {
+pub async fn catch<H: Handler>(
+    handler: &H,
+    event: &RawValue,
+    invocation: &Invocation,
+) -> Result<Box<RawValue>, Failure> {
+    match AssertUnwindSafe(handler.handle_text(event, invocation)).catch_unwind().await {
         Ok(answer) => answer,
         Err(panic) => {
             drop::<Box<dyn Any + Send>>(panic);
@@ -206,17 +247,22 @@ mod tests {
         Invocation { request_id: "r-9".into(), deadline: Timestamp::from_millis(0), function_arn: String::new() }
     }
 
+    async fn caught(event: Value) -> Value {
+        let answer = catch(&Api(Panics), &to_raw_value(&event).unwrap(), &invocation()).await.unwrap();
+        serde_json::from_str(answer.get()).unwrap()
+    }
+
     #[tokio::test]
     async fn a_panic_is_answered_and_says_nothing() {
         let event = json!({"resource":"/","path":"/","httpMethod":"GET","requestContext":{"httpMethod":"GET"}});
-        let answer = catch(&Api(Panics), event, &invocation()).await.unwrap();
+        let answer = caught(event).await;
         assert_eq!(answer["statusCode"], 500);
         assert!(!answer.to_string().contains("canary") && answer.to_string().contains("r-9"));
     }
 
     #[tokio::test]
     async fn an_event_of_another_shape_is_refused_without_echo() {
-        let answer = catch(&Api(Panics), json!({"canary-77": "canary-78"}), &invocation()).await.unwrap();
+        let answer = caught(json!({"canary-77": "canary-78"})).await;
         assert_eq!(answer["statusCode"], 400);
         assert!(!answer.to_string().contains("canary"));
     }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
+use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use aws_lambda_events::encodings::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::name::Malformed;
 use crate::problem::{Code, Problem};
@@ -116,32 +117,104 @@ impl fmt::Debug for Request {
     }
 }
 
+/// The members of a REST proxy event that are looked at.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'a> {
+    resource: String,
+    path: String,
+    http_method: String,
+    /// Read only where the view that keeps repeats is absent.
+    #[serde(borrow)]
+    headers: Option<&'a RawValue>,
+    multi_value_headers: Option<Fields>,
+    multi_value_query_string_parameters: Option<Fields>,
+    path_parameters: Option<BTreeMap<String, String>>,
+    #[serde(borrow)]
+    request_context: &'a RawValue,
+    body: Option<String>,
+    is_base64_encoded: Option<bool>,
+}
+
+/// The members of its request context.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Context {
+    request_id: Option<String>,
+    authorizer: Option<Value>,
+}
+
+/// Names with one or several values, repeats kept.
+struct Fields(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("names with lists of texts")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Vec::with_capacity(24);
+        while let Some((name, values)) = map.next_entry::<String, Vec<String>>()? {
+            fields.extend(values.into_iter().map(|value| (name.clone(), value)));
+        }
+        Ok(Fields(fields))
+    }
+}
+
+/// An object as `T`: a structure is not read from an array of its members in order, as serde would.
+fn members<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Malformed> {
+    if !text.starts_with('{') {
+        return Err(Malformed("event"));
+    }
+    serde_json::from_str(text).map_err(|_| Malformed("event"))
+}
+
 impl Request {
-    /// Reads a REST proxy event. The error says nothing of the event's content.
-    pub fn parse(event: Value) -> Result<Self, Malformed> {
-        let headers = Headers::from_event(&event)?;
+    /// Reads a REST proxy event from its text. The error says nothing of the event's content.
+    pub fn parse(event: &str) -> Result<Self, Malformed> {
+        let event: Event<'_> = members(event)?;
+        let context: Context = members(event.request_context.get())?;
         // API Gateway hands numbers and booleans over as text, so only text counts.
-        let authorizer = event.pointer("/requestContext/authorizer").and_then(|context| {
+        let authorizer = context.authorizer.and_then(|context| {
             let text = |name: &str| context.get(name).and_then(Value::as_str).map(str::to_owned);
             Some(AuthorizerContext { jti: text("jti")?, subject: text("sub")? })
         });
-        let event: ApiGatewayProxyRequest = serde_json::from_value(event).map_err(|_| Malformed("event"))?;
+        let headers = match (event.multi_value_headers, event.headers) {
+            (Some(Fields(fields)), _) => Headers(fields),
+            (None, Some(single)) => {
+                let single: Map<String, Value> = members(single.get())?;
+                Headers::from_event(&Value::Object(Map::from_iter([("headers".to_owned(), Value::Object(single))])))?
+            }
+            (None, None) => Headers::default(),
+        };
+        if !is_token(&event.http_method) || !headers.0.iter().all(|(name, value)| is_token(name) && is_value(value)) {
+            return Err(Malformed("event"));
+        }
         let body = match (event.body, event.is_base64_encoded) {
             (None, _) => Vec::new(),
-            (Some(text), false) => text.into_bytes(),
-            (Some(text), true) => STANDARD.decode(text).map_err(|_| Malformed("event"))?,
+            (Some(text), None | Some(false)) => text.into_bytes(),
+            (Some(text), Some(true)) => STANDARD.decode(text).map_err(|_| Malformed("event"))?,
         };
-        let query = event.multi_value_query_string_parameters;
         Ok(Self {
-            method: event.http_method.as_str().to_owned(),
-            resource: event.resource.ok_or(Malformed("event"))?,
-            path: event.path.ok_or(Malformed("event"))?,
-            path_parameters: event.path_parameters.into_iter().collect(),
-            query: query.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            method: event.http_method,
+            resource: event.resource,
+            path: event.path,
+            path_parameters: event.path_parameters.unwrap_or_default(),
+            query: event.multi_value_query_string_parameters.map(|Fields(query)| query).unwrap_or_default(),
             headers,
             body,
             authorizer,
-            request_id: event.request_context.request_id.unwrap_or_default(),
+            request_id: context.request_id.unwrap_or_default(),
         })
     }
 
@@ -237,7 +310,7 @@ impl Response {
     }
 
     /// The answer in the form that API Gateway reads.
-    pub fn into_event(self) -> Value {
+    pub fn proxied(self) -> ApiGatewayProxyResponse {
         let mut answer = ApiGatewayProxyResponse::default();
         answer.status_code = i64::from(self.status);
         for (name, value) in &self.headers {
@@ -246,8 +319,19 @@ impl Response {
             }
         }
         answer.body = Some(Body::Text(self.body));
-        serde_json::to_value(answer).unwrap_or_default()
+        answer
     }
+}
+
+/// Whether a text is a token (RFC 9110 §5.6.2), as the names of methods and of fields are.
+fn is_token(text: &str) -> bool {
+    let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_sign)
+}
+
+/// Whether a text can be the value of a field (RFC 9110 §5.5): nothing that would end it.
+fn is_value(text: &str) -> bool {
+    text.bytes().all(|byte| byte == b'\t' || byte >= 0x20 && byte != 0x7f)
 }
 
 #[cfg(test)]
@@ -267,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_rest_event_is_read_whole() {
-        let request = Request::parse(event()).unwrap();
+        let request = Request::parse(&event().to_string()).unwrap();
         assert_eq!((request.method.as_str(), request.resource.as_str()), ("GET", "/files/{id}"));
         assert_eq!(request.path_parameters["id"], "a%20b");
         assert_eq!(request.headers.all("accept").collect::<Vec<_>>(), ["a", "b"]);
@@ -285,15 +369,52 @@ mod tests {
             ("resource", json!(null)),
             ("multiValueHeaders", json!({"canary": "text"})),
             ("multiValueHeaders", json!("canary")),
+            ("multiValueHeaders", json!({"Authorization": ["canary\n"]})),
+            ("multiValueHeaders", json!({"X-One": ["a\u{0}canary"]})),
+            ("multiValueHeaders", json!({"X canary": ["1"]})),
+            ("multiValueHeaders", json!({"": ["canary"]})),
             ("body", json!("canary%%")),
             ("requestContext", json!("canary")),
         ] {
             let mut event = event();
             event[member] = value;
-            let error = Request::parse(event).unwrap_err();
+            let error = Request::parse(&event.to_string()).unwrap_err();
             assert!(!error.to_string().contains("canary"), "{member}");
         }
-        assert!(Request::parse(json!([])).is_err() && Request::parse(json!({})).is_err());
+        assert!(["[]", "{}", "", "7"].iter().all(|text| Request::parse(text).is_err()));
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        let good = event().to_string();
+        assert!(Request::parse(&good).is_ok());
+        let twice = |member: &str| good.replacen('{', &format!("{{{member},"), 1);
+        for member in [r#""resource":"/x""#, r#""httpMethod":"GET""#, r#""body":"x""#, r#""requestContext":{}"#] {
+            assert!(Request::parse(&twice(member)).is_err(), "{member}");
+        }
+        for array in [r#"["/files","/files","GET"]"#, "[]"] {
+            let mut event = event();
+            event["requestContext"] = serde_json::from_str(array).unwrap();
+            assert!(Request::parse(&event.to_string()).is_err(), "a context from an array");
+            assert!(Request::parse(array).is_err(), "an event from an array");
+        }
+        // A field that was sent twice stands there twice, however the list was written.
+        let repeated = good.replacen(r#""Accept":["a","b"]"#, r#""Accept":["a"],"accept":["b"],"Accept":["c"]"#, 1);
+        assert_eq!(Request::parse(&repeated).unwrap().headers.all("ACCEPT").count(), 3);
+    }
+
+    #[test]
+    fn the_view_without_repeats_is_read_only_where_there_is_no_other() {
+        let mut event = event();
+        event["headers"] = json!({"Accept": "canary"});
+        let read = |event: &Value| Request::parse(&event.to_string()).map(|request| request.headers);
+        assert_eq!(read(&event).unwrap().all("accept").collect::<Vec<_>>(), ["a", "b"]);
+        event["multiValueHeaders"] = Value::Null;
+        assert_eq!(read(&event).unwrap().single("accept"), Some("canary"));
+        event["headers"] = json!({"Accept": 7});
+        assert!(read(&event).is_err());
+        event["headers"] = Value::Null;
+        assert_eq!(read(&event).unwrap(), Headers::default());
     }
 
     #[test]
@@ -307,7 +428,7 @@ mod tests {
         event["requestContext"]["authorizer"] = json!({"jti": canary, "sub": canary});
         event["body"] = json!(canary);
         event["isBase64Encoded"] = json!(false);
-        let request = Request::parse(event).unwrap();
+        let request = Request::parse(&event.to_string()).unwrap();
         let answers = [Response::json(200, &json!({"access_token": canary})), Response::redirect(canary.to_owned())];
         let shown = format!("{request:?} {:?} {answers:?}", request.headers);
         assert!(!shown.contains("canary") && shown.contains("Authorization") && shown.contains("302"), "{shown}");
@@ -327,7 +448,7 @@ mod tests {
         ] {
             let mut event = event();
             event["multiValueHeaders"] = json!({"Content-Type": types});
-            assert_eq!(Request::parse(event).unwrap().is_of_type("application/json"), is_json, "{types}");
+            assert_eq!(Request::parse(&event.to_string()).unwrap().is_of_type("application/json"), is_json, "{types}");
         }
     }
 
@@ -336,13 +457,14 @@ mod tests {
         for context in [json!(null), json!({}), json!({"jti":"j"}), json!({"jti":1,"sub":"s"})] {
             let mut event = event();
             event["requestContext"]["authorizer"] = context;
-            assert_eq!(Request::parse(event).unwrap().authorizer, None);
+            assert_eq!(Request::parse(&event.to_string()).unwrap().authorizer, None);
         }
     }
 
     #[test]
     fn a_problem_becomes_an_answer_api_gateway_accepts() {
-        let answer = Response::problem(Problem::new(Code::ServiceUnavailable), "r-1").into_event();
+        let answer = Response::problem(Problem::new(Code::ServiceUnavailable), "r-1").proxied();
+        let answer = serde_json::to_value(answer).unwrap();
         let members: Vec<_> = answer.as_object().unwrap().keys().map(String::as_str).collect();
         for member in members {
             assert!(["statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"].contains(&member));

@@ -1,6 +1,6 @@
 //! Strict JSON Web Tokens: who signed this, with which key, and for what (RFC 7515, 7519, 8725, 9068, 7523).
 //!
-//! Only [`access_token`] and [`client_assertion`] turn text into something a decision may read. Before the signature holds
+//! Only [`access_token`] and [`Assertion::verify`] turn text into something a decision may read. Before the signature holds
 //! nothing but `kid`, `alg` and `iss` is looked at, and only to choose the key.
 
 pub(crate) mod compact;
@@ -256,37 +256,48 @@ pub struct ClientAssertion {
     pub kid: String,
 }
 
-/// Reads `iss` of an assertion before anything is verified, to look its client up. It proves nothing.
-pub fn unverified_issuer(token: &str) -> Result<String, Reason> {
-    let parsed = Compact::parse(token)?;
-    Ok(text(&parsed.claims, "iss")?.to_owned())
+/// A client assertion that was read and says nothing yet but whose it claims to be.
+pub struct Assertion<'a>(Compact<'a>);
+
+impl<'a> Assertion<'a> {
+    /// Of a token in which whoever looks for the issuer may have tolerated more than a client may send.
+    pub(crate) fn read(parsed: Compact<'a>) -> Self {
+        Self(parsed)
+    }
+
+    /// Verifies it under the client's registered keys.
+    ///
+    /// `iss == sub == client_id`; `aud` is our issuer identifier as one string (RFC 7523bis, FAPI 2.0 §5.3.2.1); `typ` absent,
+    /// `JWT` or `client-authentication+jwt`; `exp − iat ≤ 300 s`, or `exp` at most 300 s ahead where `iat` is absent.
+    pub fn verify(
+        &self,
+        client_id: &str,
+        issuer: &str,
+        keys: &KeySet,
+        now: Timestamp,
+    ) -> Result<ClientAssertion, Reason> {
+        let parsed = &self.0;
+        parsed.tolerates_nothing()?;
+        if !matches!(parsed.header_text("typ")?, None | Some("JWT" | "client-authentication+jwt")) {
+            return Err(Reason::WrongType);
+        }
+        let key = parsed.verify(keys)?;
+        let claims = &parsed.claims;
+        if text(claims, "iss")? != client_id || text(claims, "sub")? != client_id {
+            return Err(Reason::WrongIssuer);
+        }
+        if text(claims, "aud")? != issuer {
+            return Err(Reason::WrongAudience);
+        }
+        let expires_at = lifetime(claims, now, &ASSERTION)?.expires_at;
+        Ok(ClientAssertion { jti: bounded(claims, "jti", 128)?.to_owned(), expires_at, kid: key.kid.clone() })
+    }
 }
 
-/// Verifies a client assertion under the client's registered keys.
-///
-/// `iss == sub == client_id`; `aud` is our issuer identifier as one string (RFC 7523bis, FAPI 2.0 §5.3.2.1); `typ` absent,
-/// `JWT` or `client-authentication+jwt`; `exp − iat ≤ 300 s`, or `exp` at most 300 s ahead where `iat` is absent.
-pub fn client_assertion(
-    token: &str,
-    client_id: &str,
-    issuer: &str,
-    keys: &KeySet,
-    now: Timestamp,
-) -> Result<ClientAssertion, Reason> {
-    let parsed = Compact::parse(token)?;
-    if !matches!(parsed.header_text("typ")?, None | Some("JWT" | "client-authentication+jwt")) {
-        return Err(Reason::WrongType);
+impl std::fmt::Debug for Assertion<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Assertion")
     }
-    let key = parsed.verify(keys)?;
-    let claims = &parsed.claims;
-    if text(claims, "iss")? != client_id || text(claims, "sub")? != client_id {
-        return Err(Reason::WrongIssuer);
-    }
-    if text(claims, "aud")? != issuer {
-        return Err(Reason::WrongAudience);
-    }
-    let expires_at = lifetime(claims, now, &ASSERTION)?.expires_at;
-    Ok(ClientAssertion { jti: bounded(claims, "jti", 128)?.to_owned(), expires_at, kid: key.kid.clone() })
 }
 
 /// How long a kind of token may live, and whether it must say since when.

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use shared::audit::Line;
-use shared::boot::{Failure, Handler, Invocation};
+use shared::boot::{Failure, Handler, Invocation, by_text, malformed, text};
 use shared::clock::{Clock, Timestamp};
 use shared::entropy::Entropy;
 use shared::gate::{Caller, Gate};
@@ -228,25 +229,35 @@ where
     E: Entropy + Clone,
 {
     async fn handle(&self, event: Value, invocation: &Invocation) -> Result<Value, Failure> {
-        // Whatever is asked, and whether it is granted: no key stays past its time.
-        self.keys.sweep(self.clock.now());
-        // API Gateway's events always have a request context, and nobody can put an `operation` beside it from outside.
-        if event.get("requestContext").is_none() && event.get("operation").is_some() {
-            let answer = self.direct(event, invocation).await;
-            return Ok(answer.unwrap_or_else(|problem| problem.body(&invocation.request_id)));
-        }
-        let Ok(request) = Request::parse(event) else {
-            let line = Line::new(self.operations.deployment().name(), "event").request(&invocation.request_id);
-            line.decision("deny", "malformed_event").emit();
-            return Ok(Response::problem(Code::MalformedRequest.into(), &invocation.request_id).into_event());
-        };
-        let answer = self.request(&request, invocation).await;
-        Ok(answer.unwrap_or_else(|problem| Response::problem(problem, &request.request_id)).into_event())
+        by_text(self, event, invocation).await
     }
 
-    fn panicked(&self, invocation: &Invocation) -> Result<Value, Failure> {
-        Ok(Response::problem(Code::Internal.into(), &invocation.request_id).into_event())
+    async fn handle_text(&self, event: &RawValue, invocation: &Invocation) -> Result<Box<RawValue>, Failure> {
+        // Whatever is asked, and whether it is granted: no key stays past its time.
+        self.keys.sweep(self.clock.now());
+        let Ok(request) = Request::parse(event.get()) else {
+            return match directly_asked(event.get()) {
+                Some(event) => {
+                    let answer = self.direct(event, invocation).await;
+                    text(&answer.unwrap_or_else(|problem| problem.body(&invocation.request_id)))
+                }
+                None => text(&malformed(self.operations.deployment().name(), invocation).proxied()),
+            };
+        };
+        let answer = self.request(&request, invocation).await;
+        text(&answer.unwrap_or_else(|problem| Response::problem(problem, &request.request_id)).proxied())
     }
+
+    fn panicked(&self, invocation: &Invocation) -> Result<Box<RawValue>, Failure> {
+        text(&Response::problem(Code::Internal.into(), &invocation.request_id).proxied())
+    }
+}
+
+/// An event that is no request of API Gateway's, if it asks for an operation. API Gateway's events always have a request context, and
+/// nobody can put an `operation` beside it from outside.
+fn directly_asked(event: &str) -> Option<Value> {
+    let event: Value = serde_json::from_str(event).ok()?;
+    (event.get("requestContext").is_none() && event.get("operation").is_some()).then_some(event)
 }
 
 /// The columns that the caller may touch. What it may not is counted among the refusals: it would be text of its choice.

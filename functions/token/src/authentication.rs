@@ -9,7 +9,7 @@ use shared::dpop::Flaw;
 use shared::entropy::Entropy;
 use shared::federation::{self, Claimed, Workload};
 use shared::http::Request;
-use shared::jwt;
+use shared::jwt::Assertion;
 use shared::name::ClientId;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 use shared::trust;
@@ -32,7 +32,7 @@ pub(crate) struct Presented<'a> {
 
 enum Evidence<'a> {
     /// Signed by the client itself, not verified yet: its keys are in its row.
-    Own(&'a str),
+    Own(Assertion<'a>),
     /// Verified already: the issuer's keys are nobody's row.
     Workload(Box<Workload>),
 }
@@ -66,11 +66,11 @@ where
         let assertion = credential(request, form)?;
         let named = form.find("client_id");
         match federation::claimed(assertion).map_err(|reason| refused(Error::INVALID_CLIENT, reason.as_str()))? {
-            Claimed::Client(client_id) => {
+            Claimed::Client(client_id, own) => {
                 if named.is_some_and(|named| named != client_id.as_str()) {
                     return Err(refused(Error::INVALID_CLIENT, "client_id_differs"));
                 }
-                Ok(Presented { client_id, evidence: Evidence::Own(assertion), at })
+                Ok(Presented { client_id, evidence: Evidence::Own(own), at })
             }
             Claimed::Issuer(issuer) => {
                 let named = named.ok_or_else(|| refused(Error::INVALID_CLIENT, "client_id_missing"))?;
@@ -136,8 +136,7 @@ impl Presented<'_> {
         let no = |reason| refused(Error::INVALID_CLIENT, reason).of(client);
         match &self.evidence {
             Evidence::Own(assertion) => {
-                let verified =
-                    jwt::client_assertion(assertion, client.client_id.as_str(), issuer, &client.keys, self.at);
+                let verified = assertion.verify(client.client_id.as_str(), issuer, &client.keys, self.at);
                 let verified = verified.map_err(|reason| no(reason.as_str()))?;
                 Ok(Use { once: Some(verified.jti), until: verified.expires_at })
             }

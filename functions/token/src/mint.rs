@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use shared::audit::Line;
 use shared::clock::{Clock, Timestamp};
 use shared::details::Details;
@@ -88,6 +89,47 @@ pub struct Minted {
     pub details: Details,
 }
 
+/// A token's header.
+#[derive(Serialize)]
+struct Header<'a> {
+    alg: &'static str,
+    typ: &'static str,
+    kid: &'a str,
+}
+
+/// A token's claims as they stand in it.
+#[derive(Serialize)]
+struct Said<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    client_id: &'a str,
+    iat: i64,
+    exp: i64,
+    jti: &'a str,
+    scope: String,
+    tenant: &'a str,
+    kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_details: Option<Value>,
+}
+
+/// `cnf` (RFC 9449 §6.1).
+#[derive(Serialize)]
+struct Confirmation<'a> {
+    jkt: &'a str,
+}
+
 /// Signs tokens with the active key of the newest signing state.
 pub struct Mint<S, R, C, E> {
     settings: Settings,
@@ -147,12 +189,15 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         }
         let jti = uuid_v7(now, &self.entropy).to_string();
         let (details, audience) = (claims.details.clone(), claims.audience);
-        let header = json!({"alg": algorithm.as_str(), "typ": "at+jwt", "kid": key.kid});
-        let claims = self.claims(claims, &jti, now.seconds(), expires_in);
-        let [header, claims] = [header, claims].map(|part| base64url(part.to_string().as_bytes()));
-        let signed = format!("{header}.{claims}");
-        let signature = self.signer.sign(&key.key, algorithm, signed.as_bytes()).await?;
-        let token = SecretString::new(format!("{signed}.{}", base64url(&signature)));
+        let header = Header { alg: algorithm.as_str(), typ: "at+jwt", kid: &key.kid };
+        let written = |_| Fault::new(FaultKind::Invalid, "mint", "claims");
+        let header = serde_json::to_string(&header).map_err(written)?;
+        let claims = self.claims(claims, &jti, now.seconds(), expires_in).map_err(written)?;
+        let mut token = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.as_bytes()));
+        let signature = self.signer.sign(&key.key, algorithm, token.as_bytes()).await?;
+        token.push('.');
+        token.push_str(&base64url(&signature));
+        let token = SecretString::new(token);
         self.prove(&key.kid, &token, audience, now).await?;
         let issued_at = Timestamp::from_seconds(now.seconds());
         Ok(Minted { token, jti, issued_at, expires_in, kid: key.kid.clone(), details })
@@ -202,27 +247,26 @@ impl<S: Signer, R: ObjectReader, C: Clock, E: Entropy> Mint<S, R, C, E> {
         }
     }
 
-    fn claims(&self, claims: &Claims<'_>, jti: &str, iat: i64, expires_in: i64) -> Value {
-        let mut said = json!({
-            "iss": self.settings.issuer, "sub": claims.subject, "aud": claims.audience, "client_id": claims.client_id,
-            "iat": iat, "exp": iat + expires_in, "jti": jti, "scope": claims.scopes.to_string(),
-            "tenant": claims.tenant.as_str(), "kind": claims.kind.as_str(),
-        });
-        let groups = claims.groups.filter(|groups| !groups.is_empty());
-        let further = [
-            ("cnf", claims.thumbprint.map(|thumbprint| json!({ "jkt": thumbprint }))),
-            ("sid", claims.session.map(|session| json!(session))),
-            ("groups", groups.map(|groups| groups.iter().collect())),
-            ("device", claims.device.map(Device::to_value)),
-            ("service", claims.service.map(|service| json!(service))),
-        ];
-        if let Some(members) = said.as_object_mut() {
-            members.extend(further.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-        }
-        if let (false, Some(members)) = (claims.details.is_empty(), said.as_object_mut()) {
-            members.insert("authorization_details".to_owned(), claims.details.to_value());
-        }
-        said
+    fn claims(&self, claims: &Claims<'_>, jti: &str, iat: i64, expires_in: i64) -> Result<String, serde_json::Error> {
+        let said = Said {
+            iss: &self.settings.issuer,
+            sub: claims.subject,
+            aud: claims.audience,
+            client_id: claims.client_id,
+            iat,
+            exp: iat + expires_in,
+            jti,
+            scope: claims.scopes.to_string(),
+            tenant: claims.tenant.as_str(),
+            kind: claims.kind,
+            cnf: claims.thumbprint.map(|jkt| Confirmation { jkt }),
+            sid: claims.session,
+            groups: claims.groups.filter(|groups| !groups.is_empty()).map(|groups| groups.iter().collect()),
+            device: claims.device.map(Device::to_value),
+            service: claims.service,
+            authorization_details: (!claims.details.is_empty()).then(|| claims.details.to_value()),
+        };
+        serde_json::to_string(&said)
     }
 
     /// Verifies the first token under each key as a verifier would: a key that was swapped behind its name is noticed

@@ -1,5 +1,6 @@
 //! OAuth answers: the errors of RFC 6749 §5.2 and the headers every answer carries.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use shared::http::Response;
 use shared::port::{Fault, FaultKind};
@@ -84,6 +85,6 @@ impl From<&Fault> for Error {
 }
 
 /// A JSON answer that nobody may keep (RFC 6749 §5.1).
-pub(crate) fn uncached(status: u16, body: &Value) -> Response {
+pub(crate) fn uncached(status: u16, body: &impl Serialize) -> Response {
     Response::json(status, body).header("pragma", "no-cache")
 }

@@ -69,7 +69,7 @@ impl World {
             "multiValueHeaders":{"Content-Type":["application/x-www-form-urlencoded"]},
             "requestContext":{"requestId":"g-1","httpMethod":"POST"}});
         let invocation = Invocation { request_id: "r".into(), deadline: NOW, function_arn: String::new() };
-        let answer = match self.endpoint.answer(&Request::parse(event).unwrap(), &invocation).await {
+        let answer = match self.endpoint.answer(&Request::parse(&event.to_string()).unwrap(), &invocation).await {
             Ok(answer) => answer,
             Err(problem) => Response::problem(problem, "g-1"),
         };

@@ -245,7 +245,7 @@ async fn ask<S: Signer>(
         "isBase64Encoded":false,"multiValueHeaders":{"Content-Type":["application/x-www-form-urlencoded"]},
         "requestContext":{"requestId":"g-1","httpMethod":"POST"}});
     let invocation = Invocation { request_id: "r".into(), deadline: NOW, function_arn: String::new() };
-    match environment.answer(&Request::parse(event).unwrap(), &invocation).await {
+    match environment.answer(&Request::parse(&event.to_string()).unwrap(), &invocation).await {
         Ok(answer) => answer,
         Err(problem) => Response::problem(problem, "g-1"),
     }

@@ -102,7 +102,7 @@ impl World {
         let event = json!({"resource":"/oauth2/token","path":"/oauth2/token","httpMethod":"POST","multiValueHeaders":all,
             "body":body,"isBase64Encoded":false,"requestContext":{"requestId":"g-1","httpMethod":"POST"}});
         let invocation = Invocation { request_id: "r".into(), deadline: NOW, function_arn: String::new() };
-        self.endpoint.answer(&Request::parse(event).unwrap(), &invocation).await.unwrap()
+        self.endpoint.answer(&Request::parse(&event.to_string()).unwrap(), &invocation).await.unwrap()
     }
 
     fn read(&self, response: &Response, audience: &str) -> Result<AccessToken, Reason> {

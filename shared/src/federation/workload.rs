@@ -8,7 +8,7 @@ use super::terms::{SERVICE_ACCOUNT, SPIFFE, Terms, account_of_role, domain_of, i
 use crate::clock::Timestamp;
 use crate::issuer::{IssuerKind, Profile};
 use crate::jwt::compact::Compact;
-use crate::jwt::{FUTURE_SKEW, Reason, bounded, date, text};
+use crate::jwt::{Assertion, FUTURE_SKEW, Reason, bounded, date, text};
 use crate::name::{ClientId, IssuerId};
 use crate::trust::IssuerKeys;
 
@@ -19,24 +19,27 @@ const LONGEST_CLAIM: usize = 2_048;
 const TOLERATED: [&str; 1] = ["x5t"];
 
 /// Whose an assertion claims to be. It proves nothing and only chooses the keys that it is verified with.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Claimed {
+#[derive(Debug)]
+pub enum Claimed<'a> {
     /// A registered client's own (`iss`).
-    Client(ClientId),
+    Client(ClientId, Assertion<'a>),
     /// A foreign issuer's: its `iss`, or the trust domain of a SPIFFE ID with its scheme.
     Issuer(String),
 }
 
 /// Reads whose assertion this claims to be. A client id is never an issuer's URL and never a SPIFFE ID, so that no assertion can be
 /// both.
-pub fn claimed(token: &str) -> Result<Claimed, Reason> {
+pub fn claimed(token: &str) -> Result<Claimed<'_>, Reason> {
     let parsed = Compact::tolerating(token, &TOLERATED)?;
     let subject = parsed.claims.get("sub").and_then(Value::as_str).filter(|subject| subject.starts_with(SPIFFE));
     if let Some(subject) = subject {
         return domain_of(subject).map(|domain| Claimed::Issuer(domain.to_owned())).ok_or(Reason::BadClaims);
     }
     let issuer = text(&parsed.claims, "iss")?;
-    Ok(ClientId::parse(issuer).map_or_else(|_| Claimed::Issuer(issuer.to_owned()), Claimed::Client))
+    Ok(match ClientId::parse(issuer) {
+        Ok(client) => Claimed::Client(client, Assertion::read(parsed)),
+        Err(_) => Claimed::Issuer(issuer.to_owned()),
+    })
 }
 
 /// A workload that proved itself. There is no other way to get one than [`verify`].

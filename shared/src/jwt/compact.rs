@@ -39,6 +39,12 @@ impl<'a> Compact<'a> {
         Self::read(token, strict)?.without(|name| FORBIDDEN.contains(&name))
     }
 
+    /// Refuses what [`Compact::tolerating`] let pass.
+    pub(crate) fn tolerates_nothing(&self) -> Result<(), Reason> {
+        let forbidden = self.header.keys().any(|name| FORBIDDEN.contains(&name.as_str()));
+        if forbidden { Err(Reason::ForbiddenHeader) } else { Ok(()) }
+    }
+
     fn without(self, forbidden: impl Fn(&str) -> bool) -> Result<Self, Reason> {
         if self.header.keys().any(|name| forbidden(name)) { Err(Reason::ForbiddenHeader) } else { Ok(self) }
     }

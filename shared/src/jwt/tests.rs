@@ -70,6 +70,16 @@ fn without(mut base: Value, member: &str) -> Value {
     base
 }
 
+fn client_assertion(
+    token: &str,
+    client_id: &str,
+    issuer: &str,
+    keys: &KeySet,
+    now: Timestamp,
+) -> Result<ClientAssertion, Reason> {
+    Assertion::read(Compact::tolerating(token, &["x5t"])?).verify(client_id, issuer, keys, now)
+}
+
 fn check(issuer: &Issuer, token: &str) -> Result<AccessToken, Reason> {
     access_token(token, ISSUER, AUDIENCE, &issuer.keys, NOW)
 }
@@ -503,6 +513,8 @@ fn a_client_assertion_is_held_to_the_same_forms() {
         (with(head.clone(), "jwk", issuer.jwk.clone()), Reason::ForbiddenHeader),
         (with(head.clone(), "jku", json!("https://evil.example/jwks.json")), Reason::ForbiddenHeader),
         (with(head.clone(), "x5c", json!(["AA"])), Reason::ForbiddenHeader),
+        // Read past while the issuer is looked for, and refused of a client.
+        (with(head.clone(), "x5t", json!("AA")), Reason::ForbiddenHeader),
         (with(head.clone(), "cty", json!("JWT")), Reason::ForbiddenHeader),
         (with(head.clone(), "zip", json!("DEF")), Reason::ForbiddenHeader),
     ] {

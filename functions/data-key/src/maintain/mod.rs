@@ -16,8 +16,9 @@ mod shred;
 use std::sync::Arc;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use shared::audit::Line;
-use shared::boot::{Failure, Handler, Invocation};
+use shared::boot::{Failure, Handler, Invocation, text};
 use shared::clock::{Clock, Timestamp};
 use shared::entropy::Entropy;
 use shared::port::{Column, Database, Fault, KeyRewrapping, KeyWrapping, Parameter};
@@ -168,7 +169,16 @@ impl<F: Handler, M: Handler> Handler for Maintained<F, M> {
         }
     }
 
-    fn panicked(&self, invocation: &Invocation) -> Result<Value, Failure> {
+    async fn handle_text(&self, event: &RawValue, invocation: &Invocation) -> Result<Box<RawValue>, Failure> {
+        if let Some(maintenance) = &self.maintenance
+            && let Some(act) = serde_json::from_str(event.get()).ok().filter(is_act)
+        {
+            return maintenance.handle(act, invocation).await.and_then(|answer| text(&answer));
+        }
+        self.fields.handle_text(event, invocation).await
+    }
+
+    fn panicked(&self, invocation: &Invocation) -> Result<Box<RawValue>, Failure> {
         self.fields.panicked(invocation)
     }
 }
@@ -189,7 +199,14 @@ impl<F: Handler, S: Handler> Handler for Program<F, S> {
         }
     }
 
-    fn panicked(&self, invocation: &Invocation) -> Result<Value, Failure> {
+    async fn handle_text(&self, event: &RawValue, invocation: &Invocation) -> Result<Box<RawValue>, Failure> {
+        match self {
+            Self::Fields(fields) => fields.handle_text(event, invocation).await,
+            Self::Shredder(shredder) => shredder.handle_text(event, invocation).await,
+        }
+    }
+
+    fn panicked(&self, invocation: &Invocation) -> Result<Box<RawValue>, Failure> {
         match self {
             Self::Fields(fields) => fields.panicked(invocation),
             Self::Shredder(shredder) => shredder.panicked(invocation),

@@ -1,7 +1,6 @@
 //! Token exchange (RFC 8693): what Cloudflare Access says of a person, for an access token and a session; of a service, see
 //! [`super::service`].
 
-use serde_json::json;
 use shared::access::{Assertion, Flaw, Person};
 use shared::audit::Line;
 use shared::clock::{Clock, Timestamp};
@@ -13,7 +12,7 @@ use shared::jwt::Kind;
 use shared::policy::Net;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 
-use super::{narrowed, of};
+use super::{More, narrowed, of};
 use crate::Token;
 use crate::client::Client;
 use crate::form::Form;
@@ -121,7 +120,7 @@ where
             .text("jkt", &proof.thumbprint)
             .decision("allow", "issued")
             .emit();
-        let more = json!({"issued_token_type": ACCESS_TOKEN, "refresh_token": refresh.text.expose()});
+        let more = More { issued_token_type: Some(ACCESS_TOKEN), refresh_token: Some(refresh.text.expose()) };
         Ok(self.granted_with(&minted, &scopes, true, now, more))
     }
 

@@ -6,7 +6,8 @@ mod refresh;
 mod service;
 
 pub(crate) use exchange::GRANT as TOKEN_EXCHANGE;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use shared::clock::{Clock, Timestamp};
 use shared::details::Details;
 use shared::entropy::Entropy;
@@ -52,25 +53,47 @@ where
 
     /// The answer that carries a token (RFC 6749 §5.1), with a nonce for the next proof where the token is bound.
     fn granted(&self, minted: &Minted, scopes: &Scopes, bound: bool, now: Timestamp) -> Response {
-        self.granted_with(minted, scopes, bound, now, Value::Null)
+        self.granted_with(minted, scopes, bound, now, More::default())
     }
 
     /// The same with what the grant says besides.
-    fn granted_with(&self, minted: &Minted, scopes: &Scopes, bound: bool, now: Timestamp, mut more: Value) -> Response {
-        let kind = if bound { "DPoP" } else { "Bearer" };
-        let mut body: Value = json!({"access_token": minted.token.expose(), "token_type": kind,
-            "expires_in": minted.expires_in, "scope": scopes.to_string()});
-        // RFC 9396 §7: what was granted is told.
-        if let (false, Some(members)) = (minted.details.is_empty(), body.as_object_mut()) {
-            members.insert("authorization_details".to_owned(), minted.details.to_value());
-        }
-        if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object_mut()) {
-            body.append(more);
-        }
+    fn granted_with(&self, minted: &Minted, scopes: &Scopes, bound: bool, now: Timestamp, more: More<'_>) -> Response {
+        let body = Granted {
+            access_token: minted.token.expose(),
+            token_type: if bound { "DPoP" } else { "Bearer" },
+            expires_in: minted.expires_in,
+            scope: scopes.to_string(),
+            // RFC 9396 §7: what was granted is told.
+            authorization_details: (!minted.details.is_empty()).then(|| minted.details.to_value()),
+            more,
+        };
         let answer = oauth::uncached(200, &body);
         let nonce = bound.then(|| self.bindings.next(&self.entropy, now)).flatten();
         nonce.into_iter().fold(answer, |answer, nonce| answer.header("dpop-nonce", nonce))
     }
+}
+
+/// The body of an answer that carries a token.
+#[derive(Serialize)]
+struct Granted<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: i64,
+    scope: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_details: Option<Value>,
+    #[serde(flatten)]
+    more: More<'a>,
+}
+
+/// What only some grants say.
+#[derive(Serialize, Default)]
+struct More<'a> {
+    /// RFC 8693 §2.2.1
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_token_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
 }
 
 /// What is asked, if all of it is held; everything that is held, if nothing is asked.

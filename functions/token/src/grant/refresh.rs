@@ -1,6 +1,5 @@
 //! `refresh_token` (RFC 6749 §6, RFC 9700 §4.14.2): a person's session goes on, one token after the other.
 
-use serde_json::json;
 use shared::access::{Flaw, Person};
 use shared::audit::Line;
 use shared::clock::Clock;
@@ -13,7 +12,7 @@ use shared::policy::Net;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 use shared::scope::Scopes;
 
-use super::{narrowed, of};
+use super::{More, narrowed, of};
 use crate::Token;
 use crate::client::Client;
 use crate::form::Form;
@@ -72,7 +71,8 @@ where
             .text("kid", &minted.kid)
             .decision("allow", if outcome == "rotated" { "rotated" } else { "retried" })
             .emit();
-        Ok(self.granted_with(&minted, &scopes, true, now, json!({"refresh_token": next.text.expose()})))
+        let more = More { refresh_token: Some(next.text.expose()), ..More::default() };
+        Ok(self.granted_with(&minted, &scopes, true, now, more))
     }
 
     /// Signs the next access token: for what the session was granted and the person may still do, and no longer than both the

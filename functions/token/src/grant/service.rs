@@ -4,7 +4,6 @@
 //! session and no refresh token. The service token opens nothing here by itself: Cloudflare judges it, and every request with
 //! the access token must come through Access with the same one again.
 
-use serde_json::json;
 use shared::access::{Flaw, Service};
 use shared::audit::Line;
 use shared::clock::{Clock, Timestamp};
@@ -17,7 +16,7 @@ use shared::policy::Net;
 use shared::port::{Database, ObjectReader, ObjectWriter, Signer};
 
 use super::exchange::{ACCESS_TOKEN, GRANT, UNACCEPTABLE};
-use super::{narrowed, of};
+use super::{More, narrowed, of};
 use crate::Token;
 use crate::authentication::first_use;
 use crate::client::{self, Client, Use};
@@ -83,6 +82,7 @@ where
             .text("jkt", &proof.thumbprint)
             .decision("allow", "issued")
             .emit();
-        Ok(self.granted_with(&minted, &scopes, true, now, json!({"issued_token_type": ACCESS_TOKEN})))
+        let more = More { issued_token_type: Some(ACCESS_TOKEN), ..More::default() };
+        Ok(self.granted_with(&minted, &scopes, true, now, more))
     }
 }

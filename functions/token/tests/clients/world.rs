@@ -93,7 +93,7 @@ impl World {
         let event = json!({"resource": path, "path": path, "httpMethod": "POST", "multiValueHeaders": headers, "body": body,
             "isBase64Encoded": false, "requestContext": {"requestId": "g-1", "httpMethod": "POST"}});
         let invocation = Invocation { request_id: "r".into(), deadline: NOW, function_arn: String::new() };
-        let request = Request::parse(event).unwrap();
+        let request = Request::parse(&event.to_string()).unwrap();
         self.endpoint.answer(&request, &invocation).await.unwrap_or_else(|problem| Response::problem(problem, "g-1"))
     }
 

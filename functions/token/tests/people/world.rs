@@ -145,7 +145,7 @@ impl World {
         }
         let event = json!({"resource": path, "path": path, "httpMethod": "POST", "multiValueHeaders": multi, "body": body,
             "isBase64Encoded": false, "requestContext": {"requestId": "g-1", "httpMethod": "POST"}});
-        let request = Request::parse(event).unwrap();
+        let request = Request::parse(&event.to_string()).unwrap();
         let invocation = Invocation { request_id: "r".into(), deadline: NOW, function_arn: String::new() };
         self.endpoint.answer(&request, &invocation).await.unwrap()
     }
