@@ -1,7 +1,7 @@
 //! OAuth answers: the errors of RFC 6749 §5.2 and the headers every answer carries.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::http::Response;
 use shared::port::{Fault, FaultKind};
 
