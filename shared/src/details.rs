@@ -204,6 +204,21 @@ mod tests {
     }
 
     #[test]
+    fn details_are_no_longer_than_a_header_may_carry() {
+        let row = "7".repeat(128);
+        let of = |count: usize| -> Value {
+            let entry = |at: usize| {
+                json!({"type": "portcullis_field", "actions": ["decrypt"], "table": "users",
+                "column": format!("c{at}"), "row": row})
+            };
+            (0..count).map(entry).collect()
+        };
+        let longest = (1..=MOST).filter(|count| of(*count).to_string().len() <= MAX_LENGTH).max().unwrap();
+        assert!(longest < MOST && Details::parse(&of(longest)).is_ok());
+        assert!(Details::parse(&of(longest + 1)).is_err());
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused() {
         let with = |at: usize, member: &str, value: Value| {
             let mut details = whole();
