@@ -134,7 +134,7 @@ pub(crate) fn bundle(apply: usize, others: usize) -> Result<Bundle, Unfit> {
 fn applying(at: usize) -> String {
     let condition = match at % 5 {
         0 => format!(r#"context.net has country && context.net.country == "Z{at}""#),
-        1 => format!(r#"context.net.ip.isInRange(ip("192.0.2.{at}/32"))"#),
+        1 => format!(r#"context.net.ip.isInRange(ip("192.0.{}.{}/32"))"#, 2 + at / 256, at % 256),
         2 => format!(
             r#"context has device && context.device has disk_encrypted && !context.device.disk_encrypted && context.token.client_id == "kiosk-{at}""#
         ),
