@@ -17,6 +17,10 @@ JSON ?=
 REBUILD ?= $(CARGO)
 FILE ?=
 
+# Of soak: how many operations, and whose functions: make soak SEED=7 OPERATIONS=100000 FAULTS='kms.Decrypt 5xx 20%' (docs/soak.md)
+OPERATIONS ?=
+BINARIES ?=
+
 # Arguments for the two below: make build ARCH=arm64, make bench BENCH=--check
 ARCH ?=
 BENCH ?=
@@ -47,7 +51,7 @@ given = $(if $(filter $(1),$(TYPED)),$(filter command line,$(origin $(1))),$($(1
 SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=$($(name)))))
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
-.PHONY: help demo dev replay-session admin replay test test-clients test-faults test-system check build bench policy index-advice fmt lint clean need
+.PHONY: help demo dev replay-session admin replay test test-clients test-faults test-system soak check build bench policy index-advice fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -84,6 +88,11 @@ test-clients: need ## programs nobody here wrote (PyJWT, boto3, the AWS CLI, psq
 test-faults: need ## every call under every fault of its surroundings, against tests/system/faults.txt: four minutes
 	@$(BUILD)
 	@$(CARGO) test --workspace --test fault_table --locked
+
+soak: need ## operations by the thousand under random faults, and everything looked for afterwards (SEED=7 OPERATIONS=100000 FAULTS=…)
+	@$(BUILD)
+	@target/debug/soak $(if $(SEED),--seed $(call quoted,$(SEED))) $(if $(OPERATIONS),--operations $(call quoted,$(OPERATIONS))) \
+		$(if $(FAULTS),--faults $(call quoted,$(FAULTS))) $(if $(BINARIES),--binaries $(call quoted,$(BINARIES)))
 
 test-system: need ## the rendered templates, the functions and cargo lambda deploy on a cloud nobody here wrote (MiniStack)
 	@$(BUILD)
