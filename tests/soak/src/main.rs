@@ -36,6 +36,7 @@ fn main() -> ExitCode {
                     ExitCode::SUCCESS
                 }
                 Some(violation) => {
+                    report.said.iter().for_each(|line| say(&format!("{line}\n")));
                     say(&format!("\nVIOLATION, seed {seed}: {violation}\nagain: {again}\n"));
                     ExitCode::FAILURE
                 }

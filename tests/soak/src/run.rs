@@ -68,6 +68,8 @@ pub struct Report {
     pub replayed: usize,
     /// How long it took.
     pub took: Duration,
+    /// What the functions last said of faults, where there is a violation.
+    pub said: Vec<String>,
 }
 
 /// A run that is under way.
@@ -101,7 +103,9 @@ pub async fn run(settings: Settings, say: fn(&str)) -> io::Result<Report> {
     let rules = world.stack.account.faults.replace("", Some(0));
     rules.map_err(io::Error::other)?;
     world.stack.stop().await;
+    let said = if matches!(outcome, Ok(Err(_))) { last_words(&world) } else { Vec::new() };
     let mut report = run.done();
+    report.said = said;
     report.took = since.elapsed();
     report.violation = outcome?.err().map(|violation| violation.to_string());
     if report.violation.is_none() {
@@ -361,6 +365,7 @@ impl Run {
             let tally = worker.tally;
             report.tally.asked += tally.asked;
             report.tally.right += tally.right;
+            report.tally.late += tally.late;
             for (into, from) in report.tally.fields.iter_mut().zip(tally.fields) {
                 *into += from;
             }
@@ -369,6 +374,19 @@ impl Run {
         }
         report
     }
+}
+
+/// The last lines of each function in which something failed.
+fn last_words(world: &World) -> Vec<String> {
+    let mut said = Vec::new();
+    for function in world.stack.lambda.functions() {
+        let log = world.stack.lambda.log(function);
+        let failed = |line: &&str| line.contains("fault") && leaks::find(line).is_none();
+        let lines: Vec<&str> = log.lines().filter(failed).collect();
+        let from = lines.len().saturating_sub(12);
+        said.extend(lines.get(from..).unwrap_or_default().iter().map(|line| format!("{function}: {line}")));
+    }
+    said
 }
 
 /// The first column of what the database's owner is answered.
@@ -432,7 +450,7 @@ impl Report {
              struck: {struck} calls: {}\n\
              a journey passed after a storm: {}\n\
              a revocation was seen in a calm: {}\n\
-             {} fields encrypted, {} openings; looked for and found: {} times a file, {} times a revoked token refused, {} times a record; {} events were given up and replayed\n",
+             {} fields encrypted, {} openings; looked for and found: {} times a file, {} times a revoked token refused (and {} times admitted once more by a slow re-read), {} times a record; {} events were given up and replayed\n",
             self.operations[0],
             self.storms,
             self.operations[1],
@@ -448,6 +466,7 @@ impl Report {
             self.tally.fields[1],
             self.audited.files,
             self.audited.tokens,
+            self.tally.late,
             self.audited.records,
             self.replayed,
         )

@@ -71,6 +71,8 @@ pub struct Tally {
     pub faults: BTreeMap<String, u64>,
     /// Fields that were encrypted, and opened again.
     pub fields: [u64; 2],
+    /// Revoked tokens that were admitted in a calm after the seconds in which every copy is read again, by a process whose re-read was slow.
+    pub late: u64,
 }
 
 /// Where in a run somebody is.

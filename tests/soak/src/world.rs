@@ -11,6 +11,9 @@ use serde_json::json;
 /// A client whose tokens end after thirty seconds; it signs with the key of `acme-reader`.
 pub const BRIEF: &str = "acme-brief";
 
+/// How often a stack is started before that is an error.
+const TRIES: u32 = 4;
+
 /// The seeded stack.
 pub struct World {
     /// The stack.
@@ -27,15 +30,23 @@ impl World {
     /// What could not be started.
     pub async fn open(checkout: &Path, binaries: PathBuf) -> io::Result<Self> {
         let home = checkout.join(".local");
-        let stack = Stack::start(Options {
+        let options = Options {
             binaries,
             postgres: unpacked_postgres(checkout),
             root: home.join("run"),
             cache: Some(home.join("cache")),
             clock: Clock::system(),
             parameters: std::collections::BTreeMap::new(),
-        })
-        .await?;
+        };
+        // Making a pair of RSA keys takes longer on a busy machine than genesis waits; nothing is soaked yet.
+        let mut tries = 1;
+        let stack = loop {
+            match Stack::start(options.clone()).await {
+                Ok(stack) => break stack,
+                Err(error) if tries == TRIES => return Err(error),
+                Err(_) => tries += 1,
+            }
+        };
         let clients = seed::seed(&stack).await?;
         let world = Self { stack, clients, clock: Clock::system() };
         let brief = json!({"operation": "client.put", "operator": "soak", "tenant": "acme", "client_id": BRIEF, "ttl_seconds": 30,
