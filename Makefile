@@ -19,6 +19,7 @@ FILE ?=
 
 # Of soak: how many operations, and whose functions: make soak SEED=7 OPERATIONS=100000 FAULTS='kms.Decrypt 5xx 20%' (docs/soak.md)
 OPERATIONS ?=
+WITHOUT ?=
 BINARIES ?=
 
 # Arguments for the two below: make build ARCH=arm64, make bench BENCH=--check
@@ -92,7 +93,7 @@ test-faults: need ## every call under every fault of its surroundings, against t
 soak: need ## operations by the thousand under random faults, and everything looked for afterwards (SEED=7 OPERATIONS=100000 FAULTS=…)
 	@$(BUILD)
 	@target/debug/soak $(if $(SEED),--seed $(call quoted,$(SEED))) $(if $(OPERATIONS),--operations $(call quoted,$(OPERATIONS))) \
-		$(if $(FAULTS),--faults $(call quoted,$(FAULTS))) $(if $(BINARIES),--binaries $(call quoted,$(BINARIES)))
+		$(if $(FAULTS),--faults $(call quoted,$(FAULTS))) $(if $(WITHOUT),--without $(call quoted,$(WITHOUT))) $(if $(BINARIES),--binaries $(call quoted,$(BINARIES)))
 
 test-system: need ## the rendered templates, the functions and cargo lambda deploy on a cloud nobody here wrote (MiniStack)
 	@$(BUILD)

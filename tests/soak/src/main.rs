@@ -8,7 +8,7 @@ use std::time::Duration;
 use local::stack::sibling_binaries;
 use soak::run::{Settings, run};
 
-const USAGE: &str = "usage: soak [--seed N] [--operations N] [--faults RULES] [--workers N] [--binaries DIR] [--stretch STORM,CALM] [--seconds N]\n";
+const USAGE: &str = "usage: soak [--seed N] [--operations N] [--faults RULES] [--without RULES] [--busy yes] [--workers N] [--binaries DIR] [--stretch STORM,CALM] [--seconds N]\n";
 
 fn main() -> ExitCode {
     let settings = match settings(std::env::args().skip(1)) {
@@ -25,7 +25,8 @@ fn main() -> ExitCode {
     };
     let (seed, operations) = (settings.seed, settings.operations);
     let faults = settings.faults.clone().map(|rules| format!(" FAULTS='{rules}'")).unwrap_or_default();
-    let again = format!("make soak SEED={seed} OPERATIONS={operations}{faults}");
+    let left_out = (!settings.without.is_empty()).then(|| format!(" WITHOUT='{}'", settings.without.join("; ")));
+    let again = format!("make soak SEED={seed} OPERATIONS={operations}{faults}{}", left_out.unwrap_or_default());
     say(&format!("seed {seed}: {again}\n"));
     match runtime.block_on(run(settings, say)) {
         Ok(report) => {
@@ -51,6 +52,8 @@ fn settings(mut arguments: impl Iterator<Item = String>) -> io::Result<Option<Se
         seed: 1,
         operations: 2_000,
         faults: None,
+        without: Vec::new(),
+        busy: false,
         workers: 6,
         stretch: [100, 40],
         binaries: sibling_binaries()?,
@@ -70,6 +73,8 @@ fn settings(mut arguments: impl Iterator<Item = String>) -> io::Result<Option<Se
                 local::faults::grammar::read(&value).map_err(io::Error::other)?;
                 settings.faults = Some(value);
             }
+            ("--busy", _) if ["yes", "no"].contains(&value.as_str()) => settings.busy = value == "yes",
+            ("--without", _) => settings.without = value.split(';').map(|head| head.trim().to_owned()).collect(),
             ("--binaries", _) => settings.binaries = PathBuf::from(value),
             ("--stretch", _) => match value.split_once(',').map(|(storm, calm)| (storm.parse(), calm.parse())) {
                 Some((Ok(storm), Ok(calm))) => settings.stretch = [storm, calm],

@@ -61,14 +61,16 @@ const MENU: &[&str] = &[
     "clock skew=-30s",
 ];
 
-/// The rules of a storm: three to eight of the menu, none twice, one clock at most.
+/// The rules of a storm: three to eight of the menu, none twice, one clock at most, and none that begins with one of `without`.
 #[must_use]
-pub fn rules(seed: u64, storm: u64) -> String {
+pub fn rules(seed: u64, storm: u64, without: &[String]) -> String {
+    let left_out = |rule: &&str| without.iter().any(|head| rule.starts_with(head.as_str()));
+    let menu: Vec<&str> = MENU.iter().copied().filter(|rule| !left_out(rule)).collect();
     let mut dice = Dice::new(seed, format!("storm {storm}"));
-    let count = 3 + dice.below(6);
+    let count = (3 + dice.below(6)).min(menu.len() / 2);
     let mut taken: Vec<&str> = Vec::new();
     while taken.len() < count {
-        let Some(rule) = dice.pick(MENU).copied() else { break };
+        let Some(rule) = dice.pick(&menu).copied() else { break };
         let clock = rule.starts_with("clock") && taken.iter().any(|one| one.starts_with("clock"));
         if !clock && !taken.contains(&rule) {
             taken.push(rule);
@@ -88,12 +90,18 @@ mod tests {
             local::faults::grammar::read(&rule.replace("{p}", "5%")).unwrap();
         }
         for storm in 0..200 {
-            let drawn = rules(7, storm);
-            assert_eq!(drawn, rules(7, storm));
+            let drawn = rules(7, storm, &[]);
+            assert_eq!(drawn, rules(7, storm, &[]));
             assert!((3..=8).contains(&local::faults::grammar::read(&drawn).unwrap().len()), "{drawn}");
         }
-        assert_ne!(rules(7, 1), rules(8, 1));
-        let all: Vec<String> = (0..200).map(|storm| rules(1, storm)).collect();
+        assert_ne!(rules(7, 1, &[]), rules(8, 1, &[]));
+        let all: Vec<String> = (0..200).map(|storm| rules(1, storm, &[])).collect();
+        let without = ["kms".to_owned(), "s3 cut".to_owned()];
+        assert!(
+            (0..200).all(
+                |storm| !rules(1, storm, &without).contains("kms") && !rules(1, storm, &without).contains("s3 cut")
+            )
+        );
         for rule in MENU {
             let head = rule.split('{').next().unwrap();
             assert!(all.iter().any(|drawn| drawn.contains(head)), "{rule} never comes");

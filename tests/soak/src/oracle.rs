@@ -24,6 +24,9 @@ use crate::connection::Got;
 pub struct Weather {
     /// The rules; none in a calm.
     pub rules: String,
+    /// Whether the machine has so much else to do that limits of time are missed without any rule: then what says "come back" is no
+    /// violation in a calm either, but is counted.
+    pub busy: bool,
 }
 
 impl Weather {
@@ -31,6 +34,12 @@ impl Weather {
     #[must_use]
     pub fn storms(&self) -> bool {
         !self.rules.is_empty()
+    }
+
+    /// Whether a fault may be.
+    #[must_use]
+    pub fn may_fail(&self) -> bool {
+        self.storms() || self.busy
     }
 
     /// Whether a rule of one of these places has one of these kinds; an empty list is any.
@@ -87,7 +96,7 @@ const COME_BACK: [&str; 4] =
 /// What is wrong with it.
 pub fn judge(right: &[&str], got: &Got, weather: &Weather) -> Result<Judged, String> {
     let Got::Answer(answer) = got else {
-        return if weather.storms() { Ok(Judged::Fault) } else { Err(got.outcome()) };
+        return if weather.may_fail() { Ok(Judged::Fault) } else { Err(got.outcome()) };
     };
     let outcome = answer.outcome();
     let body = String::from_utf8_lossy(&answer.body);
@@ -105,7 +114,7 @@ pub fn judge(right: &[&str], got: &Got, weather: &Weather) -> Result<Judged, Str
     let may_be = COME_BACK.contains(&outcome.as_str())
         || outcome == "429 too_many_requests"
         || outcome == "500 internal_error" && weather.has(&["function"], &["crash"]);
-    if weather.storms() && may_be { Ok(Judged::Fault) } else { Err(format!("{outcome}: {body}")) }
+    if weather.may_fail() && may_be { Ok(Judged::Fault) } else { Err(format!("{outcome}: {body}")) }
 }
 
 /// Judges an answer of the bucket to a signed URL, of which these outcomes are right.
@@ -114,7 +123,7 @@ pub fn judge(right: &[&str], got: &Got, weather: &Weather) -> Result<Judged, Str
 /// What is wrong with it.
 pub fn judge_signed(right: &[&str], got: &Got, weather: &Weather) -> Result<Judged, String> {
     let Got::Answer(answer) = got else {
-        return if weather.storms() { Ok(Judged::Fault) } else { Err(got.outcome()) };
+        return if weather.may_fail() { Ok(Judged::Fault) } else { Err(got.outcome()) };
     };
     let outcome = answer.outcome();
     if right.contains(&outcome.as_str()) {
@@ -124,7 +133,7 @@ pub fn judge_signed(right: &[&str], got: &Got, weather: &Weather) -> Result<Judg
     let torn = weather.has(&["s3", "*"], &["cut"])
         && right.iter().any(|right| outcome.split(' ').next() == Some(right.split(' ').next().unwrap_or_default()));
     let may_be = answer.status >= 500 || ended || torn;
-    if weather.storms() && may_be { Ok(Judged::Fault) } else { Err(outcome) }
+    if weather.may_fail() && may_be { Ok(Judged::Fault) } else { Err(outcome) }
 }
 
 /// What an item of a batch has to be.
@@ -176,7 +185,7 @@ fn judge_item(wanted: &Item, item: &Value, weather: &Weather) -> Result<Option<S
     }
     let again = ["kms_throttled", "kms_unavailable", "deadline"].contains(&code) && item["error"]["retryable"] == true;
     let ended = code == "kms_denied" && weather.has(&["kms", "*"], &["expired"]);
-    if weather.storms() && (again || ended) { Ok(None) } else { Err(format!("an item is {item}")) }
+    if weather.may_fail() && (again || ended) { Ok(None) } else { Err(format!("an item is {item}")) }
 }
 
 #[cfg(test)]
@@ -191,7 +200,7 @@ mod tests {
     }
 
     fn storm(rules: &str) -> Weather {
-        Weather { rules: rules.to_owned() }
+        Weather { rules: rules.to_owned(), busy: false }
     }
 
     const ADMITTED: &str = r#"{"code":"not_found"}"#;
@@ -280,6 +289,16 @@ mod tests {
         let ended = got(400, &[], "<Code>ExpiredToken</Code>");
         assert!(judge_signed(&["200"], &ended, &storm("s3 5xx 10%")).is_err());
         assert_eq!(judge_signed(&["200"], &ended, &storm("s3.GetObject expired 10%")), Ok(Judged::Fault));
+    }
+
+    #[test]
+    fn a_busy_machine_excuses_what_says_come_back_and_nothing_else() {
+        let busy = Weather { rules: String::new(), busy: true };
+        assert_eq!(judge(&["404 not_found"], &got(503, &[("retry-after", "1")], DOWN), &busy), Ok(Judged::Fault));
+        for (status, body) in [(401, UNAUTHORIZED), (503, DOWN), (500, r#"{"code":"internal_error"}"#), (200, "{}")] {
+            assert!(judge(&["404 not_found"], &got(status, &[], body), &busy).is_err(), "{status}");
+        }
+        assert!(judge(&["401 unauthorized"], &got(404, &[], ADMITTED), &busy).is_err());
     }
 
     #[test]

@@ -31,6 +31,10 @@ pub struct Settings {
     pub operations: u64,
     /// Rules of every storm, in place of the menu's.
     pub faults: Option<String>,
+    /// What rules begin with that are left out of the menu.
+    pub without: Vec<String>,
+    /// Whether the machine has much else to do.
+    pub busy: bool,
     /// Travellers.
     pub workers: usize,
     /// Operations of each in a storm, and in the calm after it.
@@ -136,9 +140,10 @@ impl Run {
     /// A storm, and the calm after it.
     async fn turn(&mut self, storm: u64) -> io::Result<Result<(), Violation>> {
         let seed = self.settings.seed;
-        let rules = self.settings.faults.clone().unwrap_or_else(|| menu::rules(seed, storm));
+        let rules = self.settings.faults.clone().unwrap_or_else(|| menu::rules(seed, storm, &self.settings.without));
         (self.say)(&format!("storm {storm}: {rules}\n"));
-        let phase = Phase { name: format!("storm {storm} [{rules}]"), weather: Weather { rules: rules.clone() } };
+        let phase =
+            Phase { name: format!("storm {storm} [{rules}]"), weather: Weather { rules: rules.clone(), busy: false } };
         let faults = self.world.stack.account.faults.clone();
         faults.replace(&rules, Some(seed.wrapping_add(storm))).map_err(io::Error::other)?;
         let since = Instant::now();
@@ -150,7 +155,7 @@ impl Run {
         let struck = self.note(&faults.told());
         faults.replace("", Some(0)).map_err(io::Error::other)?;
         (self.say)(&format!("  {:.1} s, {struck} calls struck; ", since.elapsed().as_secs_f64()));
-        let phase = Phase { name: format!("calm {storm} (after [{rules}])"), weather: Weather::default() };
+        let phase = Phase { name: format!("calm {storm} (after [{rules}])"), weather: self.fine() };
         let marked = match self.recover(&phase).await {
             Ok(marked) => marked,
             Err(violation) => return Ok(Err(violation)),
@@ -160,6 +165,10 @@ impl Run {
         }
         self.report.operations[1] += u64::try_from(calm * self.settings.workers).unwrap_or_default();
         self.look(&phase, marked, false).await
+    }
+
+    fn fine(&self) -> Weather {
+        Weather { rules: String::new(), busy: self.settings.busy }
     }
 
     async fn travel(&mut self, phase: &Phase, operations: usize) -> Result<(), Violation> {
@@ -183,8 +192,10 @@ impl Run {
     /// Journeys until one passes; answers when its revocation was acknowledged.
     async fn recover(&mut self, phase: &Phase) -> Result<Instant, Violation> {
         let since = Instant::now();
+        // The journey itself must pass as if nobody else were there.
+        let strict = Phase { name: phase.name.clone(), weather: Weather::default() };
         let marked = loop {
-            match self.scout.journey(phase).await {
+            match self.scout.journey(&strict).await {
                 Ok(marked) => break marked,
                 Err(violation) if since.elapsed() > RECOVERY => {
                     let got = format!("none passed within {} s, at last {}", RECOVERY.as_secs(), violation.got);
@@ -198,7 +209,7 @@ impl Run {
             }
         };
         self.report.recovered.push(since.elapsed().as_millis());
-        let took = self.scout.refused(marked).await?;
+        let took = self.scout.refused(phase, marked).await?;
         self.report.refused.push(took.as_millis());
         (self.say)(&format!(
             "a journey passed after {:.1} s, a revocation is seen after {:.1} s; ",
@@ -366,6 +377,7 @@ impl Run {
             report.tally.asked += tally.asked;
             report.tally.right += tally.right;
             report.tally.late += tally.late;
+            report.tally.calm += tally.calm;
             for (into, from) in report.tally.fields.iter_mut().zip(tally.fields) {
                 *into += from;
             }
@@ -446,7 +458,7 @@ impl Report {
         format!(
             "\n{} operations in {} storms and {} in the calms after them, {} requests, {:.0} s\n\
              operations: {}\n\
-             answers: {} right, {faults} faults that may be: {}\n\
+             answers: {} right, {faults} faults that may be, {} of them in calms: {}\n\
              struck: {struck} calls: {}\n\
              a journey passed after a storm: {}\n\
              a revocation was seen in a calm: {}\n\
@@ -458,6 +470,7 @@ impl Report {
             self.took.as_secs_f64(),
             list(&mut self.tally.deeds.iter().map(|(name, count)| ((*name).to_owned(), *count))),
             self.tally.right,
+            self.tally.calm,
             list(&mut self.tally.faults.iter().map(|(name, count)| (name.clone(), *count))),
             list(&mut self.struck.iter().map(|(name, count)| (name.clone(), *count))),
             most(&self.recovered),

@@ -73,6 +73,8 @@ pub struct Tally {
     pub fields: [u64; 2],
     /// Revoked tokens that were admitted in a calm after the seconds in which every copy is read again, by a process whose re-read was slow.
     pub late: u64,
+    /// Faults in calms, on a busy machine.
+    pub calm: u64,
 }
 
 /// Where in a run somebody is.
@@ -168,6 +170,7 @@ impl Traveller {
         match &judged {
             Ok((Judged::Right, _)) => self.tally.right += 1,
             Ok((Judged::Fault, _)) => {
+                self.tally.calm += u64::from(!self.phase.weather.storms());
                 let outcome = got.outcome();
                 // What a socket says of its end is not of interest, and differs.
                 let outcome = outcome.split(':').next().unwrap_or_default().to_owned();

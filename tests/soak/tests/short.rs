@@ -13,8 +13,8 @@ fn settings(seed: u64, plant: Option<Plant>, stretch: [usize; 2]) -> Settings {
     let target = std::env::var("CARGO_TARGET_DIR").map_or_else(|_| checkout.join("target"), PathBuf::from);
     let faults = plant.map(|_| "kms throttle 5%".to_owned());
     let operations = if plant.is_some() { 1 } else { 300 };
-    let (binaries, workers, longest) = (target.join("debug"), 3, None);
-    Settings { seed, operations, faults, workers, stretch, binaries, checkout, plant, longest }
+    let (binaries, workers, longest, without) = (target.join("debug"), 3, None, Vec::new());
+    Settings { seed, operations, faults, without, busy: true, workers, stretch, binaries, checkout, plant, longest }
 }
 
 async fn found(plant: Plant) -> Report {
