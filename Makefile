@@ -16,6 +16,7 @@ RECORD ?=
 JSON ?=
 REBUILD ?= $(CARGO)
 FILE ?=
+BUILD_OF ?=
 
 # Of soak: how many operations, and whose functions: make soak SEED=7 OPERATIONS=100000 FAULTS='kms.Decrypt 5xx 20%' (docs/soak.md)
 OPERATIONS ?=
@@ -52,7 +53,7 @@ given = $(if $(filter $(1),$(TYPED)),$(filter command line,$(origin $(1))),$($(1
 SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=$($(name)))))
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
-.PHONY: help demo dev replay-session admin replay test test-clients test-faults test-system soak check build bench policy index-advice fmt lint clean need
+.PHONY: help demo dev replay-session figures admin replay test test-clients test-faults test-system soak check build bench policy index-advice fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -102,6 +103,11 @@ test-system: need ## the rendered templates, the functions and cargo lambda depl
 check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, templates, demo
 	@scripts/check-infra
 	@$(STACK) demo
+
+figures: need ## what the local stack itself costs: until it is ready, of a request, in memory (BUILD_OF=release: of that build)
+	@$(BUILD) $(if $(filter release,$(BUILD_OF)),--release)
+	@[ -x .local/clients/venv/bin/python ] || scripts/test-clients none >/dev/null || true
+	@.local/clients/venv/bin/python scripts/figures $(or $(BUILD_OF),debug)
 
 admin: ## one operator's act on the stack of make dev: make admin OP=client.list ARGS='{"tenant":"acme"}' (ENV=prod: on AWS)
 	@ENV=$(call quoted,$(if $(filter command line,$(origin ENV)),$(ENV))) OPERATOR=$(call quoted,$(OPERATOR)) ALL=$(call quoted,$(ALL)) scripts/admin $(call quoted,$(OP)) $(call quoted,$(ARGS))

@@ -222,7 +222,7 @@ pub fn write_manifest(stack: &Stack, clients: &[Client], path: &Path) -> io::Res
         "alg": "RS256", "signing_key_file": access_key_file, "client_id": PAGE, "email_domain": DOMAIN});
     let manifest = json!({
         "gateway": places.gateway, "issuer": places.gateway, "audience": AUDIENCE, "region": REGION,
-        "env": ENV, "ca_file": places.ca_file, "dead_letters": places.directory.join(DEAD_LETTERS),
+        "env": ENV, "ca_file": places.ca_file, "dead_letters": places.directory.join(DEAD_LETTERS), "application": places.application,
         "aws": {"access_key_id": stack.operator.access_key_id, "secret_access_key": stack.operator.secret_access_key,
             "endpoints": places.endpoints},
         "postgres": {"admin_url": stack.postgres.admin_url(), "database": DATABASE,

@@ -1,5 +1,13 @@
 //! A session that was recorded on one stack and is sent to another.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
+
 mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -51,12 +59,24 @@ async fn a_day(running: &Running) -> Vec<String> {
     let bound = running.client("acme-bound");
     let assertion_of_bound = api.assertion(bound).unwrap();
     let proof = api.proof(bound, "POST", "/oauth2/token", &json!({})).unwrap();
-    api.bound_token(&assertion_of_bound, &proof).await.unwrap();
+    let nonce = api.bound_token(&assertion_of_bound, &proof).await.unwrap().header("dpop-nonce").to_owned();
+    let proof_with = api.proof(bound, "POST", "/oauth2/token", &json!({"nonce": nonce})).unwrap();
+    let given = api.bound_token(&assertion_of_bound, &proof_with).await.unwrap();
+    assert_eq!(given.status, 200, "{}", given.outcome());
+    let bound_token = given.json()["access_token"].as_str().unwrap().to_owned();
+    let ath = URL_SAFE_NO_PAD.encode(shared::digest::sha256(bound_token.as_bytes()));
+    let proof_of_use = api.proof(bound, "GET", &path, &json!({"ath": ath})).unwrap();
+    let read = api.proven(&path, &bound_token, &proof_of_use).await.unwrap();
+    assert_eq!(read.status, 404, "{}", read.outcome());
     api.call("GET", "/nowhere/at/all", None, None).await.unwrap();
     api.call("POST", "/fields/encrypt", Some(&token), Some(&json!({"items": "canary-not-a-list"}))).await.unwrap();
     let signature =
         url.split("X-Amz-Signature=").nth(1).unwrap_or("X-Amz-Signature").split('&').next().unwrap().to_owned();
     vec![
+        nonce,
+        proof_with,
+        bound_token,
+        proof_of_use,
         token,
         reader,
         assertion,
@@ -67,7 +87,6 @@ async fn a_day(running: &Running) -> Vec<String> {
         URL_SAFE_NO_PAD.encode("canary of a plaintext"),
         "canary.of".to_owned(),
         "=canary".to_owned(),
-        "session".to_owned(),
     ]
 }
 
@@ -99,6 +118,7 @@ async fn a_session_holds_no_secret_and_is_the_same_on_another_stack() {
         "${2:/upload/url}",
         "/files/${2:/id}",
         "${proof:acme-bound}",
+        "${nonce:acme-bound}",
         "page=$${1}",
     ] {
         assert!(text.contains(wanted), "{wanted}:\n{text}");

@@ -1,5 +1,13 @@
 //! The decision view of `make dev`: what it shows, what it never shows, and who may look.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers outside of #[test] functions; a test may fail loudly"
+)]
+
 mod support;
 
 use std::sync::Arc;

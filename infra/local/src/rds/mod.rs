@@ -441,9 +441,7 @@ impl RdsEndpoint {
                 if found.round_trips > 0 && self.loses_an_answer() {
                     armed.store(true, Ordering::SeqCst);
                 }
-                if let Some(watch) = &watch {
-                    watch.sent(chunk);
-                }
+                watch.iter().for_each(|watch| watch.sent(chunk));
                 let meets = found.round_trips > 0 && self.account.faults.armed();
                 self.count(user, found);
                 if meets && self.struck(user, watch.as_ref(), &armed).await.is_break() {
@@ -464,9 +462,7 @@ impl RdsEndpoint {
                 if armed.load(Ordering::SeqCst) {
                     return io::Result::Ok(());
                 }
-                if let Some(watch) = &watch {
-                    watch.received(chunk);
-                }
+                watch.iter().for_each(|watch| watch.received(chunk));
                 if chunk.is_empty() {
                     return to_client.shutdown().await;
                 }

@@ -146,15 +146,7 @@ impl Sandbox {
         crashes: bool,
     ) -> (Option<Outcome>, Fate) {
         let warm = self.initialised;
-        let attempt = self.attempt(event, function_arn, trace_id, limit);
-        let ending = if crashes {
-            // Long enough to be taken, not long enough to be done.
-            let ended = timeout(CRASHES, attempt).await;
-            self.kill().await;
-            ended.ok().filter(|ending| !matches!(ending, Ending::Answered(_))).unwrap_or(Ending::Crashed)
-        } else {
-            attempt.await
-        };
+        let ending = self.attempt(event, function_arn, trace_id, limit, crashes).await;
         let fate = match &ending {
             Ending::Answered(_) => Fate::Reusable,
             _ => {
@@ -198,7 +190,14 @@ impl Sandbox {
         drop(self.child.wait().await);
     }
 
-    async fn attempt(&mut self, event: &Event, function_arn: &str, trace_id: String, limit: Duration) -> Ending {
+    async fn attempt(
+        &mut self,
+        event: &Event,
+        function_arn: &str,
+        trace_id: String,
+        limit: Duration,
+        crashes: bool,
+    ) -> Ending {
         if !self.initialised {
             tokio::select! {
                 biased;
@@ -223,6 +222,10 @@ impl Sandbox {
         };
         if !self.endpoint.deliver(delivery).await {
             return Ending::Untouched(None);
+        }
+        if crashes {
+            drop(timeout(CRASHES, &mut answered).await);
+            return Ending::Crashed;
         }
         tokio::select! {
             biased;

@@ -3,6 +3,7 @@
 //! - `${3:/access_token}`: what stands there in the answer to step 3
 //! - `${assertion:acme-backend}`: an assertion that this client signs now
 //! - `${proof:acme-bound}`: a proof of possession of this client's key, for this request
+//! - `${nonce:acme-bound}`: the same with the nonce that the stack gave last
 //! - `${secret:43}`: a text of so many letters
 //!
 //! A `${` that was there itself is written `$${`.
@@ -19,8 +20,25 @@ const MOST: usize = 20_000;
 const LONGEST: usize = 64 * 1024;
 
 /// Words in the names of members and fields whose values are secrets.
-const SECRET: [&str; 9] =
-    ["password", "secret", "token", "credential", "plaintext", "assertion", "private", "passphrase", "signature"];
+const SECRET: [&str; 17] = [
+    "password",
+    "passwd",
+    "passcode",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "credential",
+    "plaintext",
+    "assertion",
+    "private",
+    "signature",
+    "authorization",
+    "api_key",
+    "apikey",
+    "verifier",
+    "cookie",
+];
 
 /// A name in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +47,8 @@ pub(super) enum Name {
     Answer(u64, String),
     /// Signed now by this client.
     Assertion(String),
-    /// Proven now by this client.
-    Proof(String),
+    /// Proven now by this client; with the nonce that was given last, or without.
+    Proof(String, bool),
     /// So many letters.
     Secret(usize),
 }
@@ -84,7 +102,7 @@ fn name(inside: &str) -> Option<Name> {
     let id = |value: &str| (!value.is_empty() && value.len() <= 128).then(|| value.to_owned());
     match kind {
         "assertion" => id(value).map(Name::Assertion),
-        "proof" => id(value).map(Name::Proof),
+        "proof" | "nonce" => Some(Name::Proof(id(value)?, kind == "nonce")),
         "secret" => value.parse().ok().filter(|length| *length <= LONGEST).map(Name::Secret),
         step => Some(Name::Answer(step.parse().ok()?, value.starts_with('/').then(|| value.to_owned())?)),
     }

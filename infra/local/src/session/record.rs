@@ -136,7 +136,7 @@ impl Recorder {
             _ => Body::Content(STANDARD.encode(&request.body)),
         };
         let answer = Essentials { status, code: None, decision: None };
-        self.write(Step { step: 0, method: request.method.to_string(), target, headers, body, inexact: true, answer })
+        self.write(Step { step: 0, method: request.method.to_string(), target, headers, body, inexact: false, answer })
     }
 
     fn write(&mut self, step: Step) -> io::Result<()> {
@@ -208,6 +208,7 @@ impl Recorder {
         let thumbprint =
             URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, canonical.as_bytes()));
         match self.clients.iter().find(|(_, _, own)| *own == thumbprint) {
+            Some((client, ..)) if part(proof, 1).get("nonce").is_some() => format!("${{nonce:{client}}}"),
             Some((client, ..)) => format!("${{proof:{client}}}"),
             None => {
                 *inexact = true;

@@ -66,6 +66,8 @@ struct Player<'a> {
     clients: &'a [Client],
     api: Api,
     answers: HashMap<u64, Value>,
+    /// The nonce for proofs that came last.
+    nonce: Option<String>,
 }
 
 impl Session {
@@ -75,7 +77,7 @@ impl Session {
     /// When the stack cannot be reached, or does not trust itself.
     pub async fn replay(&self, stack: &Stack, clients: &[Client]) -> io::Result<Report> {
         let api = Api::new(&stack.places.gateway, stack.ca.client_config()?, stack.account.clock.clone());
-        let mut player = Player { stack, clients, api, answers: HashMap::new() };
+        let mut player = Player { stack, clients, api, answers: HashMap::new(), nonce: None };
         let mut report = Report { steps: self.steps.len(), ..Report::default() };
         for step in &self.steps {
             let what = format!("{} {}", step.method, step.target);
@@ -119,6 +121,8 @@ impl Player<'_> {
             }
             return Ok(Essentials { status: answer.status, code: None, decision: None });
         }
+        self.nonce =
+            Some(answer.header("dpop-nonce").to_owned()).filter(|nonce| !nonce.is_empty()).or(self.nonce.take());
         let said = answer.json();
         let code = ["code", "error"].iter().find_map(|name| said.get(*name)?.as_str().map(str::to_owned));
         let decision = self.decision(&answer);
@@ -203,13 +207,16 @@ impl Player<'_> {
                 let client = self.client(id)?;
                 self.api.assertion(client).map_err(|error| error.to_string())
             }
-            Name::Proof(id) => {
+            Name::Proof(id, with_nonce) => {
                 let client = self.client(id)?;
                 let path = self.fill(step.target.split('?').next().unwrap_or_default(), step, &|text| text)?;
-                let more = self.bound_token(step)?.map_or(json!({}), |token| {
+                let mut more = self.bound_token(step)?.map_or(json!({}), |token| {
                     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
                     json!({ "ath": URL_SAFE_NO_PAD.encode(digest) })
                 });
+                if let (true, Some(nonce), Some(more)) = (*with_nonce, &self.nonce, more.as_object_mut()) {
+                    more.insert("nonce".to_owned(), json!(nonce));
+                }
                 self.api.proof(client, &step.method, &path, &more).map_err(|error| error.to_string())
             }
         }

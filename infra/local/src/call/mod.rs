@@ -1,17 +1,20 @@
 //! What every call to a service goes through: it may be struck by a fault, and it is seen by whoever watches.
 
-use std::collections::{HashMap, VecDeque};
-use std::future::Future;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+mod operation;
+mod stale;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use std::future::Future;
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::{Method, Response};
+use http::Response;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
-use percent_encoding::percent_decode_str;
 
+pub(crate) use self::operation::key_in_query;
+use self::operation::{key_id, operation};
+pub(crate) use self::stale::Remembered;
+use self::stale::stale;
 use crate::account::Account;
 use crate::faults::Strike;
 use crate::faults::grammar::Kind as Fault;
@@ -23,9 +26,6 @@ use crate::view::shown;
 
 /// The longest time for which a call hangs.
 const HANGS: Duration = Duration::from_secs(120);
-/// Answers that are remembered for stale reads, and the largest of them.
-const STALE: usize = 256;
-const STALE_BODY: usize = 1024 * 1024;
 /// Refusals up to here are read for their code.
 const REFUSAL: u64 = 64 * 1024;
 
@@ -159,76 +159,6 @@ fn another_sign(body: &mut [u8], drawn: u64) {
     }
 }
 
-/// Answers that were given to reads, by what was asked and by whom.
-#[derive(Debug, Default)]
-pub(crate) struct Remembered(Mutex<(HashMap<Vec<u8>, Kept>, VecDeque<Vec<u8>>)>);
-
-#[derive(Clone, Debug)]
-struct Kept {
-    at: Instant,
-    status: http::StatusCode,
-    headers: http::HeaderMap,
-    body: Bytes,
-}
-
-async fn stale<B, F>(
-    account: &Account,
-    request: Request,
-    life: Duration,
-    answering: impl FnOnce(Request) -> F,
-) -> Response<B>
-where
-    F: Future<Output = Response<B>>,
-    B: Body<Data = Bytes> + From<Bytes>,
-{
-    let asked = question(account, &request);
-    let held = account.remembered.0.lock().unwrap_or_else(PoisonError::into_inner).0.get(&asked).cloned();
-    if let Some(kept) = held.filter(|kept| kept.at.elapsed() < life) {
-        let mut response = Response::new(B::from(kept.body));
-        (*response.status_mut(), *response.headers_mut()) = (kept.status, kept.headers);
-        return crate::http::dated(response, account.clock.now());
-    }
-    let (parts, body) = answering(request).await.into_parts();
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    if parts.status.is_success() && body.len() <= STALE_BODY {
-        let kept =
-            Kept { at: Instant::now(), status: parts.status, headers: parts.headers.clone(), body: body.clone() };
-        let mut remembered = account.remembered.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (answers, order) = &mut *remembered;
-        if answers.insert(asked.clone(), kept).is_none() {
-            order.push_back(asked);
-        }
-        while order.len() > STALE {
-            if let Some(oldest) = order.pop_front() {
-                answers.remove(&oldest);
-            }
-        }
-    }
-    Response::from_parts(parts, B::from(body))
-}
-
-/// What makes two reads the same: who asks, and for what.
-fn question(account: &Account, request: &Request) -> Vec<u8> {
-    let who = key_id(request).and_then(|id| account.credentials.find(&id)).map(|entry| entry.principal.arn);
-    let target = request.headers.get("x-amz-target").map(http::HeaderValue::as_bytes).unwrap_or_default();
-    let range = request.headers.get("range").map(http::HeaderValue::as_bytes).unwrap_or_default();
-    let uri = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    let uri = uri.split('&').filter(|pair| !pair.contains("X-Amz-")).collect::<Vec<_>>().join("&");
-    let mut text = Vec::new();
-    for part in [
-        who.unwrap_or_default().as_bytes(),
-        request.method.as_str().as_bytes(),
-        uri.as_bytes(),
-        target,
-        range,
-        &request.body,
-    ] {
-        text.extend(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        text.extend_from_slice(part);
-    }
-    digest(&SHA256, &text).as_ref().to_vec()
-}
-
 /// A call that is watched.
 struct Opened {
     /// The request, where the call is one of its own.
@@ -301,72 +231,6 @@ where
     (code, Response::from_parts(parts, B::from(body)))
 }
 
-/// The access key id under which a request is signed.
-fn key_id(request: &Request) -> Option<String> {
-    let header = request.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match header {
-        Some(header) => header.split("Credential=").nth(1)?.split('/').next().map(str::to_owned),
-        None => key_in_query(request.uri.query()?),
-    }
-}
-
-/// The access key id of a signature in a query.
-pub(crate) fn key_in_query(query: &str) -> Option<String> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("X-Amz-Credential="))?;
-    let credential = percent_decode_str(value).decode_utf8().ok()?;
-    credential.split('/').next().map(str::to_owned)
-}
-
-/// The operation that a request names, as AWS calls it.
-fn operation(service: &str, request: &Request) -> String {
-    match service {
-        "s3" => s3_operation(request).to_owned(),
-        "sts" => {
-            let form = url::form_urlencoded::parse(&request.body);
-            let action = form.into_iter().find(|(name, _)| name == "Action");
-            action.map(|(_, action)| plain(&action)).unwrap_or_default()
-        }
-        _ => {
-            let target = request.headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
-            plain(target.rsplit('.').next().unwrap_or_default())
-        }
-    }
-}
-
-/// A name of an operation, or nothing that could be taken for one.
-fn plain(name: &str) -> String {
-    let fits = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if fits && !name.is_empty() { name.to_owned() } else { "?".to_owned() }
-}
-
-fn s3_operation(request: &Request) -> &'static str {
-    let path = request.uri.path().trim_start_matches('/');
-    let object = path.split_once('/').is_some_and(|(_, key)| !key.is_empty());
-    let query = request.uri.query().unwrap_or_default();
-    let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
-    match (request.method.clone(), object) {
-        (Method::GET, true) if has("uploadId") => "ListParts",
-        (Method::GET, true) => "GetObject",
-        (Method::HEAD, true) => "HeadObject",
-        (Method::PUT, true) if has("uploadId") => "UploadPart",
-        (Method::PUT, true) if request.headers.contains_key("x-amz-copy-source") => "CopyObject",
-        (Method::PUT, true) => "PutObject",
-        (Method::POST, true) if has("uploads") => "CreateMultipartUpload",
-        (Method::POST, true) => "CompleteMultipartUpload",
-        (Method::DELETE, true) if has("uploadId") => "AbortMultipartUpload",
-        (Method::DELETE, true) => "DeleteObject",
-        (Method::GET, false) if has("versions") => "ListObjectVersions",
-        (Method::GET, false) if has("uploads") => "ListMultipartUploads",
-        (Method::GET, false) if path.is_empty() => "ListBuckets",
-        (Method::GET, false) => "ListObjectsV2",
-        (Method::HEAD, false) => "HeadBucket",
-        (Method::POST, false) if has("delete") => "DeleteObjects",
-        (Method::POST, false) => "PostObject",
-        (Method::OPTIONS, _) => "Preflight",
-        _ => "?",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,31 +255,5 @@ mod tests {
         another_sign(&mut nothing, 3);
         assert_eq!(nothing, b"{}");
         another_sign(&mut [], 3);
-    }
-
-    #[test]
-    fn operations_of_s3_are_told_apart() {
-        for (method, target, wanted) in [
-            ("GET", "/b/k", "GetObject"),
-            ("GET", "/b/k/?versionId=1", "GetObject"),
-            ("GET", "/b/?list-type=2", "ListObjectsV2"),
-            ("GET", "/b?versions", "ListObjectVersions"),
-            ("GET", "/", "ListBuckets"),
-            ("PUT", "/b/k?partNumber=1&uploadId=x", "UploadPart"),
-            ("PUT", "/b/k", "PutObject"),
-            ("POST", "/b/k?uploads", "CreateMultipartUpload"),
-            ("POST", "/b/k?uploadId=x", "CompleteMultipartUpload"),
-            ("POST", "/b", "PostObject"),
-            ("DELETE", "/b/k", "DeleteObject"),
-        ] {
-            let request = Request {
-                method: method.parse().unwrap(),
-                uri: target.parse().unwrap(),
-                headers: http::HeaderMap::new(),
-                body: Bytes::new(),
-                peer: ([127, 0, 0, 1], 1).into(),
-            };
-            assert_eq!(s3_operation(&request), wanted, "{method} {target}");
-        }
     }
 }
