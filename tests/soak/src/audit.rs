@@ -2,6 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
 use crate::deeds::{ADMITTED, REFUSED};
 use crate::ledger::{Record, Wish};
 use crate::traveller::{NOWHERE, Phase, Traveller, Violation};
@@ -139,10 +144,26 @@ impl Traveller {
             }
             self.tally.late += u64::from(got.outcome() == ADMITTED);
             if since.elapsed() > LATE {
-                return Err(self.violation(WHAT, format!("{} for {} s more", got.outcome(), LATE.as_secs())));
+                let published = if self.is_published(token).await { "is" } else { "is not" };
+                let got =
+                    format!("{} for {} s more; it {published} among those published", got.outcome(), LATE.as_secs());
+                return Err(self.violation(WHAT, got));
             }
             tokio::time::sleep(Duration::from_millis(1_100)).await;
         }
+    }
+
+    /// Whether the revocation of a token is among those that verifiers read (docs/formats/trust-objects.md).
+    async fn is_published(&self, token: &str) -> bool {
+        let said = local::journey::claims(token);
+        let value = format!("jti:{}", said["jti"].as_str().unwrap_or_default());
+        let mark = digest(&SHA256, value.as_bytes());
+        let stack = &self.world.stack;
+        let object = stack.s3.look(stack.places.trust_bucket, "trust/revocations.json").await.unwrap_or_default();
+        let object: Value = serde_json::from_slice(&object).unwrap_or_default();
+        let entries = object["body"]["entries"].as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        let entries = entries.unwrap_or_default();
+        entries.chunks(12).any(|entry| entry.get(..8) == mark.as_ref().get(..8))
     }
 
     async fn audit_files(&mut self, all: bool) -> Result<usize, Violation> {
