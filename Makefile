@@ -18,6 +18,11 @@ REBUILD ?= $(CARGO)
 FILE ?=
 BUILD_OF ?=
 
+# Of soak: how many operations, and whose functions: make soak SEED=7 OPERATIONS=100000 FAULTS='kms.Decrypt 5xx 20%' (docs/soak.md)
+OPERATIONS ?=
+WITHOUT ?=
+BINARIES ?=
+
 # Arguments for the two below: make build ARCH=arm64, make bench BENCH=--check
 ARCH ?=
 BENCH ?=
@@ -58,7 +63,7 @@ SAID = $(foreach name,$(NAMES),$(if $(call given,$(name)),$(call quoted,$(name)=
 TOOL := $(CARGO) build --quiet --package deploy --locked
 
 .PHONY: help demo dev admin replay test test-clients test-faults test-system fuzz mutants check build sbom supply-chain reproducible
-.PHONY: replay-session figures differential schemathesis bench peers scale policy index-advice fmt lint clean need
+.PHONY: soak replay-session figures differential schemathesis bench peers scale policy index-advice fmt lint clean need
 .PHONY: invariants render preflight plan deploy deploy-code rollback logs destroy cost verify-live check-infra scan
 
 help: ## print this list
@@ -105,6 +110,11 @@ schemathesis: need ## requests made from the OpenAPI document, with ten seeds mo
 test-faults: need ## every call under every fault of its surroundings, against tests/system/faults.txt: four minutes
 	@$(BUILD)
 	@$(CARGO) test --workspace --test fault_table --locked
+
+soak: need ## operations by the thousand under random faults, and everything looked for afterwards (SEED=7 OPERATIONS=100000 FAULTS=…)
+	@$(BUILD)
+	@target/debug/soak $(if $(SEED),--seed $(call quoted,$(SEED))) $(if $(OPERATIONS),--operations $(call quoted,$(OPERATIONS))) \
+		$(if $(FAULTS),--faults $(call quoted,$(FAULTS))) $(if $(WITHOUT),--without $(call quoted,$(WITHOUT))) $(if $(BINARIES),--binaries $(call quoted,$(BINARIES)))
 
 test-system: need ## the rendered templates, the functions and cargo lambda deploy on a cloud nobody here wrote (MiniStack)
 	@$(BUILD)

@@ -12,6 +12,14 @@ use crate::port::{ObjectReader, Read};
 const WINDOW: Duration = Duration::from_millis(100);
 /// How long the first decision of a sandbox waits: without the object it cannot decide at all.
 const FIRST_WINDOW: Duration = Duration::from_secs(2);
+/// How long a decision waits for a re-read that is far over due: a copy that is [`LATE`] times as old as a fresh one may be. The window
+/// above is too short for whoever has to open a connection first, or is far from the bucket, and what was revoked meanwhile would pass for as
+/// long as a copy serves at all.
+const LATE_WINDOW: Duration = Duration::from_secs(1);
+/// How many times as old.
+const LATE: i64 = 3;
+/// After a decision that waited so, the next one does after this long: an outage costs one such window in ten seconds.
+const LATE_PAUSE: i64 = 10_000;
 /// After a failed re-read the next one waits this long, so that an outage costs one window a second and not one a request.
 const PAUSE: i64 = 1_000;
 
@@ -34,6 +42,8 @@ struct State<T> {
     held: Option<Held<T>>,
     not_before: Timestamp,
     early: Timestamp,
+    /// When the next decision may wait longer for what is far over due.
+    patient: Timestamp,
 }
 
 struct Held<T> {
@@ -47,7 +57,7 @@ struct Held<T> {
 impl<T> Default for Cached<T> {
     fn default() -> Self {
         let long_ago = Timestamp::from_millis(i64::MIN);
-        Self { state: Mutex::new(State { held: None, not_before: long_ago, early: long_ago }) }
+        Self { state: Mutex::new(State { held: None, not_before: long_ago, early: long_ago, patient: long_ago }) }
     }
 }
 
@@ -73,7 +83,7 @@ impl<T: TrustObject> Cached<T> {
         early: bool,
     ) -> Result<Arc<T>, Stale> {
         let started = clock.now();
-        let (known, usable) = {
+        let (known, window) = {
             let mut state = self.lock();
             let early = early && !(0..EARLY).contains(&started.millis_since(state.early));
             let fresh = state.held.as_ref().is_some_and(|held| started.millis_since(held.read_at) < T::FRESH);
@@ -86,9 +96,18 @@ impl<T: TrustObject> Cached<T> {
             if let Some(held) = usable.filter(|_| waits || fresh && !early) {
                 return Ok(Arc::clone(&held.value));
             }
-            (held.map(|held| held.etag.clone()), usable.is_some())
+            let late = usable.is_some_and(|held| started.millis_since(held.read_at) >= LATE * T::FRESH);
+            let window = match usable {
+                None => FIRST_WINDOW,
+                Some(_) if late && started >= state.patient => LATE_WINDOW,
+                Some(_) => WINDOW,
+            };
+            let known = held.map(|held| held.etag.clone());
+            if window == LATE_WINDOW {
+                state.patient = started.plus_millis(LATE_PAUSE);
+            }
+            (known, window)
         };
-        let window = if usable { WINDOW } else { FIRST_WINDOW };
         let read = tokio::time::timeout(window, reader.read(key, known.as_deref())).await;
         let mut state = self.lock();
         let renewed = match read {

@@ -26,6 +26,8 @@ impl Clock for Arc<TestClock> {
 struct Bucket {
     objects: Mutex<HashMap<String, (Vec<u8>, String)>>,
     down: std::sync::atomic::AtomicBool,
+    /// Milliseconds until it answers.
+    slow: AtomicI64,
     reads: AtomicUsize,
 }
 
@@ -44,6 +46,10 @@ impl Bucket {
 impl ObjectReader for Arc<Bucket> {
     async fn read(&self, key: &str, known: Option<&str>) -> Result<Read, Fault> {
         self.reads.fetch_add(1, Ordering::SeqCst);
+        let slow = u64::try_from(self.slow.load(Ordering::SeqCst)).unwrap();
+        if slow > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(slow)).await;
+        }
         if self.down.load(Ordering::SeqCst) {
             return Err(Fault::new(FaultKind::Unavailable, "s3", "GetObject"));
         }
@@ -142,6 +148,27 @@ async fn an_outage_costs_one_attempt_a_second() {
     assert_eq!(world.reads(), 2);
     world.at(6_000);
     assert_eq!((world.holds("a").await, world.reads()), (Ok(true), 3));
+}
+
+/// A bucket that answers, but never within the short window: what was revoked must not pass for as long as a copy serves at all.
+#[tokio::test]
+async fn what_is_far_over_due_is_waited_for_longer_but_not_by_everybody() {
+    let world = World::new();
+    assert_eq!(world.holds("a").await, Ok(true));
+    world.bucket.slow.store(300, Ordering::SeqCst);
+    world.bucket.put(2, START + 10_000_000, json!({"kid":["bb"]}));
+    for (millis, seen) in [(5_000, false), (14_999, false), (15_999, true)] {
+        world.at(millis);
+        assert_eq!(world.holds("bb").await, Ok(seen), "{millis}");
+    }
+    // One that never answers costs one long window in ten seconds.
+    world.bucket.slow.store(60_000, Ordering::SeqCst);
+    for (millis, long) in [(30_998, false), (32_000, true), (41_999, false), (43_000, true)] {
+        world.at(millis);
+        let since = std::time::Instant::now();
+        assert_eq!(world.holds("bb").await, Ok(true));
+        assert_eq!(since.elapsed().as_millis() >= 1_000, long, "{millis}");
+    }
 }
 
 #[tokio::test]

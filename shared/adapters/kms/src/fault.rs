@@ -14,10 +14,11 @@ where
 {
     let kind = match &error {
         SdkError::ServiceError(service) => {
-            let failed = service.raw().status().is_server_error();
+            let answered = service.raw().status();
             match kind_of(service.err().code().unwrap_or_default()) {
                 Some(kind) => kind,
-                None if failed => FaultKind::Unavailable,
+                // Success that cannot be read is an answer of which a part is missing: whether the call took effect is unknown.
+                None if answered.is_server_error() || answered.is_success() => FaultKind::Unavailable,
                 None => FaultKind::Invalid,
             }
         }

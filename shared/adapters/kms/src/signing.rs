@@ -187,6 +187,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_success_that_cannot_be_read_is_an_answer_that_did_not_come() {
+        let answers = Answers::new(vec![(200, json!("half of one")); 8]);
+        let fault = KmsSigner::new(&answers.config()).sign(ARN, Algorithm::Rs256, b"abc").await.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Unavailable);
+    }
+
+    #[tokio::test]
     async fn algorithms_that_no_token_has_are_refused_without_a_call() {
         let answers = Answers::new([]);
         for algorithm in [Algorithm::Es384, Algorithm::Ps256] {

@@ -16,10 +16,11 @@ where
     match error {
         SdkError::ServiceError(service) => {
             let (code, message) = (service.err().code(), service.err().message().filter(|_| told));
-            let failed = service.raw().status().is_server_error();
+            let answered = service.raw().status();
             let kind = match kind_of(code.unwrap_or_default()) {
                 Some(kind) => kind,
-                None if failed => FaultKind::Unavailable,
+                // Success that cannot be read is an answer of which a part is missing: whether the call took effect is unknown.
+                None if answered.is_server_error() || answered.is_success() => FaultKind::Unavailable,
                 None => FaultKind::Invalid,
             };
             let cause = [code, message].into_iter().flatten().collect::<Vec<_>>().join(": ");

@@ -125,6 +125,10 @@ mod tests {
             assert!(shown.contains(code) && !shown.contains("canary"), "{shown}");
             assert!(value.lines().all(|line| !shown.contains(line)), "{shown}");
         }
+        // A success that cannot be read is an answer that did not come.
+        let half = Answers::new([(200, json!("half of one"))]);
+        let keys = SsmSigningKeys::new(&half.config(), path(), None);
+        assert_eq!(keys.create(Algorithm::EdDsa).await.unwrap_err().kind, FaultKind::Unavailable);
         let nobody = Answers::new([]);
         let keys = SsmSigningKeys::new(&nobody.config(), path(), None);
         assert_eq!(keys.create(Algorithm::EdDsa).await.unwrap_err().kind, FaultKind::Unavailable);
