@@ -37,6 +37,7 @@ impl World {
             cache: Some(home.join("cache")),
             clock: Clock::system(),
             parameters: std::collections::BTreeMap::new(),
+            own: None,
         };
         // Making a pair of RSA keys takes longer on a busy machine than genesis waits; nothing is soaked yet.
         let mut tries = 1;

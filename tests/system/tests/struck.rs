@@ -83,3 +83,22 @@ async fn every_fault_leaves_a_clear_answer_or_none_and_nothing_behind() {
     }
     running.stack.stop().await;
 }
+
+/// What S3 did not say whole is no fact about an object: nothing that is recorded once and for ever may come of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_not_rejected_for_an_answer_that_was_cut() {
+    let running = Running::start().await;
+    let token = running.token("acme-backend").await;
+    for rule in ["s3.HeadObject cut first=1", "s3.GetObject cut first=1"] {
+        let plan = running.api.call("POST", "/files", Some(&token), Some(&files::new_file())).await.unwrap().json();
+        running.stack.account.faults.replace(rule, Some(1)).unwrap();
+        assert_eq!(files::put(&running, &plan["upload"]).await.status, 200);
+        running.stack.events.idle().await;
+        assert_eq!(running.stack.account.faults.told()["rules"][0]["struck"], json!(1), "{rule}");
+        running.stack.account.faults.replace("", None).unwrap();
+        let path = format!("/files/{}", plan["id"].as_str().unwrap());
+        let status = running.api.call("GET", &path, Some(&token), None).await.unwrap().json()["status"].clone();
+        assert!(status == "clean" || status == "pending", "{rule}: {status}");
+    }
+    running.stack.stop().await;
+}

@@ -86,10 +86,14 @@ impl ObjectStore for Bucket {
             Err(failure) if status(&failure) == Some(404) => return Ok(Head::Missing),
             Err(failure) => return Err(fault("HeadObject", &failure)),
         };
+        // Nothing is known of an object whose length nobody says: it is not one of no bytes, which would be held against its file for ever.
+        let size = found.content_length().ok_or_else(|| {
+            Fault::new(FaultKind::Unavailable, "s3", "HeadObject").caused_by("the answer says no length")
+        })?;
         Ok(Head::Found(ObjectHead {
             version: found.version_id().unwrap_or_default().to_owned(),
             etag: found.e_tag().unwrap_or_default().trim_matches('"').to_owned(),
-            size: found.content_length().unwrap_or_default(),
+            size,
             content_type: found.content_type().map(str::to_owned),
             sha256: found.checksum_sha256().map(str::to_owned),
             encryption: found.server_side_encryption().map(|algorithm| algorithm.as_str().to_owned()),
@@ -141,10 +145,14 @@ impl ObjectStore for Bucket {
         if found.content_length().is_none_or(|length| length > i64::from(longest)) {
             return Err(Fault::new(FaultKind::Invalid, "s3", "GetObject").caused_by("more than was asked for"));
         }
-        let body = found.body.collect().await;
-        let body =
-            body.map_err(|error| Fault::new(FaultKind::Unavailable, "s3", "GetObject").caused_by(error.to_string()))?;
-        Ok(Some(body.to_vec()))
+        let broken = |cause: String| Fault::new(FaultKind::Unavailable, "s3", "GetObject").caused_by(cause);
+        let announced = found.content_range().and_then(bytes_of_start);
+        let body = found.body.collect().await.map_err(|error| broken(error.to_string()))?.to_vec();
+        // The first half of them would be other first bytes, and what they tell is held against the file for ever.
+        if announced != Some(body.len()) {
+            return Err(broken("the body is not as long as its range".to_owned()));
+        }
+        Ok(Some(body))
     }
 
     async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), Fault> {
@@ -168,6 +176,13 @@ impl ObjectStore for Bucket {
             Err(failure) => Err(fault("DeleteObject", &failure)),
         }
     }
+}
+
+/// How many bytes an answer about the beginning of an object holds: `Content-Range: bytes 0-1023/4096` (RFC 9110 §14.4).
+fn bytes_of_start(range: &str) -> Option<usize> {
+    let (last, whole) = range.strip_prefix("bytes 0-")?.split_once('/')?;
+    let (last, whole) = (last.parse::<usize>().ok()?, whole.parse::<usize>().ok()?);
+    (last < whole).then_some(last + 1)
 }
 
 #[cfg(test)]
@@ -365,6 +380,14 @@ mod tests {
         ] {
             let failed = bucket(answer.clone()).0.delete(&key, &version).await.unwrap_err();
             assert_eq!(failed.kind, want, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_says_how_many_bytes_there_are() {
+        assert_eq!([bytes_of_start("bytes 0-1023/4096"), bytes_of_start("bytes 0-0/1")], [Some(1024), Some(1)]);
+        for other in ["", "bytes */4096", "bytes 1-2/4", "bytes 0-4/4", "bytes 0-/4", "bytes 0-1/*", "bytes 0--1/4"] {
+            assert_eq!(bytes_of_start(other), None, "{other}");
         }
     }
 }
