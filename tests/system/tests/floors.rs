@@ -48,6 +48,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("recipes", &[]),
     ("fleet", &[]),
     ("fuzz", &["cedar", "shared"]),
+    ("soak", &["local"]),
 ];
 
 /// Which SDK or driver each adapter may link; nobody else may link any.
@@ -59,6 +60,7 @@ const SDKS: &[(&str, &[&str])] = &[
     ("rds", &["aws-sdk-rds", "tokio-postgres", "tokio-postgres-rustls"]),
     ("cedar", &["cedar-policy"]),
     ("local", &["tokio-postgres"]),
+    ("soak", &["tokio-postgres"]),
     ("recipes", &["postgres"]),
 ];
 
@@ -84,6 +86,7 @@ const NEVER_SHIPPED: &[&str] = &[
     "ureq",
     "fleet",
     "fuzz",
+    "soak",
     "s3s",
     "rcgen",
     "iam-rs",
