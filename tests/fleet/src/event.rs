@@ -82,8 +82,8 @@ impl<T> Agenda<T> {
         self.due.push(Reverse(Due { at, order: self.planned, what }));
     }
 
-    /// The earliest that was planned.
-    pub fn next(&mut self) -> Option<(Seconds, T)> {
+    /// Takes the earliest that was planned.
+    pub fn earliest(&mut self) -> Option<(Seconds, T)> {
         self.due.pop().map(|Reverse(due)| (due.at, due.what))
     }
 }

@@ -333,7 +333,7 @@ impl Run<'_> {
                 self.agenda.plan(first, What::Comes);
             }
         }
-        while let Some((now, what)) = self.agenda.next() {
+        while let Some((now, what)) = self.agenda.earliest() {
             match what {
                 What::Comes => {
                     if let Load::Rate(rate, end) = load {

@@ -175,7 +175,8 @@ fn as_asked(out: &mut String, runs: &[(f64, Outcome)]) {
 
 /// Of each quota: from which rate on it is not enough, and what a hundred thousand would need.
 fn bites(out: &mut String, runs: &[(f64, Outcome)]) {
-    let quotas: [(&str, f64, fn(&Peaks) -> u64); 7] = [
+    type Asked = fn(&Peaks) -> u64;
+    let quotas: [(&str, f64, Asked); 7] = [
         ("Lambda: calls a second", QUOTAS.invocations, |peaks| peaks.invocations),
         ("Lambda: new environments of a function, at once", QUOTAS.growth.1, |peaks| peaks.growth),
         ("Lambda: at once", QUOTAS.concurrency as f64, |peaks| peaks.concurrency),

@@ -1,5 +1,7 @@
 //! Every input that is kept, through its target: what once broke a parser, or found its way deep into one, does so again.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test may stop where it stands")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -13,6 +13,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 #[path = "../../../docs/fields/users.rs"]
 #[allow(
+    clippy::disallowed_methods,
     clippy::indexing_slicing,
     missing_docs,
     unreachable_pub,

@@ -21,7 +21,10 @@ const STALE_BODY: usize = 1024 * 1024;
 
 /// Answers that were given to reads, by what was asked and by whom.
 #[derive(Debug, Default)]
-pub(crate) struct Remembered(Mutex<(HashMap<Vec<u8>, Kept>, VecDeque<Vec<u8>>)>);
+pub(crate) struct Remembered(Mutex<Answers>);
+
+/// By what was asked, and what was asked in its order.
+type Answers = (HashMap<Vec<u8>, Kept>, VecDeque<Vec<u8>>);
 
 #[derive(Clone, Debug)]
 struct Kept {

@@ -195,6 +195,7 @@ pub const OWN_API: &str = "own";
 ///
 /// # Errors
 /// All faults of the template.
+#[expect(clippy::disallowed_methods, reason = "the id of a key of somebody's own")]
 pub fn own(template: &str, account: &str, region: &str) -> Result<Own, Vec<String>> {
     let (mut place, template) = (Place::new(account, region), yaml(template)?);
     for (id, resource) in template.get("Resources").and_then(Value::as_object).into_iter().flatten() {
