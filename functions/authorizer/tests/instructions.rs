@@ -113,7 +113,7 @@ fn seal() {
     let key = DataKey::parse(&[7; 32]).unwrap();
     let id = Uuid::from_u128(0x0198_e1a0_0000_7000_8000_0000_0000_0000);
     let context = Context { tenant: &tenant, table: &table, column: &column, row: &row, version: None };
-    let mut messages = MessageIds::draw(TIMES, &SystemEntropy).into_iter();
+    let mut messages = MessageIds::draw(TIMES, &SystemEntropy);
     counted_part(&mut |_| {
         drop(black_box(pc1::seal(&key, id, messages.next().unwrap(), &context, &[b'x'; 64]).unwrap()));
     });

@@ -18,14 +18,14 @@ impl Dice {
     }
 
     /// The next draw.
-    pub fn next(&mut self) -> u64 {
+    fn number(&mut self) -> u64 {
         self.drawn += 1;
         draw(self.seed, &self.name, self.drawn)
     }
 
     /// From 0 to one less than `bound`; 0 where there is nothing to choose from.
     pub fn below(&mut self, bound: usize) -> usize {
-        let drawn = self.next().checked_rem(u64::try_from(bound).unwrap_or(u64::MAX)).unwrap_or_default();
+        let drawn = self.number().checked_rem(u64::try_from(bound).unwrap_or(u64::MAX)).unwrap_or_default();
         usize::try_from(drawn).unwrap_or_default()
     }
 

@@ -1,6 +1,6 @@
 //! A short soak, so that it cannot rot, and lies that it must find.
 
-#![allow(clippy::unwrap_used, reason = "tests may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may fail loudly, and say what they saw")]
 
 use std::path::{Path, PathBuf};
 
