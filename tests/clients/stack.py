@@ -125,10 +125,10 @@ def outcome(answer):
     return f"{answer.status_code} {code}" if code else str(answer.status_code)
 
 
-def new_file(bearer, content, name="report.pdf"):
+def new_file(bearer, content, name="report.pdf", content_type="application/pdf"):
     """Declares a file and answers its plan."""
     digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
-    body = {"name": name, "content_type": "application/pdf", "size": len(content), "sha256": digest, "mode": "put"}
+    body = {"name": name, "content_type": content_type, "size": len(content), "sha256": digest, "mode": "put"}
     answer = call("POST", "/files", bearer, json=body)
     answer.raise_for_status()
     return answer.json()

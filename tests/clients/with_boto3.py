@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import uuid
 
 from botocore.config import Config
@@ -84,6 +85,15 @@ report.holds("GetObject reads it, with its checksum verified", got["Body"].read(
 report.row("it lies encrypted under the bucket's key", ("aws:kms", bucket_key), (got["ServerSideEncryption"], got["SSEKMSKeyId"]))
 part = s3.get_object(Bucket=bucket, Key=entry["Key"], Range="bytes=0-7")
 report.row("GetObject of a range", (206, b"%PDF-1.7"), (part["ResponseMetadata"]["HTTPStatusCode"], part["Body"].read()))
+for size in (1, 5 << 20):
+    whole = os.urandom(size)
+    sized = new_file(bearer, whole, content_type="application/octet-stream")
+    put = HTTP.request(sized["upload"]["method"], sized["upload"]["url"], headers=sized["upload"]["headers"], data=whole, timeout=60)
+    status = (put.status_code, settled(bearer, sized["id"]))
+    key = next(entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket, Prefix="t/acme/")["Contents"] if sized["id"] in entry["Key"])
+    taken = io.BytesIO()
+    s3.download_fileobj(bucket, key, taken)
+    report.row(f"{size} bytes up by their URL and down by boto3's transfer manager", (200, "clean", True), (*status, taken.getvalue() == whole))
 page = s3.get_paginator("list_objects_v2").paginate(Bucket=trust, PaginationConfig={"PageSize": 1})
 names = [entry["Key"] for found in page for entry in found.get("Contents", [])]
 report.holds("a paginated listing of the trust bucket", {"trust/keys.json", "trust/revocations.json"} <= set(names))
