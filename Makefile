@@ -132,7 +132,7 @@ check: fmt lint test ## what CI runs: format, lints, floors, licences, tests, te
 
 figures: need ## what the local stack itself costs: until it is ready, of a request, in memory (BUILD_OF=release: of that build)
 	@$(BUILD) $(if $(filter release,$(BUILD_OF)),--release)
-	@[ -x .local/clients/venv/bin/python ] || scripts/test-clients none >/dev/null || true
+	@scripts/test-clients packages
 	@.local/clients/venv/bin/python scripts/figures $(or $(BUILD_OF),debug)
 
 admin: ## one operator's act on the stack of make dev: make admin OP=client.list ARGS='{"tenant":"acme"}' (ENV=prod: on AWS)

@@ -21,6 +21,7 @@ use crate::config::{Environment, Faults};
 use crate::http::{Request, Response};
 use crate::port::Fault;
 use crate::problem::{Code, Problem};
+use crate::secret::wipe;
 
 /// The exit status for a configuration that cannot work (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIGURATION: u8 = 64;
@@ -202,7 +203,10 @@ async fn invoke<H: Handler>(handler: &H, event: LambdaEvent<Box<RawValue>>) -> R
         deadline: Timestamp::from_millis(i64::try_from(context.deadline).unwrap_or(i64::MAX)),
         function_arn: context.invoked_function_arn,
     };
-    catch(handler, &event, &invocation).await
+    let answer = catch(handler, &event, &invocation).await;
+    // Credentials are in it, and plaintexts may be.
+    wipe(&mut Box::<str>::from(event).into_string().into_bytes());
+    answer
 }
 
 /// Handles one event; a panic is answered and the process lives on.

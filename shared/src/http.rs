@@ -9,8 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use crate::name::Malformed;
 use crate::problem::{Code, Problem};
@@ -191,10 +191,7 @@ impl Request {
         });
         let headers = match (event.multi_value_headers, event.headers) {
             (Some(Fields(fields)), _) => Headers(fields),
-            (None, Some(single)) => {
-                let single: Map<String, Value> = members(single.get())?;
-                Headers::from_event(&Value::Object(Map::from_iter([("headers".to_owned(), Value::Object(single))])))?
-            }
+            (None, Some(single)) => members::<BTreeMap<String, String>>(single.get())?.into_iter().collect(),
             (None, None) => Headers::default(),
         };
         if !is_token(&event.http_method) || !headers.0.iter().all(|(name, value)| is_token(name) && is_value(value)) {

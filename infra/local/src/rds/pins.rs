@@ -194,7 +194,7 @@ fn dollar_tag(text: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
         }
     }
 
-    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![kind];
         bytes.extend_from_slice(&u32::try_from(body.len() + 4).expect("short").to_be_bytes());
         bytes.extend_from_slice(body);

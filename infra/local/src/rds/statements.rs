@@ -154,14 +154,8 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::policy::Iam;
+    use crate::rds::pins::tests::message;
     use crate::view::record::Door;
-
-    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![kind];
-        bytes.extend_from_slice(&u32::try_from(body.len() + 4).expect("short").to_be_bytes());
-        bytes.extend_from_slice(body);
-        bytes
-    }
 
     #[test]
     fn statements_are_told_by_what_they_call_and_how_they_ended_however_the_bytes_are_cut() {

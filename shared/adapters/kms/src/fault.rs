@@ -62,13 +62,14 @@ fn kind_of(code: &str) -> Option<FaultKind> {
         | "KeyUnavailableException"
         | "KMSInternalException"
         | "ServiceUnavailableException"
-        | "InternalFailure" => FaultKind::Unavailable,
+        | "InternalFailure"
+        // The session of this process has ended, which says nothing of what was asked for: nobody may remember it as a denial.
+        | "ExpiredTokenException" => FaultKind::Unavailable,
         "NotFoundException" => FaultKind::NotFound,
         // A key that somebody disabled or scheduled for deletion refuses like a policy does: only people can change it.
         "AccessDeniedException"
         | "DisabledException"
         | "KMSInvalidStateException"
-        | "ExpiredTokenException"
         | "UnrecognizedClientException"
         | "InvalidSignatureException" => FaultKind::Denied,
         "InvalidCiphertextException" | "IncorrectKeyException" | "InvalidKeyUsageException" | "ValidationException" => {

@@ -192,6 +192,7 @@ mod tests {
             (400, "InvalidCiphertextException", FaultKind::Invalid),
             (400, "IncorrectKeyException", FaultKind::Invalid),
             (400, "InvalidKeyUsageException", FaultKind::Invalid),
+            (400, "ExpiredTokenException", FaultKind::Unavailable),
             (500, "KeyUnavailableException", FaultKind::Unavailable),
             (500, "KMSInternalException", FaultKind::Unavailable),
             (503, "DependencyTimeoutException", FaultKind::Unavailable),

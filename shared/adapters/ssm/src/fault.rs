@@ -60,15 +60,17 @@ fn kind_of(code: &str) -> Option<FaultKind> {
         | "RequestLimitExceeded"
         | "TooManyUpdates"
         | "ParameterLimitExceeded" => FaultKind::Throttled,
-        "InternalServerError" | "InternalFailure" | "ServiceUnavailable" | "ServiceUnavailableException" => {
-            FaultKind::Unavailable
-        }
+        "InternalServerError"
+        | "InternalFailure"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException"
+        // The session of this process has ended, which says nothing of what was asked for.
+        | "ExpiredTokenException" => FaultKind::Unavailable,
         "ParameterNotFound" | "ParameterVersionNotFound" => FaultKind::NotFound,
         "ParameterAlreadyExists" => FaultKind::Conflict,
         // A KMS key that is disabled or gone refuses like a policy does: only people can change it.
         "AccessDeniedException"
         | "InvalidKeyId"
-        | "ExpiredTokenException"
         | "UnrecognizedClientException"
         | "InvalidSignatureException" => FaultKind::Denied,
         _ => return None,
