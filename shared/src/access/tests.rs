@@ -1,5 +1,5 @@
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
+use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair};
 use serde_json::json;
 
@@ -14,7 +14,7 @@ const TAG: &str = "32eafc7626e974616deaf0dc3ce63d7bcbed58a2731e84d06bc3cdf1b53c4
 const ADA: &str = "7335d417-61da-459d-899c-0a01c76a2f94";
 
 struct Team {
-    pair: RsaKeyPair,
+    pair: &'static RsaKeyPair,
     keys: KeySet,
     profiles: Profiles,
 }
@@ -26,7 +26,11 @@ fn profile(id: &str, issuer: &str, tag: &str) -> Value {
 
 impl Team {
     fn new() -> Self {
-        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        Self::with_key(0)
+    }
+
+    fn with_key(rsa: usize) -> Self {
+        let pair = crate::rsa::pair(rsa);
         let public = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
         let jwk = json!({"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "c1", "n": base64url(&public.n),
             "e": base64url(&public.e)});
@@ -194,7 +198,7 @@ fn what_is_neither_form_or_both_is_refused() {
 
 #[test]
 fn only_the_teams_key_under_its_one_algorithm_speaks_for_it() {
-    let (team, other) = (Team::new(), Team::new());
+    let (team, other) = (Team::new(), Team::with_key(1));
     let claims = person().to_string();
     let signed = |header: Value| team.sign_with(&RSA_PKCS1_SHA256, &header, &claims);
     let twice = claims.replacen('{', r#"{"email":"root@example.com","#, 1);

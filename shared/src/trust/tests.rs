@@ -241,11 +241,13 @@ fn a_token_is_hit_by_any_of_its_values_at_or_before_the_epoch() {
         let entries = names.iter().map(String::as_str).chain(more).map(|jti| (Token, jti, 0));
         Revocations::parse(&Revocations::body(entries, &[])).unwrap()
     };
-    assert_eq!((many(None).len(), many(None).hits(&token)), (100_000, false));
-    assert!(many(Some("j")).hits(&token));
     let every = many(None);
-    for jti in &names {
-        assert!(every.hits(&AccessToken { jti: jti.clone(), ..token.clone() }), "{jti}");
+    assert_eq!((every.len(), every.hits(&token)), (100_000, false));
+    assert!(many(Some("j")).hits(&token));
+    let mut one = token;
+    for jti in names {
+        one.jti = jti;
+        assert!(every.hits(&one), "{}", one.jti);
     }
 }
 
