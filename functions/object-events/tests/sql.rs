@@ -20,7 +20,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("../../migrate/sql/0001_foundation.sql"),
     include_str!("../../migrate/sql/0002_files.sql"),
     include_str!("../../migrate/sql/0007_file_lifecycle.sql"),
@@ -28,6 +28,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("../../migrate/sql/0015_tickets.sql"),
     include_str!("../../migrate/sql/0021_receipts.sql"),
     include_str!("../../migrate/sql/0022_quotas_and_unheard_files.sql"),
+    include_str!("../../migrate/sql/0025_completion_is_remembered.sql"),
 ];
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
