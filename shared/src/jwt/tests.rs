@@ -589,3 +589,26 @@ fn a_verified_token_is_of_its_very_key_and_of_its_time() {
         assert_eq!(kept.timely(NOW.plus_seconds(seconds)), timely, "{seconds}");
     }
 }
+
+#[test]
+fn a_token_is_as_long_as_a_header_may_carry_and_no_longer() {
+    let of = |length: usize| {
+        // Text of one part has no length that is one more than a multiple of four, so the other part has to give way.
+        let tried = ["k", "k1", "k12"].into_iter().flat_map(|kid| (5_500..6_100).map(move |more| (kid, more)));
+        let (kid, more) = tried
+            .into_iter()
+            .find(|(kid, more)| {
+                let parts = [with(header(), "kid", json!(kid)), with(claims(), "more", json!("x".repeat(*more)))];
+                let lengths = parts.map(|part| (part.to_string().len() * 4).div_ceil(3));
+                lengths.iter().sum::<usize>() + 2 + 86 == length
+            })
+            .unwrap();
+        let issuer = Issuer::new(kid);
+        let claims = with(claims(), "more", json!("x".repeat(more)));
+        let token = issuer.sign(&with(header(), "kid", json!(kid)), &claims);
+        assert_eq!(token.len(), length);
+        check(&issuer, &token)
+    };
+    assert!(of(MAX_LENGTH).is_ok());
+    assert_eq!(of(MAX_LENGTH + 1), Err(Reason::Malformed));
+}
