@@ -65,8 +65,12 @@ pub fn moving(reads: Reads, sources: &[&str]) -> Vec<Moves> {
 
 /// For how many seconds an answer may be kept.
 pub fn seconds(reads: Reads, sources: &[&str]) -> u32 {
-    // The most that API Gateway knows, were there ever a decision in which nothing moves.
-    if moving(reads, sources).is_empty() { 3_600 } else { 0 }
+    kept(&moving(reads, sources))
+}
+
+/// The most that API Gateway knows, were there ever a decision in which nothing moves.
+fn kept(moving: &[Moves]) -> u32 {
+    if moving.is_empty() { 3_600 } else { 0 }
 }
 
 #[cfg(test)]
@@ -93,5 +97,17 @@ mod tests {
             assert_eq!(moving(reads, sources), expected, "{reads:?} {sources:?}");
             assert_eq!(seconds(reads, sources), 0);
         }
+        for (one, word) in [
+            (Time, "time"),
+            (Network, "network"),
+            (Device, "device"),
+            (Proof, "proof"),
+            (Assertion, "assertion"),
+            (Route, "route"),
+            (Revocation, "revocation"),
+        ] {
+            assert_eq!((kept(&[one]), one.as_str()), (0, word));
+        }
+        assert_eq!(kept(&[]), 3_600);
     }
 }

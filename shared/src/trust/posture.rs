@@ -159,6 +159,10 @@ mod tests {
             let device = posture.device(&token(key.clone(), Some(said.clone())));
             assert_eq!(device.map(|device| device.checked_at.seconds()), expected, "{key:?} {said}");
         }
+        let mut as_old = claim("laptop", 100);
+        as_old["disk_encrypted"] = json!(false);
+        let device = posture.device(&token(Some(key('a')), Some(as_old)));
+        assert_eq!(device.unwrap().disk_encrypted, Some(true), "of two that are equally old the list's counts");
         for (source, id) in [("another", Some("d")), (TIER, None), (LISTED, None)] {
             let said = json!({"id": "d", "source": source, "checked_at": 7});
             assert_eq!(posture.device(&token(None, Some(said))).map(|device| device.id).as_deref(), id, "{source}");
@@ -168,6 +172,8 @@ mod tests {
     #[test]
     fn a_list_of_another_shape_is_refused_as_a_whole() {
         assert!(Posture::parse(&json!({"tenants": {}})).is_ok());
+        let device = Device::parse(&claim("laptop", 100)).unwrap();
+        assert_eq!(entry(&device, &[key('a'), key('b')]), list()["tenants"]["acme"][0]);
         let with = |pointer: &str, value: Value| {
             let mut list = list();
             *list.pointer_mut(pointer).unwrap() = value;

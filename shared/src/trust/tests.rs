@@ -251,6 +251,16 @@ fn a_token_is_hit_by_any_of_its_values_at_or_before_the_epoch() {
     }
 }
 
+#[test]
+fn a_list_is_empty_where_neither_entry_nor_key_is_in_it() {
+    let list = |entries: &[(Revoked, &'static str, i64)], keys: &[&str]| {
+        Revocations::parse(&Revocations::body(entries.iter().copied(), keys)).unwrap()
+    };
+    let (none, entry, key) = (list(&[], &[]), list(&[(Revoked::Subject, "s", 1)], &[]), list(&[], &["k"]));
+    assert_eq!([&none, &entry, &key].map(Revocations::is_empty), [true, false, false]);
+    assert_eq!([&none, &entry, &key].map(Revocations::len), [0, 1, 0]);
+}
+
 /// By Python's hashlib and base64:
 /// `b64(sha256(b"jti:j")[:8] + 4294967295 as >I)` and `b64(sha256(b"sub:s")[:8] + 100 as >I)`, the smaller first.
 #[test]
@@ -355,4 +365,31 @@ fn each_object_is_read_again_and_serves_unread_for_its_time() {
 fn a_refusal_is_named_by_what_it_is_for() {
     assert_eq!(Refusal::Credential(Reason::Revoked).as_str(), "token_revoked");
     assert_eq!(Refusal::Stale(Stale("trust/keys.json")).as_str(), "trust_stale");
+}
+
+#[tokio::test]
+async fn an_object_of_the_same_version_is_no_older_one() {
+    let world = World::new();
+    assert_eq!(world.holds("a").await, Ok(true));
+    world.bucket.put(1, START + 10_000_000, json!({"kid":["bb"]}));
+    world.at(5_000);
+    assert_eq!((world.holds("bb").await, world.holds("a").await), (Ok(true), Ok(false)));
+    world.at(9_999);
+    assert_eq!((world.holds("bb").await, world.reads()), (Ok(true), 2), "it was read, and is fresh");
+}
+
+#[test]
+fn one_key_of_an_algorithm_signs_and_none_where_two_claim_to() {
+    use crate::jwks::Algorithm;
+    let state = |keys: &[(&str, &str, &str)]| {
+        let key = |(kid, alg, state): &(&str, &str, &str)| json!({"kid": kid, "alg": alg, "key": "arn", "state": state, "created_at": 1});
+        SigningState::parse(&json!({"keys": keys.iter().map(key).collect::<Vec<_>>()})).unwrap()
+    };
+    let active = |keys: &[(&str, &str, &str)]| state(keys).active(Algorithm::Es256).map(|key| key.kid.clone());
+    let old = ("a", "ES256", "retiring");
+    assert_eq!(active(&[old, ("b", "ES256", "active"), ("c", "ES256", "published")]).as_deref(), Some("b"));
+    assert_eq!(active(&[("r", "RS256", "active"), ("b", "ES256", "active")]).as_deref(), Some("b"));
+    for none in [&[][..], &[old], &[("r", "RS256", "active")], &[("a", "ES256", "active"), ("b", "ES256", "active")]] {
+        assert_eq!(active(none), None, "{none:?}");
+    }
 }
