@@ -159,7 +159,19 @@ impl TimeSource for StageTime {
     }
 }
 
+/// A name of the deployment's for its key: the boundary of its roles lets them use no other.
+const ALIAS: &str = "alias/portcullis-test-bucket";
+
 impl Stage {
+    /// A KMS that has the bucket's key, which has no name yet.
+    fn with_kms(&self) -> Arc<Kms> {
+        let kms = Kms::new(Arc::clone(&self.account));
+        let id = KEY_ARN.rsplit('/').next().unwrap().parse().unwrap();
+        kms.create_key_with_id(id, KeySpec::SymmetricDefault, &[]).unwrap();
+        self.s3.set_kms(Arc::clone(&kms));
+        kms
+    }
+
     fn operator(&self) -> Keys {
         self.account.credentials.issue(self.account.operator(), None)
     }
@@ -649,6 +661,7 @@ impl Form {
 #[tokio::test]
 async fn attack_checks_16_to_22_a_form_is_good_for_what_its_policy_says() {
     let mut stage = stage().await;
+    stage.with_kms().create_alias(ALIAS, KEY_ARN).unwrap();
     let keys = stage.session("portcullis-test-upload-signer");
     let form = Form::of(&stage, &keys, "t/acme/1").sign(&keys);
 
@@ -1246,6 +1259,7 @@ async fn an_upload_in_parts_is_refused_what_aws_refuses() {
 #[tokio::test]
 async fn the_upload_signer_sends_parts_only_by_urls() {
     let stage = stage().await;
+    stage.with_kms().create_alias(ALIAS, KEY_ARN).unwrap();
     let keys = stage.session("portcullis-test-upload-signer");
     let signer = stage.client(&keys);
     let begun =
@@ -1565,11 +1579,7 @@ async fn a_role_does_what_its_policy_says_and_nothing_else() {
 #[tokio::test]
 async fn the_deployed_roles_move_a_file_and_publish_trust_and_nothing_more() {
     let stage = stage().await;
-    // The boundary of the roles knows the deployment's keys by their aliases.
-    let kms = Kms::new(Arc::clone(&stage.account));
-    let id = KEY_ARN.rsplit('/').next().unwrap().parse().unwrap();
-    kms.create_key_with_id(id, KeySpec::SymmetricDefault, &[]).unwrap();
-    stage.s3.set_kms(Arc::clone(&kms));
+    let kms = stage.with_kms();
     let now = stage.account.clock.now();
     let role = |name: &str| stage.session(&format!("portcullis-test-{name}"));
     let narrowed = |name: &str, tenant: &str| {
@@ -1588,7 +1598,7 @@ async fn the_deployed_roles_move_a_file_and_publish_trust_and_nothing_more() {
     let up = narrowed("upload-signer", "acme");
     stage.presign_put(&up, "t/acme/1").await.send().await.is(403, "AccessDenied");
     assert_eq!(stage.stored("t/acme/1").await, None, "a key that is none of the deployment's");
-    kms.create_alias("alias/portcullis-test-bucket", KEY_ARN).unwrap();
+    kms.create_alias(ALIAS, KEY_ARN).unwrap();
     let put = stage.presign_put(&up, "t/acme/1").await.send().await;
     put.is(200, "");
     let version = put.header("x-amz-version-id").to_owned();
