@@ -55,6 +55,7 @@ migrations! {
     "0022_quotas_and_unheard_files",
     "0023_client_service_in_view",
     "0024_shredding",
+    "0025_completion_is_remembered",
 }
 
 /// A migration as the database remembers it.

@@ -20,7 +20,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("../../migrate/sql/0001_foundation.sql"),
     include_str!("../../migrate/sql/0002_files.sql"),
     include_str!("../../migrate/sql/0007_file_lifecycle.sql"),
@@ -28,6 +28,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("../../migrate/sql/0015_tickets.sql"),
     include_str!("../../migrate/sql/0021_receipts.sql"),
     include_str!("../../migrate/sql/0022_quotas_and_unheard_files.sql"),
+    include_str!("../../migrate/sql/0025_completion_is_remembered.sql"),
 ];
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -596,7 +597,9 @@ async fn parts_live_in_sql_as_in_the_model() {
     let whole = both(&events, "api.file_for_event", told(1)).await;
     assert!(whole["file"]["parts_sha256"].is_string(), "{whole}");
     let open = both(&upload, "api.parts_to_complete", of(1, Parameter::Int(2000))).await;
-    assert_eq!((&open["count"], &open["upload_id"]), (&json!(3), &json!("u1")));
+    assert_eq!((&open["count"], &open["upload_id"], &open["tried"]), (&json!(3), &json!("u1"), &json!(false)));
+    let again = both(&upload, "api.parts_to_complete", of(1, Parameter::Int(2000))).await;
+    assert_eq!(again["tried"], true, "all parts were signed when it was asked first");
 
     for (number, name) in [(2, "other"), (2, "u3"), (2, "u3")] {
         both(&upload, "api.parts_ended", of(number, text(name))).await;
@@ -636,6 +639,9 @@ async fn parts_live_in_sql_as_in_the_model() {
 
     // What is left of parts keeps a file from being purged.
     both(&upload, "api.delete_file", of(2, Parameter::Int(3000))).await;
+    // What has ended is not completed. A file whose event was heard is, whoever wrote that down or did not.
+    both(&upload, "api.parts_to_complete", of(2, Parameter::Int(2000))).await;
+    both(&upload, "api.parts_to_complete", of(3, Parameter::Int(2000))).await;
     both(&upload, "api.delete_file", of(2, Parameter::Int(3000))).await;
     let purged = |number: u64, upload: Option<&str>| {
         vec![

@@ -104,7 +104,14 @@ where
         let upload = planned.upload.ok_or(Code::PartsMissing)?;
         let key = act.key(id);
         let (session, now, _) = self.session(&key, CALL).await?;
-        let held = self.held(act, &session, &key, &upload).await?;
+        let Some(held) = self.parts.parts(&session, &key, &upload).await.map_err(Refusal::fault)? else {
+            // S3 forgets an upload when it is an object: then an earlier completion came through, and its answer was lost.
+            return if planned.tried {
+                self.completed(id, whose, now, "there").await
+            } else {
+                self.gone(act, &upload).await
+            };
+        };
         // What S3 holds must be what was signed last, all of it and nothing else.
         let whole = planned.count == planned.parts.len()
             && held.len() == planned.parts.len()
@@ -112,16 +119,33 @@ where
         if !whole {
             return Err(Code::PartsMissing.into());
         }
+        // Gone since it was listed: somebody else who was admitted made an object of it, or ended the file.
         let done = self.parts.complete(&session, &key, &upload, &held).await.map_err(Refusal::fault)?;
-        if done == Completion::Gone {
-            self.forget(act, &upload).await?;
-            return Err(Code::PartsMissing.into());
+        self.completed(id, whose, now, if done == Completion::Done { "completed" } else { "there" }).await
+    }
+
+    /// Writes down that the parts are one object.
+    async fn completed(
+        &self,
+        id: FileId,
+        mut parameters: Vec<Parameter>,
+        now: Timestamp,
+        reason: &'static str,
+    ) -> Result<(Response, &'static str), Refusal> {
+        #[derive(Deserialize)]
+        #[serde(tag = "outcome", rename_all = "snake_case")]
+        enum Answer {
+            Completed { status: String },
+            Closed { status: String },
+            Unknown,
         }
-        let mut parameters = whose;
         parameters.push(Parameter::Int(now.millis()));
         let answer = self.database.call("api.parts_completed", parameters).await.map_err(Refusal::fault)?;
-        let status = answer.get("status").and_then(Value::as_str).ok_or(Code::Internal)?;
-        Ok((completed(id, status), if done == Completion::There { "there" } else { "completed" }))
+        match serde_json::from_value(answer).map_err(|_| Code::Internal)? {
+            Answer::Completed { status } => Ok((completed(id, &status), reason)),
+            Answer::Closed { status } => Err(closed(&status)),
+            Answer::Unknown => Err(Code::NotFound.into()),
+        }
     }
 
     /// Ends what is left of an upload whose file has ended. What fails here is the sweep's to do again.
@@ -185,11 +209,14 @@ where
     ) -> Result<Vec<HeldPart>, Refusal> {
         match self.parts.parts(session, key, upload).await.map_err(Refusal::fault)? {
             Some(held) => Ok(held),
-            None => {
-                self.forget(act, upload).await?;
-                Err(Code::PartsMissing.into())
-            }
+            None => self.gone(act, upload).await,
         }
+    }
+
+    /// S3 knows the upload no longer: the next parts begin another one.
+    async fn gone<T>(&self, act: &Act<'_>, upload: &UploadId) -> Result<T, Refusal> {
+        self.forget(act, upload).await?;
+        Err(Code::PartsMissing.into())
     }
 
     /// The next parts begin another upload.
@@ -246,6 +273,8 @@ struct Plan {
     upload: Option<UploadId>,
     count: usize,
     parts: Vec<Part>,
+    /// Whether a completion of all parts was tried before.
+    tried: bool,
 }
 
 enum Planned {
@@ -258,7 +287,7 @@ impl Planned {
         #[derive(Deserialize)]
         #[serde(tag = "outcome", rename_all = "snake_case")]
         enum Answer {
-            Open { upload_id: Option<String>, count: usize, parts: Vec<Row> },
+            Open { upload_id: Option<String>, count: usize, parts: Vec<Row>, tried: bool },
             Completed { status: String },
             Mode,
             Closed { status: String },
@@ -275,13 +304,13 @@ impl Planned {
             Answer::Mode => Err(Code::UnsupportedMode.into()),
             Answer::Closed { status } => Err(closed(&status)),
             Answer::Unknown => Err(Code::NotFound.into()),
-            Answer::Open { upload_id, count, parts } => {
+            Answer::Open { upload_id, count, parts, tried } => {
                 let read = |row: Row| {
                     let sha256 = Sha256Digest::from_hex(&row.sha256).map_err(|_| Code::Internal)?;
                     Ok(Part { number: row.part, size: row.size, sha256 })
                 };
                 let parts = parts.into_iter().map(read).collect::<Result<Vec<Part>, Code>>()?;
-                Ok(Planned::Open(Plan { upload: upload(upload_id)?, count, parts }))
+                Ok(Planned::Open(Plan { upload: upload(upload_id)?, count, parts, tried }))
             }
         }
     }

@@ -241,14 +241,38 @@ async fn an_upload_that_s3_ended_is_begun_anew() {
 
 #[tokio::test]
 async fn an_answer_that_was_lost_on_its_way_loses_nothing() {
-    // S3 made the object and the row does not know it.
+    // S3 made the object and the row does not know it: S3 says of the upload what it says of one that never was.
     let world = world();
     world.send(&[1, 2, 3]).await;
     world.complete().await.unwrap();
-    world.files.change(ID, |row| (row.completed, row.upload_id) = (false, Some("upload-1".to_owned())));
-    assert_eq!(world.complete().await, Err(Code::PartsMissing), "S3 knows the upload no longer");
+    let unwritten =
+        || world.files.change(ID, |row| (row.completed, row.upload_id) = (false, Some("upload-1".to_owned())));
+    unwritten();
+    assert_eq!(world.complete().await.unwrap()["status"], "pending", "it has happened");
+    assert_eq!(world.signing.calls().iter().filter(|call| **call == "complete").count(), 1, "and happens once");
+    // Its event may be heard before whoever asks again.
+    unwritten();
+    world.files.record(ID, Fact::created("v1", "ok", true));
+    assert_eq!(world.complete().await.unwrap()["status"], world.files.row(ID).unwrap().status());
+    assert_eq!(world.complete().await.unwrap(), world.complete().await.unwrap());
+
+    // What was ended meanwhile is not completed.
+    let world = self::world();
     world.send(&[1, 2, 3]).await;
-    assert_eq!(world.complete().await.unwrap()["status"], "pending", "and the object is there already");
+    world.complete().await.unwrap();
+    world.files.change(ID, |row| (row.completed, row.upload_id) = (false, Some("upload-1".to_owned())));
+    assert_eq!(world.delete().await, 204);
+    assert_eq!(world.complete().await, Err(Code::FileUnavailable));
+
+    // A completion that found parts missing is none: an upload that is gone afterwards is begun anew.
+    let world = self::world();
+    world.send(&[1, 2]).await;
+    assert_eq!(world.complete().await, Err(Code::PartsMissing));
+    world.signing.lose(KEY, "upload-1");
+    assert_eq!(world.complete().await, Err(Code::PartsMissing));
+    world.send(&[1, 2, 3]).await;
+    assert_eq!(world.files.row(ID).unwrap().upload_id.as_deref(), Some("upload-2"));
+    world.complete().await.unwrap();
 
     // S3 or the database silent in between: the next try goes on.
     for call in ["parts", "complete"] {

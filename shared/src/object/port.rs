@@ -116,7 +116,7 @@ pub enum Completion {
     Done,
     /// There is an object under the key already; nothing was changed.
     There,
-    /// S3 knows no such upload: it was ended, or completed before.
+    /// S3 knows no such upload any more: it was ended or completed meanwhile, since its parts were listed.
     Gone,
 }
 

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::deeds::{ADMITTED, REFUSED};
-use crate::ledger::{Record, Wish};
+use crate::ledger::{Bound, Record, Wish};
 use crate::traveller::{NOWHERE, Phase, Traveller, Violation};
 
 /// How long an uploaded file may take to be readable in a calm, once nobody gives its event up any more.
@@ -27,6 +27,15 @@ const LATE: Duration = Duration::from_secs(10);
 
 /// On a busy machine a batch may have to be sent again.
 const AGAIN_AND_AGAIN: usize = 5;
+
+/// How a token is shown that must be refused by now.
+#[derive(Clone, Copy)]
+pub(crate) enum Shown<'t> {
+    /// By itself.
+    Bearer(&'t str),
+    /// With a proof, beside its person's assertion; what was revoked is its session.
+    Bound(&'t Bound),
+}
 
 /// What an audit looked at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,7 +119,7 @@ impl Traveller {
     /// What is lost, or is good again.
     pub async fn audit(&mut self, phase: &Phase, published: Instant, all: bool) -> Result<Audited, Violation> {
         self.phase = phase.clone();
-        let tokens = self.audit_tokens(published).await?;
+        let tokens = self.audit_tokens(published).await? + self.audit_sessions(published).await?;
         let files = self.audit_files(all).await?;
         let records = self.audit_records(all).await?;
         Ok(Audited { files, tokens, records })
@@ -123,7 +132,7 @@ impl Traveller {
             if !Self::over(&token, published) {
                 continue;
             }
-            self.refused_by_now(&token.value).await?;
+            self.refused_by_now(Shown::Bearer(&token.value)).await?;
             count += 1;
             if let Some(token) = self.ledger.tokens.get_mut(at) {
                 token.refused = true;
@@ -134,17 +143,21 @@ impl Traveller {
 
     /// A process whose re-read of the revocations takes longer than its window decides once more by what it holds, and tries again after a
     /// second (shared/src/trust/cached.rs): that is late, is counted, and ends.
-    async fn refused_by_now(&mut self, token: &str) -> Result<(), Violation> {
+    pub(crate) async fn refused_by_now(&mut self, shown: Shown<'_>) -> Result<(), Violation> {
         const WHAT: &str = "a token whose revocation was acknowledged";
         let since = Instant::now();
         loop {
-            let (_, got) = self.ask(WHAT, ("GET", NOWHERE), Some(token), None, &[REFUSED, ADMITTED]).await?;
+            let either = [REFUSED, ADMITTED];
+            let (_, got) = match shown {
+                Shown::Bearer(token) => self.ask(WHAT, ("GET", NOWHERE), Some(token), None, &either).await?,
+                Shown::Bound(token) => self.beside(WHAT, token, &either).await?,
+            };
             if got.outcome() == REFUSED {
                 return Ok(());
             }
             self.tally.late += u64::from(got.outcome() == ADMITTED);
             if since.elapsed() > LATE {
-                let published = if self.is_published(token).await { "is" } else { "is not" };
+                let published = if self.is_published(shown).await { "is" } else { "is not" };
                 let got =
                     format!("{} for {} s more; it {published} among those published", got.outcome(), LATE.as_secs());
                 return Err(self.violation(WHAT, got));
@@ -154,9 +167,13 @@ impl Traveller {
     }
 
     /// Whether the revocation of a token is among those that verifiers read (docs/formats/trust-objects.md).
-    async fn is_published(&self, token: &str) -> bool {
+    async fn is_published(&self, shown: Shown<'_>) -> bool {
+        let (token, kind) = match shown {
+            Shown::Bearer(token) => (token, "jti"),
+            Shown::Bound(token) => (token.value.as_str(), "sid"),
+        };
         let said = local::journey::claims(token);
-        let value = format!("jti:{}", said["jti"].as_str().unwrap_or_default());
+        let value = format!("{kind}:{}", said[kind].as_str().unwrap_or_default());
         let mark = digest(&SHA256, value.as_bytes());
         let stack = &self.world.stack;
         let object = stack.s3.look(stack.places.trust_bucket, "trust/revocations.json").await.unwrap_or_default();

@@ -79,13 +79,28 @@ pub struct Entry {
     pub index: String,
 }
 
+/// A token that is bound to a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The token.
+    pub value: String,
+    /// When it ends, in seconds since 1970.
+    pub expires: u64,
+    /// Whether it is a person's, and so worth nothing without an assertion.
+    pub person: bool,
+}
+
 /// A session of a person.
 #[derive(Clone, Debug)]
 pub struct Family {
-    /// The refresh token that was used twice.
-    pub reused: String,
-    /// The last one of the family.
+    /// Its newest access token.
+    pub access: Bound,
+    /// Refresh tokens that were used, the oldest first.
+    pub used: Vec<String>,
+    /// The newest one.
     pub last: String,
+    /// Its end.
+    pub over: Wish,
 }
 
 /// Everything one traveller knows.
@@ -101,6 +116,8 @@ pub struct Ledger {
     pub files: Vec<File>,
     /// Index entries.
     pub entries: Vec<Entry>,
-    /// Sessions that were ended, as was acknowledged.
-    pub ended: Vec<Family>,
+    /// Tokens of a machine that are bound to its key.
+    pub bound: Vec<Bound>,
+    /// Sessions of people of which is known how they stand.
+    pub families: Vec<Family>,
 }

@@ -20,7 +20,7 @@ use crate::world::World;
 pub const TENANTS: [(&str, &str); 2] = [("acme", "acme-backend"), ("globex", "globex-backend")];
 /// A file that nobody has.
 pub const NOWHERE: &str = "/files/0198e1a0-0000-7000-8000-000000000000";
-const FORM: &str = "application/x-www-form-urlencoded";
+pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// What must not have happened.
@@ -185,25 +185,35 @@ impl Traveller {
     pub(crate) async fn ask(
         &mut self,
         what: &str,
-        (method, path): (&str, &str),
+        request: (&str, &str),
         token: Option<&str>,
         body: Option<&Value>,
         right: &[&str],
     ) -> Result<(Judged, Got), Violation> {
-        let got = self.send(method, path, token, body).await;
-        let judged = judge(right, &got, &self.phase.weather).map(|judged| (judged, ()));
-        let (judged, ()) = self.judged(what, &got, judged)?;
-        Ok((judged, got))
+        let got = self.send(request, token, body).await;
+        self.judge(what, got, right)
     }
 
-    pub(crate) async fn send(&mut self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Got {
+    async fn send(&mut self, request: (&str, &str), token: Option<&str>, body: Option<&Value>) -> Got {
         let authorization = token.map(|token| format!("Bearer {token}"));
         let mut headers = vec![("accept", "*/*")];
         headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
         headers.extend(body.map(|_| ("content-type", "application/json")));
-        let body: Bytes = body.map(Value::to_string).unwrap_or_default().into();
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.with(request, &headers, body.into()).await
+    }
+
+    /// Sends a request to the gate with these headers.
+    pub(crate) async fn with(&mut self, (method, path): (&str, &str), headers: &[(&str, &str)], body: Bytes) -> Got {
         let url = format!("{}{path}", self.world.stack.places.gateway);
-        self.line.ask(method, &url, &headers, body).await
+        self.line.ask(method, &url, headers, body).await
+    }
+
+    /// Holds an answer of the gate to these outcomes.
+    pub(crate) fn judge(&mut self, what: &str, got: Got, right: &[&str]) -> Result<(Judged, Got), Violation> {
+        let judged = judge(right, &got, &self.phase.weather).map(|judged| (judged, ()));
+        let (judged, ()) = self.judged(what, &got, judged)?;
+        Ok((judged, got))
     }
 
     /// Sends a form to the gate.
@@ -215,11 +225,8 @@ impl Traveller {
         right: &[&str],
     ) -> Result<(Judged, Got), Violation> {
         let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let url = format!("{}{path}", self.world.stack.places.gateway);
-        let got = self.line.ask("POST", &url, &[("content-type", FORM)], form.into()).await;
-        let judged = judge(right, &got, &self.phase.weather).map(|judged| (judged, ()));
-        let (judged, ()) = self.judged(what, &got, judged)?;
-        Ok((judged, got))
+        let got = self.with(("POST", path), &[("content-type", FORM)], form.into()).await;
+        self.judge(what, got, right)
     }
 
     /// Sends a request to the bucket, as a signed URL says.
@@ -247,7 +254,7 @@ impl Traveller {
         wanted: &[Item],
     ) -> Result<Option<Vec<Option<String>>>, Violation> {
         let body = serde_json::json!({"items": items});
-        let got = self.send("POST", path, Some(token), Some(&body)).await;
+        let got = self.send(("POST", path), Some(token), Some(&body)).await;
         let items = judge_items(wanted, &got, &self.phase.weather);
         let faulty = |items: &Option<Vec<Option<String>>>| {
             if items.is_some() { Judged::Right } else { Judged::Fault }
@@ -264,11 +271,7 @@ impl Traveller {
     ) -> Result<Option<Token>, Violation> {
         let assertion =
             self.world.assertion(client).map_err(|error| self.violation("an assertion", error.to_string()))?;
-        let fields = [
-            ("grant_type", "client_credentials"),
-            ("client_assertion_type", JWT_BEARER),
-            ("client_assertion", assertion.as_str()),
-        ];
+        let fields = asking(&assertion);
         let (judged, got) =
             self.form("a token for an assertion that holds", "/oauth2/token", &fields, &["200"]).await?;
         let body = got.answer().map(local::journey::Answer::json).unwrap_or_default();
@@ -316,6 +319,11 @@ impl Traveller {
         }
         Ok(None)
     }
+}
+
+/// What a client asks for a token with.
+pub(crate) fn asking(assertion: &str) -> [(&'static str, &str); 3] {
+    [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)]
 }
 
 /// How long ago; nothing for what never was.

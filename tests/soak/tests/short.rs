@@ -46,7 +46,7 @@ async fn a_file_that_is_gone_is_found() {
 async fn a_data_key_that_is_gone_is_found() {
     // A process that has the key in memory still opens what was written under it; one that has not finds it gone before the count does.
     let violation = found(Plant::LostKey).await.violation.unwrap();
-    assert!(violation.contains("data keys") || violation.contains("that was acknowledged"), "{violation}");
+    assert!(violation.contains("data keys") || violation.contains("a record that was acknowledged"), "{violation}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,6 +67,8 @@ pub struct Row {
     pub parts: BTreeMap<i64, (i64, String)>,
     /// S3's upload that the parts belong to.
     pub upload_id: Option<String>,
+    /// A completion of all parts was tried.
+    pub completing: bool,
     /// S3 said that the parts are one object.
     pub completed: bool,
     /// When the last URL dies.
@@ -323,6 +325,7 @@ impl Files {
             max_size: None,
             part_size: None,
             parts: BTreeMap::new(),
+            completing: false,
             upload_id: None,
             completed: false,
             url_expires_ms: 0,
@@ -482,6 +485,7 @@ impl State {
             max_size,
             part_size,
             parts: BTreeMap::new(),
+            completing: false,
             upload_id: None,
             completed: false,
             url_expires_ms,
@@ -760,19 +764,23 @@ impl State {
         if row.mode != "multipart" {
             return Some(json!({ "outcome": "mode" }));
         }
-        if row.completed && !row.has_ended() {
+        let heard = ["scanning", "clean", "unscannable"].contains(&row.status());
+        if (row.completed && !row.has_ended()) || heard {
             return Some(json!({ "outcome": "completed", "status": row.status() }));
         }
         if let Some(closed) = row.closed(now) {
             return Some(closed);
         }
+        let tried = row.completing;
+        row.completing |= row.upload_id.is_some() && i64::try_from(row.parts.len()).ok() == row.part_count();
         let parts: Vec<Value> = row
             .parts
             .iter()
             .map(|(number, (size, digest))| json!({ "part": number, "size": size, "sha256": digest }))
             .collect();
         Some(json!({
-            "outcome": "open", "upload_id": row.upload_id, "count": row.part_count(), "size": row.size, "parts": parts
+            "outcome": "open", "upload_id": row.upload_id, "count": row.part_count(), "size": row.size, "tried": tried,
+            "parts": parts
         }))
     }
 
@@ -785,7 +793,8 @@ impl State {
             None => json!({ "outcome": "unknown" }),
             Some(row) => {
                 (row.completed, row.upload_id) = (true, None);
-                json!({ "outcome": "completed", "status": row.status() })
+                let outcome = if row.has_ended() { "closed" } else { "completed" };
+                json!({ "outcome": outcome, "status": row.status() })
             }
         })
     }
@@ -797,7 +806,7 @@ impl State {
             return None;
         };
         let row = self.owned(&tenant, &subject, id).filter(|row| row.upload_id.as_ref() == Some(&upload_id));
-        let ended = row.map(|row| row.upload_id = None);
+        let ended = row.map(|row| (row.upload_id, row.completing) = (None, false));
         Some(json!({ "outcome": if ended.is_some() { "forgotten" } else { "known" } }))
     }
 

@@ -109,8 +109,9 @@ impl PartStore for Parts {
             .checksum_type(ChecksumType::Composite);
         let begun = request.customize().interceptor(InTheQuery).config_override(signed_by(session)).send().await;
         let begun = begun.map_err(|failure| fault("CreateMultipartUpload", &failure))?;
+        // An answer that ended early is one that did not come.
         UploadId::parse(begun.upload_id.as_deref().unwrap_or_default())
-            .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "CreateMultipartUpload").caused_by(malformed))
+            .map_err(|malformed| Fault::new(FaultKind::Unavailable, "s3", "CreateMultipartUpload").caused_by(malformed))
     }
 
     async fn parts(
@@ -312,6 +313,15 @@ mod tests {
             assert!(asked.2.iter().any(|(found, is)| found == name && is == value), "{name}");
         }
         assert!(!format!("{store:?}").contains(CANARY));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_names_no_upload_has_not_come() {
+        for answer in ["", "<InitiateMultipartUploadResult><Bucket>objects</Buck", "<InitiateMultipartUploadResult/>"] {
+            let (store, _) = parts(&[(200, answer)]);
+            let begun = store.begin(&session(), &key(), ContentType::parse("application/zip").unwrap()).await;
+            assert_eq!(begun.unwrap_err().kind, FaultKind::Unavailable, "{answer}");
+        }
     }
 
     #[tokio::test]
