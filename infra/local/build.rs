@@ -12,7 +12,9 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../aws").canonicalize()?;
     println!("cargo::rerun-if-changed={}", folder.join("functions").display());
-    let mut names = ["api.yaml", "app.yaml", "data.yaml", "network.yaml", "openapi.yaml"].map(str::to_owned).to_vec();
+    let mut names = ["api.yaml", "app.yaml", "bootstrap.yaml", "data.yaml", "network.yaml", "openapi.yaml"]
+        .map(str::to_owned)
+        .to_vec();
     for entry in std::fs::read_dir(folder.join("functions"))? {
         names.push(format!("functions/{}", entry?.file_name().to_string_lossy()));
     }

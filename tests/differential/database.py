@@ -24,14 +24,16 @@ def token(target, user="token", host=None, port=None, **changes):
     return client.generate_db_auth_token(DBHostname=host or proxy["host"], Port=port or proxy["port"], DBUsername=user)
 
 
-def connected(target, password, user="token", **more):
-    """`connected as USER`, or SQLSTATE and the beginning of what the proxy says."""
+def connected(target, password, user="token", show=None, **more):
+    """`connected as USER`, or SQLSTATE and the beginning of what the proxy says, or what `show` makes of the error."""
     proxy = target.database["proxy"]
     arguments = {"host": proxy["host"], "port": proxy["port"], "dbname": target.database["database"], "sslmode": "verify-full", "sslrootcert": target.ca, "connect_timeout": 10}
     try:
         with psycopg.connect(**(arguments | {"user": user, "password": password} | more)) as connection:
             return f"connected as {connection.execute('SELECT current_user').fetchone()[0]}"
     except psycopg.OperationalError as error:
+        if show:
+            return show(error)
         text = str(error).strip().split("\n")[-1]
         state = getattr(error, "sqlstate", None) or error.diag.sqlstate
         for known in ("The IAM authentication failed", "This RDS Proxy requires TLS connections", "certificate verify failed", "does not match host name"):

@@ -1,6 +1,5 @@
 """Policies: of identities, sessions, keys and buckets; their conditions and their operators."""
 
-import datetime
 import json
 import uuid
 
@@ -175,6 +174,43 @@ def _(target):
     return told(lambda: as_role(target, "kms", "probe-parameters-opened").decrypt(CiphertextBlob=sealed(target), EncryptionContext=CONTEXT))
 
 
+# Permissions boundaries --------------------------------------------------------------------------------------------------
+
+BOUNDARIES = guide("Permissions boundaries", "IAM/latest/UserGuide/access_policies_boundaries.html", "Evaluating effective permissions")
+EVERYTHING = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
+NO_ALIASES = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "kms:GenerateRandom", "Resource": "*"}]})
+
+
+@probe("boundary-within", "What policy and boundary allow is allowed", "200", BOUNDARIES)
+def _(target):
+    return told(lambda: as_role(target, "kms", "probe-bounded").generate_random(NumberOfBytes=1))
+
+
+@probe("boundary-outside", "What the boundary does not allow is not, whatever a policy says", DENIED, BOUNDARIES)
+def _(target):
+    return told(lambda: as_role(target, "kms", "probe-bounded").create_key())
+
+
+@probe("boundary-denies", "A denial of the boundary wins", DENIED, BOUNDARIES)
+def _(target):
+    return told(lambda: as_role(target, "kms", "probe-bounded").list_aliases())
+
+
+@probe("boundary-alone", "A boundary grants nothing", DENIED, BOUNDARIES)
+def _(target):
+    return told(lambda: as_role(target, "kms", "probe-bounded-alone").generate_random(NumberOfBytes=1))
+
+
+@probe("boundary-session", "A session policy does not widen it", DENIED, BOUNDARIES)
+def _(target):
+    return told(lambda: as_role(target, "kms", "probe-bounded", Policy=EVERYTHING).create_key())
+
+
+@probe("boundary-session-narrows", "and narrows it", DENIED, BOUNDARIES)
+def _(target):
+    return told(lambda: as_role(target, "kms", "probe-bounded", Policy=NO_ALIASES).list_keys())
+
+
 # Session policies --------------------------------------------------------------------------------------------------------
 
 
@@ -235,8 +271,8 @@ for label, negated, want in [("other", "arn:aws:kms:us-east-1:111122223333:key/o
 
 # Operators ---------------------------------------------------------------------------------------------------------------
 
-NOW = datetime.datetime.now(datetime.timezone.utc)
-SOON, EARLIER = (NOW + datetime.timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%SZ"), (NOW - datetime.timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
+# The same in every run: they stand in the table.
+SOON, EARLIER = "2099-01-01T00:00:00Z", "2020-01-01T00:00:00Z"
 ROLE = "arn:aws:iam::111122223333:role/probe-admin"
 
 for label, condition, holds in [

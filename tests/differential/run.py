@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import database  # noqa: E402,F401
+import faults  # noqa: E402,F401
 import gateway  # noqa: E402,F401
 import kms  # noqa: E402,F401
 import policies  # noqa: E402,F401
@@ -32,7 +33,7 @@ from targets import MiniStack, Moto, Ours  # noqa: E402
 
 AREAS = {
     "kms": "KMS", "ssm": "SSM Parameter Store", "sts": "STS", "s3": "S3", "policies": "Policies", "gateway": "The gateway and its functions",
-    "database": "RDS Proxy",
+    "database": "RDS Proxy", "faults": "Refusals on demand",
 }
 NAMES = ["ours", "moto", "MiniStack"]
 SIGNS = {"right": "right", "wrong": "**wrong**", "absent": "-", SILENT: SILENT}
@@ -43,7 +44,7 @@ SIGNS = {"right": "right", "wrong": "**wrong**", "absent": "-", SILENT: SILENT}
 COMMON = {
     "ValidationException", "AccessDeniedException", "UnrecognizedClientException", "InvalidSignatureException", "MissingAuthenticationTokenException",
     "UnknownOperationException", "ValidationError", "AccessDenied", "InvalidClientTokenId", "SignatureDoesNotMatch", "MissingAuthenticationToken",
-    "InvalidAction", "ExpiredToken", "InvalidArnException", "NotAuthorizedException",
+    "InvalidAction", "ExpiredToken", "InvalidArnException", "NotAuthorizedException", "ThrottlingException", "Throttling",
 }
 
 
@@ -78,7 +79,13 @@ def asked(target, only):
 def ask(name, python, only):
     """Starts a target, asks it, ends it."""
     if name == "ours":
-        return asked(Ours(), only)
+        target = Ours()
+        if not only:
+            target.begin()
+        try:
+            return asked(target, only)
+        finally:
+            target.stop()
     with tempfile.TemporaryDirectory(prefix="portcullis-differential-") as folder:
         target = (Moto if name == "moto" else MiniStack)(Path(folder), python)
         try:

@@ -8,11 +8,13 @@ import hmac
 import json
 import time
 import uuid
+from pathlib import Path
 
+import yaml
 from botocore.config import Config
 
 from probes import (
-    S3_CHECKS, S3_ERRORS, S3_HEADER, S3_LIMITS, S3_POST, S3_QUERY, S3_VERSIONS, S3_WRITES, guide, probe, s3_api, send, signed_at, told,
+    SILENT, S3_CHECKS, S3_ERRORS, S3_HEADER, S3_LIMITS, S3_POST, S3_QUERY, S3_VERSIONS, S3_WRITES, guide, probe, s3_api, send, signed_at, told,
 )
 
 BUCKET, CLOSED = "probe-objects", "probe-closed"
@@ -1035,3 +1037,123 @@ def _(target):
 @probe("s3-bucket-policy-not-named", "and gets nothing beside", "403 AccessDenied", ROLE)
 def _(target):
     return told(lambda: s3(target, **target.role("probe-nothing")).get_object(Bucket=CLOSED, Key=closed(target, "aged")))
+
+
+# Lifecycle ---------------------------------------------------------------------------------------------------------------
+
+ENDING = "probe-ending"
+LIFECYCLE = guide("S3 lifecycle elements", "AmazonS3/latest/userguide/intro-lifecycle-rules.html", "Text")
+EXPIRING = guide("S3 expiring objects", "AmazonS3/latest/userguide/lifecycle-expire-general-considerations.html", "Text")
+PUT_LIFECYCLE = s3_api("PutBucketLifecycleConfiguration")
+DATA = yaml.safe_load((Path(__file__).parents[2] / "infra/aws/data.yaml").read_text())["Resources"]
+
+
+def deployed(logical):
+    """The lifecycle rules of a bucket of the project's own template, as CloudFormation gives them to S3."""
+    rules = []
+    for rule in DATA[logical]["Properties"]["LifecycleConfiguration"]["Rules"]:
+        given = {"ID": rule["Id"], "Status": rule["Status"], "Filter": {"Prefix": rule.get("Prefix", "")}}
+        if "ExpirationInDays" in rule:
+            given["Expiration"] = {"Days": rule["ExpirationInDays"]}
+        if "ExpiredObjectDeleteMarker" in rule:
+            given["Expiration"] = {"ExpiredObjectDeleteMarker": rule["ExpiredObjectDeleteMarker"]}
+        if "NoncurrentVersionExpiration" in rule:
+            given["NoncurrentVersionExpiration"] = {"NoncurrentDays": rule["NoncurrentVersionExpiration"]["NoncurrentDays"]}
+        if "AbortIncompleteMultipartUpload" in rule:
+            given["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]}
+        rules.append(given)
+    return rules
+
+
+def rule(**more):
+    """A rule that ends what lies below `logs/` after three days."""
+    return {"ID": "a", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 3}} | more
+
+
+def governed(target, *rules, client=None):
+    """Puts rules."""
+    return (client or s3(target)).put_bucket_lifecycle_configuration(Bucket=ENDING, LifecycleConfiguration={"Rules": list(rules)})
+
+
+def rules_of(target):
+    return s3(target).get_bucket_lifecycle_configuration(Bucket=ENDING)
+
+
+@probe("s3-lifecycle-none", "A bucket without rules", "404 NoSuchLifecycleConfiguration", s3_api("GetBucketLifecycleConfiguration", "Special errors"))
+def _(target):
+    s3(target).delete_bucket_lifecycle(Bucket=ENDING)
+    return told(lambda: rules_of(target))
+
+
+for logical in ("TrustBucketResource", "ObjectBucketResource"):
+    @probe(f"s3-lifecycle-{logical[:-8].lower()}", f"The rules of data.yaml's {logical} are taken and come back", "200", PUT_LIFECYCLE, logical=logical)
+    def _(target, logical):
+        governed(target, *deployed(logical))
+        return told(lambda: rules_of(target), lambda answer: sorted(answer["Rules"], key=lambda one: one["ID"]) == sorted(deployed(logical), key=lambda one: one["ID"]))
+
+
+@probe("s3-lifecycle-replaced", "Rules are put in place of those before", "200 1", PUT_LIFECYCLE)
+def _(target):
+    governed(target, rule(), rule(ID="b"))
+    governed(target, rule())
+    return told(lambda: rules_of(target), lambda answer: len(answer["Rules"]))
+
+
+@probe("s3-lifecycle-deleted", "Rules are removed", "204", s3_api("DeleteBucketLifecycle", "Response"))
+def _(target):
+    governed(target, rule())
+    return told(lambda: s3(target).delete_bucket_lifecycle(Bucket=ENDING))
+
+
+@probe("s3-lifecycle-told", "Whoever writes or reads an object that a rule ends is told when: the midnight after its days", "on the day", EXPIRING)
+def _(target):
+    governed(target, rule())
+    client, key = s3(target), name("logs")
+    before = datetime.datetime.now(datetime.timezone.utc)
+    told_to_writer = client.put_object(Bucket=ENDING, Key=key, Body=CONTENT).get("Expiration")
+    told_to_reader = client.head_object(Bucket=ENDING, Key=key).get("Expiration")
+    days = {(moment + datetime.timedelta(days=4)).strftime("%a, %d %b %Y 00:00:00 GMT") for moment in (before, datetime.datetime.now(datetime.timezone.utc))}
+    wanted = {f'expiry-date="{day}", rule-id="a"' for day in days}
+    return "on the day" if told_to_writer in wanted and told_to_reader == told_to_writer else f"{told_to_writer} {told_to_reader}"
+
+
+@probe("s3-lifecycle-not-told", "and who writes elsewhere is not", "None", EXPIRING)
+def _(target):
+    governed(target, rule())
+    return str(s3(target).put_object(Bucket=ENDING, Key=name("kept"), Body=CONTENT).get("Expiration"))
+
+
+@probe("s3-lifecycle-off", "nor by a rule that is off", "None", LIFECYCLE)
+def _(target):
+    governed(target, rule(Status="Disabled"))
+    return str(s3(target).put_object(Bucket=ENDING, Key=name("logs"), Body=CONTENT).get("Expiration"))
+
+
+@probe("s3-lifecycle-gone", "When after that midnight an object is gone (the queue is worked on \"asynchronously\"): ours at once, on a clock that tests put ahead", SILENT, EXPIRING)
+def _(target):
+    governed(target, rule(Expiration={"Days": 1}))
+    client, key = s3(target), name("logs")
+    client.put_object(Bucket=ENDING, Key=key, Body=CONTENT)
+    return "there until then" if told(lambda: client.head_object(Bucket=ENDING, Key=key)) == "200" else "gone before"
+
+
+MALFORMED = "400 MalformedXML"
+for label, rules, want in [
+    ("twice", [rule(), rule()], "400 InvalidArgument"), ("zero", [rule(Expiration={"Days": 0})], "400 InvalidArgument"), ("minus", [rule(Expiration={"Days": -1})], "400 InvalidArgument"),
+    ("idle", [{"ID": "a", "Status": "Enabled", "Filter": {"Prefix": ""}}], "400 InvalidRequest"), ("both", [rule(Expiration={"Days": 1, "ExpiredObjectDeleteMarker": True})], MALFORMED),
+    ("status", [rule(Status="On")], MALFORMED), ("nothing", [], MALFORMED), ("long", [rule(ID="x" * 256)], "400 InvalidArgument"),
+    ("parts-zero", [rule(AbortIncompleteMultipartUpload={"DaysAfterInitiation": 0})], "400 InvalidArgument"),
+]:
+    @probe(f"s3-lifecycle-{label}", f"Rules that are refused: {label}", want, f"{PUT_LIFECYCLE}; {LIFECYCLE}", rules=rules)
+    def _(target, rules):
+        return told(lambda: governed(target, *rules))
+
+
+@probe("s3-lifecycle-role", "Rules are put by who may", "403 AccessDenied", f"{PUT_LIFECYCLE}: s3:PutLifecycleConfiguration")
+def _(target):
+    return told(lambda: governed(target, rule(), client=s3(target, **target.role("probe-nothing"))))
+
+
+@probe("s3-lifecycle-read-role", "and read by who may", "403 AccessDenied", s3_api("GetBucketLifecycleConfiguration", "s3:GetLifecycleConfiguration"))
+def _(target):
+    return told(lambda: s3(target, **target.role("probe-nothing")).get_bucket_lifecycle_configuration(Bucket=ENDING))

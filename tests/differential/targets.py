@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import zipfile
@@ -16,7 +18,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from probes import send
+from probes import Absent, send
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "cloud"))
@@ -133,6 +135,10 @@ class Target:
         code = str(said.get("__type") or said.get("code") or "").rpartition("#")[2]
         return f"{answer.status} {code}".strip()
 
+    def struck(self, rules):
+        """The same, while these faults happen to it."""
+        raise Absent
+
     def stop(self):
         """Ends it."""
 
@@ -142,9 +148,9 @@ class Ours(Target):
 
     name = "ours"
 
-    def __init__(self):
+    def __init__(self, manifest=None):
         super().__init__()
-        self.manifest = json.loads(Path(os.environ["PORTCULLIS_MANIFEST"]).read_text())
+        self.manifest = json.loads(Path(manifest or os.environ["PORTCULLIS_MANIFEST"]).read_text())
         self.version = ""
         self.ca = self.manifest["ca_file"]
         self.database = self.manifest["postgres"]
@@ -155,6 +161,26 @@ class Ours(Target):
 
     def functions(self, **changes):
         return self.client("lambda", **({"endpoint_url": self.lambda_url} | changes))
+
+    spare = None
+
+    def begin(self):
+        """Starts a stack beside this one, for `struck`."""
+        self.spare = Spare()
+
+    def struck(self, rules):
+        if not self.spare:
+            self.begin()
+        beside = self.memo("spare", self.spare.ready)
+        request = urllib.request.Request(
+            beside.manifest["view"] + "faults", json.dumps({"faults": rules, "seed": 1}).encode(), {"content-type": "application/json"}, method="PUT"
+        )
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10).close()
+        return beside
+
+    def stop(self):
+        if self.spare:
+            self.spare.stop()
 
     def keys(self):
         held = self.manifest["aws"]
@@ -167,14 +193,48 @@ class Ours(Target):
         return self.own_keys[logical]
 
 
+class Spare:
+    """A stack of ours that is told to fail, and starts while something else is asked."""
+
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="portcullis-spare-")
+        home = Path(self.folder.name)
+        checkout = HERE.parents[1]
+        command = [checkout / "target/debug/local", "dev", "--home", home, "--attached", "--quiet"]
+        env = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR", "LANG")}
+        self.log = open(home / "stack.log", "wb")
+        self.program = subprocess.Popen(command, cwd=checkout, env=env, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log)
+        self.manifest = home / "portcullis.json"
+
+    def ready(self):
+        """What to ask, when it is there."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end and self.program.poll() is None:
+            # The address of the view is the last that is written.
+            if self.manifest.exists() and '"view"' in self.manifest.read_text():
+                return Ours(self.manifest)
+            time.sleep(0.05)
+        raise RuntimeError(f"no second stack:\n{(Path(self.folder.name) / 'stack.log').read_text()}")
+
+    def stop(self):
+        """Ends it with its standard input."""
+        self.program.stdin.close()
+        self.program.wait(30)
+        self.log.close()
+        self.folder.cleanup()
+
+
 class Peer(Target):
     """Somebody else's emulator, into which the template's roles, keys and buckets are put by its own API."""
 
     def fill(self):
         """Makes what the template has."""
         iam, kms, s3 = self.client("iam"), self.client("kms"), self.client("s3")
+        for policy in resources("AWS::IAM::ManagedPolicy").values():
+            iam.create_policy(PolicyName=policy["ManagedPolicyName"], PolicyDocument=json.dumps(policy["PolicyDocument"]))
         for role in resources("AWS::IAM::Role").values():
-            iam.create_role(RoleName=role["RoleName"], AssumeRolePolicyDocument=json.dumps(role["AssumeRolePolicyDocument"]))
+            bound = {name: role[name] for name in ("PermissionsBoundary",) if name in role}
+            iam.create_role(RoleName=role["RoleName"], AssumeRolePolicyDocument=json.dumps(role["AssumeRolePolicyDocument"]), **bound)
             for policy in role.get("Policies", []):
                 iam.put_role_policy(RoleName=role["RoleName"], PolicyName=policy["PolicyName"], PolicyDocument=json.dumps(policy["PolicyDocument"]))
         self.own_keys = {}

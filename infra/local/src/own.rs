@@ -65,6 +65,12 @@ impl Own {
         &self.template.buckets
     }
 
+    /// The lifecycle rules of its buckets.
+    #[must_use]
+    pub fn lifecycles(&self) -> &[(String, Value)] {
+        &self.template.lifecycles
+    }
+
     /// Makes its keys, puts its policies in force and serves its API.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ use crate::own::{Own, Running};
 use crate::policy::Iam;
 use crate::postgres::Postgres;
 use crate::rds::{RdsEndpoint, RdsServer};
-use crate::s3::{Cors, S3};
+use crate::s3::{Cors, Lifecycle, S3};
 use crate::ssm::Ssm;
 use crate::sts::Sts;
 use crate::template::{self, Template};
@@ -265,7 +265,13 @@ impl Stack {
             ("ReceiptKey", &receipt_key),
             ("SigningKey", &signing_key),
         ];
-        hold_policies(&account, &parameters, &keys)?;
+        let data = hold_policies(&account, &parameters, &keys)?;
+        for (alias, whose) in &data.aliases {
+            let key = keys.iter().find(|(logical, _)| logical == whose).map(|(_, arn)| arn.as_str());
+            kms.create_alias(alias, key.unwrap_or_default()).map_err(shown)?;
+        }
+        // A key whose messages come in belongs to somebody else, and lies under a name of this deployment's (docs/deploy/functions.md).
+        kms.create_alias(&format!("alias/portcullis-{ENV}-import-acme"), &import_key).map_err(shown)?;
         let ssm = Ssm::new(Arc::clone(&account), Arc::clone(&kms));
         let sts = Sts::new(Arc::clone(&account));
         let (created, mut creations) = mpsc::unbounded_channel();
@@ -275,6 +281,11 @@ impl Stack {
         let rules = template::object_bucket_cors(&origins).and_then(|rules| Cors::read(&rules)).map_err(all)?;
         s3.set_cors(OBJECT_BUCKET, rules);
         s3.set_kms(Arc::clone(&kms));
+        let own_lifecycles = own.iter().flat_map(|own| own.lifecycles().to_vec());
+        for (bucket, rules) in data.lifecycles.iter().cloned().chain(own_lifecycles) {
+            let named = [TRUST_BUCKET, OBJECT_BUCKET].into_iter().find(|name| bucket.starts_with(name));
+            s3.set_lifecycle(named.unwrap_or(&bucket), Lifecycle::of_template(&rules).map_err(all)?);
+        }
 
         let (postgres_dir, binaries) = (root.join("postgres"), options.postgres.clone());
         // What `migrate` leaves is kept for the next stack that has the same program of it, which finds nothing to do.
@@ -303,6 +314,7 @@ impl Stack {
         let application = root.join("application.sock");
         let (id, target, socket) = (APP_LINK.to_owned(), APP_TARGET.to_owned(), application.clone());
         settings.link = Some(Link { id, target, socket });
+        settings.throttles = template.throttles().to_vec();
         let api = Gateway::new(template.document(), settings, Arc::clone(&account), runner).map_err(all)?;
 
         let dispatcher = Arc::clone(&events);
@@ -440,22 +452,26 @@ impl Stack {
 }
 
 /// Puts the policies that the templates give to keys, buckets and endpoints in force, under the names that these have here.
-fn hold_policies(account: &Account, parameters: &BTreeMap<String, String>, keys: &[(&str, &String)]) -> io::Result<()> {
+fn hold_policies(
+    account: &Account,
+    parameters: &BTreeMap<String, String>,
+    keys: &[(&str, &String)],
+) -> io::Result<template::Data> {
     let ids = keys.iter().map(|(logical, arn)| (*logical, arn.rsplit('/').next().unwrap_or_default().to_owned()));
-    let policies = template::data_policies(parameters, &ids.collect(), ACCOUNT, REGION).map_err(all)?;
+    let data = template::data(parameters, &ids.collect(), ACCOUNT, REGION).map_err(all)?;
     let told = |whose: &str, faults: Vec<String>| io::Error::other(format!("{whose}: {}", faults.join("; ")));
-    for (whose, policy) in policies {
-        let policy = under_names_of_here(&policy)?;
-        let key = keys.iter().find(|(logical, _)| *logical == whose).map(|(_, arn)| (*arn).clone());
+    for (whose, policy) in &data.policies {
+        let policy = under_names_of_here(policy)?;
+        let key = keys.iter().find(|(logical, _)| logical == whose).map(|(_, arn)| (*arn).clone());
         let bucket = [TRUST_BUCKET, OBJECT_BUCKET].into_iter().find(|bucket| whose.starts_with(*bucket));
         let Some(arn) = key.or_else(|| bucket.map(|bucket| format!("arn:aws:s3:::{bucket}"))) else { continue };
-        account.iam.set_resource_policy(&arn, &policy).map_err(|faults| told(&whose, faults))?;
+        account.iam.set_resource_policy(&arn, &policy).map_err(|faults| told(whose, faults))?;
     }
     for (service, policy) in template::endpoint_policies(parameters, ACCOUNT, REGION).map_err(all)? {
         let policy = under_names_of_here(&policy)?;
         account.iam.set_endpoint_policy(&service, &policy).map_err(|faults| told(&service, faults))?;
     }
-    Ok(())
+    Ok(data)
 }
 
 /// A deployed bucket's name ends with account and region; here it does not.

@@ -74,6 +74,12 @@ impl Stack {
         assert!(kms.create_key_with_id(data_id, KeySpec::SymmetricDefault, &[]).is_err());
         assert_eq!(kms.create_key_with_id(signing_id, KeySpec::SymmetricDefault, &[]).unwrap(), signing);
         assert_eq!(kms.create_key_with_id(receipts_id, KeySpec::EccNistP256, &[]).unwrap(), receipts);
+        // As data.yaml names them: the boundary knows the deployment's keys by their aliases.
+        for (alias, key) in
+            [("data", &data), ("bucket", &bucket), ("receipts", &receipts), ("signing-parameters", &signing)]
+        {
+            kms.create_alias(&format!("alias/portcullis-dev-{alias}"), key).unwrap();
+        }
         let ssm = Ssm::new(Arc::clone(&account), Arc::clone(&kms));
         Self { account, kms, ssm, data, bucket, receipts, signing }
     }

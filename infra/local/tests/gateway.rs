@@ -24,7 +24,7 @@ use local::{
     ca::Ca,
     clock::Clock,
     events::Events,
-    gateway::{Gateway, Settings},
+    gateway::{Gateway, Settings, Throttle},
     http::{Request, bind, send},
     lambda::{Invoke, InvokeError, InvokeOutcome, Invoked, Kind},
     policy::Iam,
@@ -232,14 +232,25 @@ impl Api {
         (status, self.invoked().contains(&"gate".to_owned()))
     }
 
+    /// The fixture on a clock that stands still, with these limits of its stage.
+    fn throttled(throttles: Vec<Throttle>) -> (Self, Clock) {
+        let clock = Clock::at(std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let account = Account::new(Iam::new("111122223333", "us-east-1", clock.clone(), &[]).unwrap());
+        (Self::with(DOCUMENT, Arc::new(account), Settings { throttles, ..settings() }), clock)
+    }
+
     fn of(document: &str, account: Arc<Account>) -> Self {
+        Self::with(document, account, settings())
+    }
+
+    fn with(document: &str, account: Arc<Account>, settings: Settings) -> Self {
         let answers = BTreeMap::from([
             ("echo".to_owned(), Answer::Payload(json!({"statusCode": 200, "body": "{}"}))),
             ("gate".to_owned(), Answer::Payload(allow("*"))),
         ]);
         let script = Arc::new(Script { answers: Mutex::new(answers), seen: Mutex::default() });
         let lambda: Arc<dyn Invoke> = Arc::<Script>::clone(&script);
-        let gateway = Gateway::new(&read(document).unwrap(), settings(), account, lambda).unwrap();
+        let gateway = Gateway::new(&read(document).unwrap(), settings, account, lambda).unwrap();
         Self { gateway, script }
     }
 
@@ -769,6 +780,7 @@ fn the_projects_own_document_is_served_with_the_projects_own_template() {
     ];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let template = Template::deployed(&parameters, "111122223333", "us-east-1", "api1234567").unwrap();
+    assert_eq!(template.throttles(), [limit("/*", "*", 100.0, 200.0)], "the stage's own");
     let settings = |api_id| Settings::new(api_id, template.deployment());
     let script = || Arc::new(Script { answers: Mutex::default(), seen: Mutex::default() });
     let document = template.document();
@@ -838,5 +850,86 @@ fn a_document_that_is_not_understood_is_refused_with_every_reason() {
             panic!("accepted: {to}");
         };
         assert!(faults.iter().any(|fault| fault.contains(wanted)), "{to}: {faults:?}");
+    }
+}
+
+fn limit(resource: &str, method: &str, rate: f64, burst: f64) -> Throttle {
+    Throttle { resource: resource.to_owned(), method: method.to_owned(), rate, burst }
+}
+
+#[tokio::test]
+async fn a_limit_of_the_stage_is_one_of_each_method_and_nobody_is_asked_beyond_it() {
+    let (api, clock) = Api::throttled(vec![limit("/*", "*", 2.0, 3.0)]);
+    let spent = async |method: &str, target: &str| {
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            statuses.push(api.call(method, target, BEARER, b"").await.status);
+        }
+        statuses
+    };
+    assert_eq!(spent("GET", "/files/a").await, [200, 200, 200, 429]);
+    assert_eq!(spent("GET", "/files/b").await, [429; 4], "another path of the same resource");
+    assert!(api.invoked().is_empty(), "neither the authorizer nor the function");
+    for (method, target) in [("POST", "/files"), ("GET", "/open/a"), ("POST", "/open/a"), ("GET", "/files/a/content")] {
+        assert_eq!(spent(method, target).await, [200, 200, 200, 429], "{method} {target} has its own");
+    }
+    assert_eq!(spent("PUT", "/deep/a").await, [200, 200, 200, 429]);
+    assert_eq!(spent("PATCH", "/deep/a").await, [429; 4], "ANY is one method");
+    let refused = api.call("GET", "/files/a", BEARER, b"").await;
+    assert_eq!((refused.status, refused.json()), (429, json!({"message": "Too Many Requests"})));
+    assert_eq!(refused.headers["x-amzn-errortype"], "TooManyRequestsException");
+    clock.advance(Duration::from_millis(499));
+    assert_eq!(api.call("GET", "/files/a", BEARER, b"").await.status, 429);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(api.call("GET", "/files/a", BEARER, b"").await.status, 200);
+    clock.advance(Duration::from_secs(3_600));
+    assert_eq!(spent("GET", "/files/a").await, [200, 200, 200, 429], "no more than the burst is saved up");
+    assert_eq!(api.call("GET", "/nowhere", BEARER, b"").await.status, 403, "what is no method has no limit");
+}
+
+#[tokio::test]
+async fn the_most_exact_limit_holds_and_a_clock_put_back_fills_nothing() {
+    let limits = vec![limit("/files/{id}", "GET", 1.0, 1.0), limit("/*", "*", 1.0, 5.0)];
+    let (api, clock) = Api::throttled(limits);
+    let ask = async |target: &str| api.call("GET", target, BEARER, b"").await.status;
+    assert_eq!((ask("/files/a").await, ask("/files/a").await), (200, 429));
+    for wanted in [200, 200, 200, 200, 200, 429] {
+        assert_eq!(ask("/open/a").await, wanted);
+    }
+    clock.set_skew(-3_600_000);
+    assert_eq!(ask("/files/a").await, 429);
+    clock.set_skew(0);
+    assert_eq!(ask("/files/a").await, 429, "nor when it has caught up");
+}
+
+#[test]
+fn the_limits_of_the_stage_are_the_templates_parameters() {
+    let with = |rate: &str, burst: &str| {
+        let parameters = [
+            ("Env", "test"),
+            ("Issuer", "https://localhost:1"),
+            ("Audience", "https://api.example"),
+            ("TrustBucket", "t"),
+            ("ObjectBucket", "o"),
+            ("DataKeyArn", "arn:aws:kms:us-east-1:111122223333:key/d"),
+            ("BucketKeyArn", "arn:aws:kms:us-east-1:111122223333:key/b"),
+            ("SigningHost", "http://127.0.0.1:2"),
+            ("ReceiptKeyArn", "arn:aws:kms:us-east-1:111122223333:key/r"),
+            ("DbHost", "localhost"),
+            ("Scan", "off"),
+            ("DbProxyResourceId", "prx-1"),
+            ("DbResourceId", "db-1"),
+            ("DbDirectHost", "127.0.0.1"),
+            ("CodeBucket", "code"),
+            ("SigningKeyArn", "arn:aws:kms:us-east-1:111122223333:key/s"),
+            ("ThrottleRate", rate),
+            ("ThrottleBurst", burst),
+        ];
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Template::deployed(&parameters, "111122223333", "us-east-1", "api1234567").map(|one| one.throttles().to_vec())
+    };
+    assert_eq!(with("0.5", "7").unwrap(), [limit("/*", "*", 0.5, 7.0)]);
+    for (rate, burst) in [("-1", "7"), ("x", "7"), ("NaN", "7"), ("1", "inf")] {
+        assert!(with(rate, burst).is_err(), "{rate} {burst}");
     }
 }

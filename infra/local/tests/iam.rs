@@ -430,6 +430,7 @@ fn a_policy_that_is_not_understood_is_refused_with_every_fault() {
 
 fn role(name: &str, policies: &[Value], trusted: Value) -> RoleSpec {
     RoleSpec {
+        boundary: None,
         name: name.to_owned(),
         arn: format!("arn:aws:iam::111122223333:role/{name}"),
         policies: policies.to_vec(),
@@ -466,6 +467,107 @@ fn a_session_policy_only_narrows() {
     assert!(!decide(&narrowed(&account, "r", json!({})), "s3:GetObject", "arn:aws:s3:::b/t/acme/1"), "unreadable");
     assert!(!decide(&account.session("nobody", "s", None), "s3:GetObject", "arn:aws:s3:::b/t/acme/1"));
     assert!(decide(&account.operator(), "kms:ScheduleKeyDeletion", KEY));
+}
+
+#[test]
+fn what_a_boundary_does_not_allow_no_policy_allows_and_the_trail_says_so() {
+    let all = policy(json!({"Sid": "All", "Effect": "Allow", "Action": "*", "Resource": "*"}));
+    let boundary = policy(json!([
+        {"Sid": "Reads", "Effect": "Allow", "Action": ["s3:GetObject", "kms:Encrypt", "sts:AssumeRole"], "Resource": "*"},
+        {"Sid": "NotThese", "Effect": "Deny", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b/secret/*"},
+    ]));
+    let root = json!({"AWS": "arn:aws:iam::111122223333:root"});
+    let bound = RoleSpec { boundary: Some(boundary), ..role("bound", &[all], root.clone()) };
+    let empty = RoleSpec { policies: Vec::new(), ..bound.clone() };
+    let empty = RoleSpec { name: "empty".to_owned(), arn: "arn:aws:iam::111122223333:role/empty".to_owned(), ..empty };
+    let account = account(&[bound, empty]);
+    let session = account.session("bound", "s", None);
+    let decide = |action: &str, resource: &str| account.iam.authorize(&session, action, resource, &Context::new());
+    let because = |reason: &str| Decision::Deny { reason: reason.to_owned() };
+    let last = || account.iam.trail().pop().unwrap();
+    assert_eq!(decide("s3:GetObject", "arn:aws:s3:::b/k"), Decision::Allow);
+    assert_eq!(
+        (last().statement.as_deref(), last().within.as_deref()),
+        (Some("bound/0/All"), Some("bound/boundary/Reads"))
+    );
+    let outside = "because no permissions boundary allows the s3:PutObject action";
+    assert_eq!(decide("s3:PutObject", "arn:aws:s3:::b/k"), because(outside));
+    assert_eq!((last().statement, last().within, last().reason.as_str()), (None, None, outside));
+    let denied = "with an explicit deny in a permissions boundary";
+    assert_eq!(decide("s3:GetObject", "arn:aws:s3:::b/secret/k"), because(denied));
+    assert_eq!(last().statement.as_deref(), Some("bound/boundary/NotThese"));
+    // It gives nothing by itself.
+    let nothing = account.session("empty", "s", None);
+    let none = account.iam.authorize(&nothing, "s3:GetObject", "arn:aws:s3:::b/k", &Context::new());
+    assert_eq!(none, because("because no identity-based policy allows the s3:GetObject action"));
+    assert_eq!(last().within.as_deref(), Some("empty/boundary/Reads"));
+    // A session's own policy narrows what is left.
+    let get_b = policy(json!({"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::b/t/*"}));
+    let narrow = narrowed(&account, "bound", get_b);
+    let decide_narrow = |action: &str, key: &str| {
+        account.iam.authorize(&narrow, action, &format!("arn:aws:s3:::b/{key}"), &Context::new()).allowed()
+    };
+    assert!(decide_narrow("s3:GetObject", "t/1"));
+    assert!(!decide_narrow("s3:GetObject", "u/1") && !decide_narrow("s3:PutObject", "t/1"));
+}
+
+#[test]
+fn beyond_a_boundary_reaches_only_a_policy_that_names_the_session_itself_and_not_beyond_its_denials() {
+    let boundary = policy(json!([
+        {"Sid": "Reads", "Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"},
+        {"Sid": "Never", "Effect": "Deny", "Action": "s3:DeleteObject", "Resource": "*"},
+    ]));
+    let bound =
+        RoleSpec { boundary: Some(boundary), ..role("bound", &[], json!({"AWS": "arn:aws:iam::111122223333:root"})) };
+    let target = role("target", &[], json!({"AWS": "arn:aws:iam::111122223333:role/bound"}));
+    let account = account(&[bound, target]);
+    let session = account.session("bound", "s", None);
+    let held = |principal: Value| {
+        let statement = json!({"Sid": "Bucket", "Effect": "Allow", "Principal": principal, "Resource": "arn:aws:s3:::b/*",
+            "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]});
+        account.iam.set_resource_policy("arn:aws:s3:::b", &policy(statement)).unwrap();
+        ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+            .map(|action| account.iam.authorize(&session, action, "arn:aws:s3:::b/k", &Context::new()).allowed())
+    };
+    assert_eq!(held(json!({"AWS": "arn:aws:iam::111122223333:role/bound"})), [true, false, false], "the role");
+    assert_eq!(held(json!("*")), [true, false, false], "anybody");
+    assert_eq!(
+        held(json!({"AWS": "arn:aws:sts::111122223333:assumed-role/bound/s"})),
+        [true, true, false],
+        "the session"
+    );
+    assert_eq!(held(json!({"AWS": "arn:aws:sts::111122223333:assumed-role/bound/t"})), [false; 3], "another session");
+    // Nor does a trust policy that names the role.
+    let assumed = account.iam.assume(&session, "arn:aws:iam::111122223333:role/target", &Context::new());
+    assert!(!assumed.allowed(), "{assumed:?}");
+}
+
+#[test]
+fn a_boundary_that_is_not_understood_is_an_error_at_the_start() {
+    let boundary = policy(json!({"Effect": "Allow", "Action": "s3:*", "Resource": "*",
+        "Condition": {"StringEquals": {"s3:moonPhase": "full"}}}));
+    let bound = RoleSpec { boundary: Some(boundary), ..role("r", &[], json!({"Service": "lambda.amazonaws.com"})) };
+    let faults = Iam::new("111122223333", "us-east-1", Clock::system(), &[bound]).unwrap_err();
+    assert_eq!(faults, ["r permissions boundary: statement 0: unknown condition key `s3:moonPhase`"]);
+}
+
+#[test]
+fn every_deployed_role_stands_under_the_deployments_boundary_and_a_key_of_no_name_is_outside_it() {
+    let template = template();
+    for role in &template.deployment().roles {
+        assert!(role.boundary.is_some(), "{}", role.name);
+    }
+    let account = deployed();
+    let session = account.session("portcullis-test-data-key-decrypt", "s", None);
+    let decide = |context: &Context| account.iam.authorize(&session, "kms:Decrypt", KEY, context);
+    assert_eq!(decide(&known(KEY, FIELD)), Decision::Allow);
+    for foreign in [context(FIELD), context(FIELD).with("kms:ResourceAliases", "alias/portcullis-prod-data")] {
+        let refused = decide(&foreign);
+        assert!(
+            matches!(&refused, Decision::Deny { reason } if reason.contains("permissions boundary")),
+            "{refused:?}"
+        );
+    }
 }
 
 #[test]
@@ -680,6 +782,13 @@ fn template() -> Template {
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
     Template::deployed(&parameters, "111122223333", "us-east-1", "api123").unwrap()
+}
+
+/// What is known of a call, and of the key that it is about: data.yaml gives each but the signing keys an alias of the deployment.
+fn known(resource: &str, pairs: &[(&str, &str)]) -> Context {
+    let aliased = [KEY, BUCKET_KEY, RECEIPT_KEY].contains(&resource);
+    let known = context(pairs);
+    if aliased { known.with("kms:ResourceAliases", "alias/portcullis-test-x") } else { known }
 }
 
 fn deployed() -> Account {
@@ -1040,7 +1149,7 @@ fn each_deployed_role_may_do_its_work_and_nothing_beside_it() {
     let account = deployed();
     for (role, action, resource, pairs, expected) in MATRIX {
         let session = account.session(&format!("portcullis-test-{role}"), "s", None);
-        let decision = account.iam.authorize(&session, action, resource, &context(pairs));
+        let decision = account.iam.authorize(&session, action, resource, &known(resource, pairs));
         assert_eq!(decision.allowed(), *expected, "{role} {action} {resource} {pairs:?}: {decision:?}");
     }
 }
@@ -1050,7 +1159,7 @@ fn every_allow_statement_of_the_template_is_needed_by_the_matrix_but_logs_and_da
     let account = deployed();
     for (role, action, resource, pairs, _) in MATRIX {
         let session = account.session(&format!("portcullis-test-{role}"), "s", None);
-        account.iam.authorize(&session, action, resource, &context(pairs));
+        account.iam.authorize(&session, action, resource, &known(resource, pairs));
     }
     let unused: Vec<String> = account
         .iam
@@ -1148,7 +1257,7 @@ fn a_session_of_a_function_is_worth_nothing_outside_our_network() {
     ] {
         let name = format!("portcullis-test-{role}");
         let may = |account: &Account, arn: Option<String>, more: Pairs| {
-            let known = more.iter().fold(context(pairs), |known, (key, value)| known.with(key, *value));
+            let known = more.iter().fold(known(resource, pairs), |known, (key, value)| known.with(key, *value));
             account.iam.authorize(&account.session(&name, "s", arn), action, resource, &known).allowed()
         };
         let arn = Some(inside.function_arn(&name));
@@ -1159,7 +1268,7 @@ fn a_session_of_a_function_is_worth_nothing_outside_our_network() {
     // What S3 does with a key in the function's name comes through no endpoint, and is allowed all the same.
     let name = "portcullis-test-object-events";
     let session = inside.session(name, "s", Some(inside.function_arn(name)));
-    assert!(inside.iam.authorize(&session, "kms:Decrypt", BUCKET_KEY, &context(VIA_S3)).allowed());
+    assert!(inside.iam.authorize(&session, "kms:Decrypt", BUCKET_KEY, &known(BUCKET_KEY, VIA_S3)).allowed());
     // Lambda itself, with the same role, may attach the function; its code may not.
     for (arn, expected) in [(None, true), (Some(inside.function_arn(name)), false)] {
         let session = inside.session(name, "s", arn);

@@ -39,6 +39,7 @@ struct Stack {
 fn role(name: &str, statements: Value, trust: Value) -> RoleSpec {
     let policy = |statements| json!({ "Version": "2012-10-17", "Statement": statements });
     RoleSpec {
+        boundary: None,
         name: name.to_owned(),
         arn: format!("arn:aws:iam::{ACCOUNT}:role/{name}"),
         policies: vec![policy(statements)],

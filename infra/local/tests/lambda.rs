@@ -117,6 +117,7 @@ fn role(name: &str, statements: Value) -> RoleSpec {
         {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"},
     ]});
     RoleSpec {
+        boundary: None,
         name: name.to_owned(),
         arn: format!("arn:aws:iam::111122223333:role/{name}"),
         policies: vec![json!({"Version": "2012-10-17", "Statement": statements})],

@@ -39,6 +39,7 @@ impl Stack {
         let arn = format!("arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/app/x");
         let policy = |statements| json!({ "Version": "2012-10-17", "Statement": statements });
         let reader = RoleSpec {
+            boundary: None,
             name: "reader".to_owned(),
             arn: format!("arn:aws:iam::{ACCOUNT}:role/reader"),
             policies: vec![policy(json!([

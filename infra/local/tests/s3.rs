@@ -30,8 +30,9 @@ use http_body_util::Full;
 use local::account::{Account, Keys, PrincipalKind};
 use local::clock::Clock;
 use local::http::{Server, bind, send};
+use local::kms::{KeySpec, Kms};
 use local::policy::Iam;
-use local::s3::{ObjectCreated, S3};
+use local::s3::{Lifecycle, ObjectCreated, S3};
 use local::sigv4;
 use local::template::{RoleSpec, Template};
 use serde_json::{Value, json};
@@ -124,6 +125,7 @@ fn roles() -> Vec<RoleSpec> {
     statements
         .into_iter()
         .map(|(name, statement)| RoleSpec {
+            boundary: None,
             name: name.to_owned(),
             arn: format!("arn:aws:iam::{ACCOUNT}:role/{name}"),
             policies: vec![json!({"Version": "2012-10-17", "Statement": statement})],
@@ -157,7 +159,19 @@ impl TimeSource for StageTime {
     }
 }
 
+/// A name of the deployment's for its key: the boundary of its roles lets them use no other.
+const ALIAS: &str = "alias/portcullis-test-bucket";
+
 impl Stage {
+    /// A KMS that has the bucket's key, which has no name yet.
+    fn with_kms(&self) -> Arc<Kms> {
+        let kms = Kms::new(Arc::clone(&self.account));
+        let id = KEY_ARN.rsplit('/').next().unwrap().parse().unwrap();
+        kms.create_key_with_id(id, KeySpec::SymmetricDefault, &[]).unwrap();
+        self.s3.set_kms(Arc::clone(&kms));
+        kms
+    }
+
     fn operator(&self) -> Keys {
         self.account.credentials.issue(self.account.operator(), None)
     }
@@ -647,6 +661,7 @@ impl Form {
 #[tokio::test]
 async fn attack_checks_16_to_22_a_form_is_good_for_what_its_policy_says() {
     let mut stage = stage().await;
+    stage.with_kms().create_alias(ALIAS, KEY_ARN).unwrap();
     let keys = stage.session("portcullis-test-upload-signer");
     let form = Form::of(&stage, &keys, "t/acme/1").sign(&keys);
 
@@ -1244,6 +1259,7 @@ async fn an_upload_in_parts_is_refused_what_aws_refuses() {
 #[tokio::test]
 async fn the_upload_signer_sends_parts_only_by_urls() {
     let stage = stage().await;
+    stage.with_kms().create_alias(ALIAS, KEY_ARN).unwrap();
     let keys = stage.session("portcullis-test-upload-signer");
     let signer = stage.client(&keys);
     let begun =
@@ -1563,6 +1579,7 @@ async fn a_role_does_what_its_policy_says_and_nothing_else() {
 #[tokio::test]
 async fn the_deployed_roles_move_a_file_and_publish_trust_and_nothing_more() {
     let stage = stage().await;
+    let kms = stage.with_kms();
     let now = stage.account.clock.now();
     let role = |name: &str| stage.session(&format!("portcullis-test-{name}"));
     let narrowed = |name: &str, tenant: &str| {
@@ -1579,6 +1596,9 @@ async fn the_deployed_roles_move_a_file_and_publish_trust_and_nothing_more() {
     let refused = |status: Option<u16>| assert_eq!(status, Some(403));
 
     let up = narrowed("upload-signer", "acme");
+    stage.presign_put(&up, "t/acme/1").await.send().await.is(403, "AccessDenied");
+    assert_eq!(stage.stored("t/acme/1").await, None, "a key that is none of the deployment's");
+    kms.create_alias(ALIAS, KEY_ARN).unwrap();
     let put = stage.presign_put(&up, "t/acme/1").await.send().await;
     put.is(200, "");
     let version = put.header("x-amz-version-id").to_owned();
@@ -1693,4 +1713,131 @@ async fn faults_and_counts_are_at_the_tests_hand() {
     assert_eq!(stage.s3.calls(&http::Method::GET, "/objects/t/"), 4);
     assert_eq!(stage.s3.calls(&http::Method::GET, "/trust/"), 0);
     assert_eq!(stage.s3.calls(&http::Method::PUT, "/objects/"), 1);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Lifecycle
+// ---------------------------------------------------------------------------------------------------------------------
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// 03:20 of a day.
+fn early() -> Clock {
+    Clock::at(UNIX_EPOCH + Duration::from_secs(1_800_000_000 / 86_400 * 86_400 + 12_000))
+}
+
+#[tokio::test]
+async fn what_has_ended_by_a_rule_is_gone_at_the_midnight_after_and_not_before() {
+    let clock = early();
+    let stage = stage_at(clock.clone()).await;
+    let rules = json!({"Rules": [
+        {"Id": "end", "Status": "Enabled", "Prefix": "trust-inbox/", "ExpirationInDays": 1,
+         "NoncurrentVersionExpiration": {"NoncurrentDays": 1}},
+        {"Id": "parts", "Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}]});
+    stage.s3.set_lifecycle(BUCKET, Lifecycle::of_template(&rules).unwrap());
+    let client = stage.client(&stage.operator());
+    let put = async |key: &str| {
+        client.put_object().bucket(BUCKET).key(key).body(ByteStream::from_static(BODY)).send().await.unwrap()
+    };
+    let status = async |key: &str, version: Option<&str>| {
+        let get = client.get_object().bucket(BUCKET).key(key).set_version_id(version.map(str::to_owned)).send().await;
+        get.err().map_or(200, |refused| refused.raw_response().unwrap().status().as_u16())
+    };
+    let first = put("trust-inbox/a").await;
+    let told = first.expiration().unwrap_or_default();
+    assert!(told.starts_with("expiry-date=\"") && told.ends_with("00:00:00 GMT\", rule-id=\"end\""), "{told}");
+    assert_eq!(put("kept/a").await.expiration(), None);
+    let begin = client.create_multipart_upload().bucket(BUCKET).key("kept/b");
+    let upload = begin.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await.unwrap();
+    let parts = async || {
+        let list = client.list_parts().bucket(BUCKET).key("kept/b").upload_id(upload.upload_id().unwrap()).send().await;
+        list.err().map_or(200, |refused| refused.raw_response().unwrap().status().as_u16())
+    };
+    // 23:59:59 of the next day, one second before the end.
+    clock.advance(DAY * 2 - Duration::from_secs(12_001));
+    assert_eq!((status("trust-inbox/a", None).await, parts().await), (200, 200));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!((status("trust-inbox/a", None).await, status("kept/a", None).await, parts().await), (404, 200, 404));
+    let listed = client.list_objects_v2().bucket(BUCKET).prefix("trust-inbox/").send().await.unwrap();
+    assert_eq!(listed.contents().len(), 0);
+    assert_eq!(stage.s3.look(BUCKET, "trust-inbox/a").await, None, "for the stack's owner too");
+    // The bytes are a former version, until that ends as well; then the marker alone hides nothing.
+    let id = first.version_id().unwrap().to_owned();
+    assert_eq!(status("trust-inbox/a", Some(&id)).await, 200);
+    let files = || std::fs::read_dir(stage._root.path().join("s3")).unwrap().count();
+    assert_eq!(files(), 2);
+    clock.advance(DAY * 2);
+    assert_eq!(status("trust-inbox/a", Some(&id)).await, 404);
+    assert_eq!(files(), 1, "its bytes are gone");
+    // Written anew it lives anew.
+    put("trust-inbox/a").await;
+    assert_eq!(status("trust-inbox/a", None).await, 200);
+    // However long nobody looked.
+    clock.advance(DAY * 400);
+    assert_eq!((status("trust-inbox/a", None).await, status("kept/a", None).await), (404, 200));
+}
+
+#[tokio::test]
+async fn rules_are_put_read_and_removed_by_who_may_and_refused_as_aws_refuses_them() {
+    use aws_sdk_s3::types::{
+        BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, Tag,
+        Transition, TransitionStorageClass,
+    };
+    let stage = stage().await;
+    let client = stage.client(&stage.operator());
+    let rule = || {
+        LifecycleRule::builder()
+            .id("a")
+            .filter(LifecycleRuleFilter::builder().prefix("logs/").build())
+            .expiration(LifecycleExpiration::builder().days(3).build())
+            .status(ExpirationStatus::Enabled)
+    };
+    let put = async |client: &Client, rules: Vec<LifecycleRule>| {
+        let rules = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().unwrap();
+        let put =
+            client.put_bucket_lifecycle_configuration().bucket(BUCKET).lifecycle_configuration(rules).send().await;
+        put.err().map_or_else(
+            || "200".to_owned(),
+            |refused| {
+                let status = refused.raw_response().unwrap().status().as_u16();
+                format!("{status} {}", refused.as_service_error().and_then(|error| error.code()).unwrap_or_default())
+            },
+        )
+    };
+    let read = async || {
+        let get = client.get_bucket_lifecycle_configuration().bucket(BUCKET).send().await;
+        get.map_err(|refused| refused.as_service_error().and_then(|error| error.code()).unwrap_or_default().to_owned())
+    };
+    assert_eq!(read().await.unwrap_err(), "NoSuchLifecycleConfiguration");
+    assert_eq!(put(&client, vec![rule().build().unwrap()]).await, "200");
+    let held = read().await.unwrap();
+    assert_eq!(held.rules(), [rule().build().unwrap()]);
+
+    let without = rule().set_expiration(None);
+    let zero = rule().expiration(LifecycleExpiration::builder().days(0).build());
+    let both = rule().expiration(LifecycleExpiration::builder().days(1).expired_object_delete_marker(true).build());
+    let tagged = LifecycleRuleFilter::builder().tag(Tag::builder().key("k").value("v").build().unwrap()).build();
+    let moved = Transition::builder().days(1).storage_class(TransitionStorageClass::Glacier).build();
+    for (rules, wanted) in [
+        (vec![rule(), rule()], "400 InvalidArgument"),
+        (vec![without], "400 InvalidRequest"),
+        (vec![zero], "400 InvalidArgument"),
+        (vec![both], "400 MalformedXML"),
+        (vec![rule().set_filter(None)], "400 MalformedXML"),
+        (vec![rule().status("On".into())], "400 MalformedXML"),
+        (vec![rule().id("x".repeat(256))], "400 InvalidArgument"),
+        (vec![], "400 MalformedXML"),
+        (vec![rule().filter(tagged)], "501 NotImplemented"),
+        (vec![rule().transitions(moved)], "501 NotImplemented"),
+    ] {
+        let rules = rules.into_iter().map(|rule| rule.build().unwrap()).collect();
+        assert_eq!(put(&client, rules).await, wanted);
+        assert_eq!(read().await.unwrap().rules().len(), 1, "what is refused changes nothing");
+    }
+    let stranger = stage.client(&stage.session("keyless"));
+    assert_eq!(put(&stranger, vec![rule().build().unwrap()]).await, "403 AccessDenied");
+    assert!(stranger.get_bucket_lifecycle_configuration().bucket(BUCKET).send().await.is_err());
+    assert!(stranger.delete_bucket_lifecycle().bucket(BUCKET).send().await.is_err());
+    client.delete_bucket_lifecycle().bucket(BUCKET).send().await.unwrap();
+    assert_eq!(read().await.unwrap_err(), "NoSuchLifecycleConfiguration");
 }

@@ -494,3 +494,49 @@ fn a_function_is_one_file_that_holds_all_of_it() {
     let declared = keys("Parameters").into_iter().filter(|name| name.ends_with("SecurityGroupId")).collect();
     assert_eq!(sorted(declared), sorted(groups));
 }
+
+#[test]
+fn a_boundary_that_is_no_policy_of_the_templates_is_refused_and_never_skipped() {
+    let named =
+        |arn: &str| small("      RoleName: a\n", &format!("      RoleName: a\n      PermissionsBoundary: {arn}\n"));
+    let own = format!("arn:aws:iam::{ACCOUNT}:policy/portcullis-x-boundary");
+    let boundary = named(&own).unwrap().roles[0].boundary.clone().unwrap();
+    assert!(boundary.to_string().contains("alias/portcullis-x-*"), "{boundary}");
+    for other in [&own.replace("-x-", "-y-"), "arn:aws:iam::aws:policy/AdministratorAccess", "[a]", "''"] {
+        let faults = named(other).unwrap_err().join("; ");
+        assert!(faults.contains("is no policy of these templates"), "{other}: {faults}");
+    }
+}
+
+#[test]
+fn a_template_of_somebodys_own_brings_its_own_boundary_and_lifecycle_rules() {
+    const OWN: &str = r#"
+Resources:
+  Boundary:
+    Type: AWS::IAM::ManagedPolicy
+    Properties:
+      ManagedPolicyName: most
+      PolicyDocument:
+        Version: '2012-10-17'
+        Statement: [{Effect: Allow, Action: 's3:GetObject', Resource: '*'}]
+  Reader:
+    Type: AWS::IAM::Role
+    Properties:
+      RoleName: reader
+      PermissionsBoundary: {Ref: Boundary}
+      AssumeRolePolicyDocument:
+        Version: '2012-10-17'
+        Statement: [{Effect: Allow, Principal: {AWS: 'arn:aws:iam::123456789012:root'}, Action: sts:AssumeRole}]
+  Kept:
+    Type: AWS::S3::Bucket
+    Properties:
+      BucketName: kept
+      LifecycleConfiguration:
+        Rules: [{Id: a, Status: Enabled, ExpirationInDays: 1}]
+"#;
+    let read = template::own(OWN, "123456789012", REGION).unwrap();
+    assert!(read.deployment.roles[0].boundary.is_some());
+    assert_eq!(read.lifecycles[0].0, "kept");
+    let faults = template::own(&OWN.replace("{Ref: Boundary}", "arn:aws:iam::aws:policy/Most"), "123456789012", REGION);
+    assert!(faults.unwrap_err().join("; ").contains("is no policy of these templates"));
+}

@@ -11,8 +11,9 @@
 //! * 503 `service_unavailable`, `signer_unavailable`, `trust_stale`, `temporarily_unavailable`, and 429 `too_many_requests`, with
 //!   `Retry-After` (docs/errors.md);
 //! * 500 `internal_error` where a rule kills processes: the gateway answers so for a function that died (`DEFAULT_5XX`, openapi.yaml);
-//! * items of a batch with `kms_throttled`, `kms_unavailable` or `deadline`, which say that they may be sent again; where credentials end
-//!   before their time also `kms_denied`: KMS refuses them and means it;
+//! * items of a batch with `kms_throttled`, `kms_unavailable` or `deadline`, which say that they may be sent again;
+//! * a completion: 409 `parts_missing` where S3's listing of the parts is old or cut;
+//! * a ticket's URL, which lives for 30 s: 403 `AccessDenied` where the clock of the services is as much ahead;
 //! * straight at the bucket, what S3 says of itself: 5xx, `SlowDown`, and where sessions end before their time `ExpiredToken`.
 
 use serde_json::Value;
@@ -184,8 +185,7 @@ fn judge_item(wanted: &Item, item: &Value, weather: &Weather) -> Result<Option<S
         return Ok(None);
     }
     let again = ["kms_throttled", "kms_unavailable", "deadline"].contains(&code) && item["error"]["retryable"] == true;
-    let ended = code == "kms_denied" && weather.has(&["kms", "*"], &["expired"]);
-    if weather.may_fail() && (again || ended) { Ok(None) } else { Err(format!("an item is {item}")) }
+    if weather.may_fail() && again { Ok(None) } else { Err(format!("an item is {item}")) }
 }
 
 #[cfg(test)]
@@ -266,7 +266,9 @@ mod tests {
             )
         };
         assert!(judge_items(&is("YQ"), &failed("decrypt_failed", false), &storm("kms cut 5%")).is_err());
-        assert!(judge_items(&is("YQ"), &failed("kms_denied", false), &storm("kms cut 5%")).is_err());
+        for rules in ["kms cut 5%", "kms expired 5%"] {
+            assert!(judge_items(&is("YQ"), &failed("kms_denied", false), &storm(rules)).is_err());
+        }
         assert!(judge_items(&is("YQ"), &failed("kms_throttled", true), &Weather::default()).is_err());
         assert_eq!(
             judge_items(&is("YQ"), &failed("kms_throttled", true), &storm("kms throttle")),

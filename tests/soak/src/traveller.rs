@@ -21,7 +21,7 @@ pub const TENANTS: [(&str, &str); 2] = [("acme", "acme-backend"), ("globex", "gl
 /// A file that nobody has.
 pub const NOWHERE: &str = "/files/0198e1a0-0000-7000-8000-000000000000";
 pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
-pub(crate) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// What must not have happened.
 #[derive(Clone, Debug)]
@@ -271,11 +271,7 @@ impl Traveller {
     ) -> Result<Option<Token>, Violation> {
         let assertion =
             self.world.assertion(client).map_err(|error| self.violation("an assertion", error.to_string()))?;
-        let fields = [
-            ("grant_type", "client_credentials"),
-            ("client_assertion_type", JWT_BEARER),
-            ("client_assertion", assertion.as_str()),
-        ];
+        let fields = asking(&assertion);
         let (judged, got) =
             self.form("a token for an assertion that holds", "/oauth2/token", &fields, &["200"]).await?;
         let body = got.answer().map(local::journey::Answer::json).unwrap_or_default();
@@ -323,6 +319,11 @@ impl Traveller {
         }
         Ok(None)
     }
+}
+
+/// What a client asks for a token with.
+pub(crate) fn asking(assertion: &str) -> [(&'static str, &str); 3] {
+    [("grant_type", "client_credentials"), ("client_assertion_type", JWT_BEARER), ("client_assertion", assertion)]
 }
 
 /// How long ago; nothing for what never was.

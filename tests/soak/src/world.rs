@@ -36,7 +36,10 @@ impl World {
             root: home.join("run"),
             cache: Some(home.join("cache")),
             clock: Clock::system(),
-            parameters: std::collections::BTreeMap::new(),
+            // As an account has by default: the soak is of what stands behind the stage's limits.
+            parameters: [("ThrottleRate", "10000"), ("ThrottleBurst", "5000")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             own: None,
         };
         // Making a pair of RSA keys takes longer on a busy machine than genesis waits; nothing is soaked yet.

@@ -61,7 +61,8 @@ const CALLS: [&str; 27] = [
 fn faults() -> Vec<String> {
     let mut all = of_services(&["kms", "sts", "s3"]);
     all.extend(
-        ["postgres refuses", "postgres is slow", "an answer is lost", "connections are killed"].map(str::to_owned),
+        ["postgres refuses", "postgres is slow", "an answer is lost", "connections are killed", "none is lent"]
+            .map(str::to_owned),
     );
     all
 }
@@ -307,6 +308,7 @@ impl World {
                 "postgres is slow" => return stack.proxy.set_latency(SLOW),
                 "an answer is lost" => return stack.proxy.lose_answers(1),
                 "connections are killed" => return stack.proxy.drop_connections(),
+                "none is lent" => return stack.proxy.lend(Some(0), Duration::from_millis(20)),
                 other => panic!("{other}"),
             },
         };
@@ -326,6 +328,7 @@ impl World {
         stack.proxy.refuse_new(false);
         stack.proxy.set_latency(Duration::ZERO);
         stack.proxy.lose_answers(0);
+        stack.proxy.lend(None, Duration::ZERO);
     }
 
     /// How much there is of everything that a call may write.

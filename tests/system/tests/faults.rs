@@ -58,6 +58,90 @@ async fn without_postgres_nothing_is_half_written() {
     running.stack.stop().await;
 }
 
+/// The proxy's connections are all in use: who waits in vain is told to come back, and has written and burnt nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_database_connection_to_borrow_nothing_is_half_written() {
+    let running = Running::start().await;
+    let token = running.token("acme-backend").await;
+    assert_eq!(running.encrypt(&token, &["warm@example.com"]).await.status, 200);
+    let counts =
+        async || (running.count("files").await, running.count("assertion_ids").await, running.count("data_keys").await);
+    let (before, assertion) = (counts().await, running.api.assertion(running.client("acme-backend")).unwrap());
+    let path = "/files/0198e1a0-0000-7000-8000-000000000000";
+    let proxy = &running.stack.proxy;
+    let faults = &running.stack.account.faults;
+    for by_rule in [false, true] {
+        match by_rule {
+            false => proxy.lend(Some(0), Duration::from_millis(20)),
+            true => faults.replace("db borrow", Some(1)).unwrap(),
+        }
+        says_come_back(&running.api.token_with(&assertion, None).await.unwrap());
+        says_come_back(&running.api.call("POST", "/files", Some(&token), Some(&file())).await.unwrap());
+        let read = running.api.call("GET", path, Some(&token), None).await.unwrap();
+        says_come_back(&read);
+        assert!(!String::from_utf8_lossy(&read.body).contains("acquire"), "the proxy's words stay inside");
+        assert_eq!(counts().await, before);
+        proxy.lend(None, Duration::ZERO);
+        faults.replace("", None).unwrap();
+        assert_eq!(running.api.call("GET", path, Some(&token), None).await.unwrap().outcome(), "404 not_found");
+    }
+    assert_eq!(running.api.token_with(&assertion, None).await.unwrap().status, 200, "the same assertion works");
+    running.stack.stop().await;
+}
+
+/// The stage's own limit, in the words of the document's gateway response; no process has anything to do with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_limit_of_the_stage_a_route_says_come_back_and_asks_nobody() {
+    let running = Running::start_with(&[("ThrottleRate", "0.01"), ("ThrottleBurst", "2")]).await;
+    // Each token takes from the limit of its own route.
+    let token = running.token("acme-backend").await;
+    let path = "/files/0198e1a0-0000-7000-8000-000000000000";
+    let ask = async || running.api.call("GET", path, Some(&token), None).await.unwrap();
+    assert_eq!((ask().await.status, ask().await.status), (404, 404));
+    let asked = running.stack.account.iam.trail().len();
+    let refused = ask().await;
+    assert_eq!(refused.outcome(), "429 too_many_requests");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(refused.header("content-type"), "application/problem+json");
+    assert!(refused.header("x-amzn-errortype").starts_with("TooManyRequests"));
+    assert_eq!(running.stack.account.iam.trail().len(), asked, "nobody was asked anything");
+    // Whoever floods one route shuts no other one.
+    assert_eq!(running.api.call("POST", "/files", Some(&token), Some(&file())).await.unwrap().status, 201);
+    running.stack.stop().await;
+}
+
+/// A key whose messages may come in, but that has no name of this deployment's, is beyond what any role of it may use.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_without_a_name_of_the_deployment_is_beyond_the_boundary_of_its_roles() {
+    let running = Running::start().await;
+    let stack = &running.stack;
+    let operator = stack.account.operator();
+    let token = running.token("acme-backend").await;
+    let sealed = running.encrypt(&token, &["ada@example.com"]).await.json();
+    let mut item = json!({"ref": "1", "table": "users", "column": "email", "row": "0"});
+    item["record"] = sealed["items"][0]["record"].clone();
+    let ask = async || {
+        let body = json!({"items": [item]});
+        running.api.call("POST", "/fields/decrypt", Some(&token), Some(&body)).await.unwrap()
+    };
+    let unname = json!({"AliasName": "alias/portcullis-local-data"});
+    stack.kms.perform(&operator, None, "DeleteAlias", &unname).unwrap();
+    stack.lambda.recycle("portcullis-local-data-key-decrypt").await;
+    let refused = ask().await;
+    let said = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(!said.contains("\"ok\":true"), "{said}");
+    for inside in ["boundary", "arn:", "portcullis-local", "AccessDenied", "kms"] {
+        assert!(!said.contains(inside), "{said}");
+    }
+    let why = "because no permissions boundary allows the kms:Decrypt action";
+    let denied = stack.account.iam.trail().into_iter().any(|entry| !entry.allowed && entry.reason == why);
+    assert!(denied, "the trail says so");
+    stack.kms.create_alias("alias/portcullis-local-data", &stack.places.data_key).unwrap();
+    stack.lambda.recycle("portcullis-local-data-key-decrypt").await;
+    assert_eq!(ask().await.json()["items"][0]["ok"], json!(true));
+    running.stack.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_s3_a_warm_gate_goes_on_and_a_cold_one_lets_nobody_in() {
     let running = Running::start().await;

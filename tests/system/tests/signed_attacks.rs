@@ -9,6 +9,7 @@ use local::account::{Account, Keys};
 use local::clock::Clock;
 use local::http::bind;
 use local::journey::seconds;
+use local::kms::{KeySpec, Kms};
 use local::policy::Iam;
 use local::s3::S3;
 use local::template::Template;
@@ -85,6 +86,12 @@ async fn every_attack_on_what_is_signed_ends_as_the_page_says_and_stores_nothing
     let (sender, _events) = tokio::sync::mpsc::unbounded_channel();
     let root = tempfile::tempdir().unwrap();
     let s3 = S3::new(Arc::clone(&account), vec![BUCKET.to_owned()], root.path().join("s3"), sender);
+    // The boundary of the roles knows the deployment's keys by their aliases.
+    let kms = Kms::new(Arc::clone(&account));
+    let id = KEY.rsplit('/').next().unwrap().parse().unwrap();
+    kms.create_key_with_id(id, KeySpec::SymmetricDefault, &[]).unwrap();
+    kms.create_alias("alias/portcullis-test-bucket", KEY).unwrap();
+    s3.set_kms(kms);
     let server = s3.serve(bind().await.unwrap()).await.unwrap();
     let target = Target {
         endpoint: format!("http://{}", server.addr),

@@ -64,6 +64,7 @@ fn role() -> RoleSpec {
     let lambda =
         json!({"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"});
     RoleSpec {
+        boundary: None,
         name: "maintain".to_owned(),
         arn: "arn:aws:iam::111122223333:role/maintain".to_owned(),
         policies: vec![json!({"Version": "2012-10-17", "Statement": [statement]})],

@@ -19,6 +19,7 @@
 //!         / "latency=" time [ ".." time ]                  services, db, functions, gateway: waits first; between the two by chance
 //!         / "stale=" time                                  services: a read is answered as it was answered up to so long ago
 //!         / "refuse"                                       db: a new connection is closed before it is let in
+//!         / "borrow"                                       db: the proxy has no database connection for the statement, as after its timeout
 //!         / "failover"                                     db: every open connection is cut, where the statement would have been sent
 //!         / "crash"                                        functions: the process is killed with the event in its hands
 //!         / "skew=" [ "+" / "-" ] time                     clock: the services' clock against the functions'
@@ -101,6 +102,8 @@ pub enum Kind {
     Stale(Duration),
     /// A new connection is closed.
     Refuse,
+    /// No database connection was free within the proxy's time.
+    Borrow,
     /// All connections are cut.
     Failover,
     /// The process is killed.
@@ -152,7 +155,7 @@ const PLACES: [(&str, &[&str]); 9] = [
     ("sts", OF_SERVICES),
     ("s3", OF_SERVICES),
     ("*", OF_SERVICES),
-    ("db", &["expired", "lost", "hang", "latency", "refuse", "failover"]),
+    ("db", &["expired", "lost", "hang", "latency", "refuse", "borrow", "failover"]),
     ("function", &["throttle", "latency", "crash"]),
     ("gateway", &["reset", "lost", "latency"]),
     ("clock", &["skew"]),
@@ -267,6 +270,7 @@ fn kind(word: Word<'_>, place: &Place, kinds: &[&str]) -> Result<Kind, Wrong> {
         "wrong" => Kind::Wrong,
         "cut" => Kind::Cut,
         "refuse" => Kind::Refuse,
+        "borrow" => Kind::Borrow,
         "failover" => Kind::Failover,
         "crash" => Kind::Crash,
         "stale" => Kind::Stale(time(value)?),
@@ -457,7 +461,10 @@ mod tests {
                 "s3 failover",
                 r#"faults, character 4: "failover" does not happen to s3; wanted one of throttle, 5xx, expired, reset, lost, hang, wrong, cut, latency, stale"#,
             ),
-            ("db", "faults, character 3: wanted what happens there: expired, lost, hang, latency, refuse, failover"),
+            (
+                "db",
+                "faults, character 3: wanted what happens there: expired, lost, hang, latency, refuse, borrow, failover",
+            ),
             ("kms latency", "faults, character 5: latency needs a time: latency=200ms"),
             ("kms latency=200", r#"faults, character 13: "200" is no time; wanted such as 200ms, 5s, 3m or 1h"#),
             ("kms latency=2s..1s", "faults, character 13: the first time is longer than the second"),

@@ -244,11 +244,11 @@ impl Inner {
             return Err(Kind::REQUEST_TOO_LARGE.into());
         }
         let found = self.document.root.find(request.uri.path()).ok_or(Kind::MISSING_AUTHENTICATION_TOKEN)?;
-        let operation = found.operation(request.method.as_str()).ok_or(Kind::MISSING_AUTHENTICATION_TOKEN)?;
-        let operation = Arc::clone(operation);
+        let named = found.operation(request.method.as_str()).ok_or(Kind::MISSING_AUTHENTICATION_TOKEN)?;
+        let (method, operation) = (named.0.to_owned(), Arc::clone(named.1));
         incoming.resource = operation.resource.clone();
         incoming.parameters = found.parameters;
-        if !self.buckets.take(&self.settings.throttles, incoming) {
+        if !self.buckets.take(&self.settings.throttles, incoming, &method) {
             return Err(Kind::THROTTLED.into());
         }
         let authorized = match &operation.authorizer {

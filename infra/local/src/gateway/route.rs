@@ -93,8 +93,9 @@ impl Resource {
 }
 
 impl Match<'_> {
-    /// The operation for a method: the exact one, then `ANY`. `HEAD` is not `GET`.
-    pub(super) fn operation(&self, method: &str) -> Option<&Arc<Operation>> {
-        self.operations.get(method).or_else(|| self.operations.get("ANY"))
+    /// The operation for a method, under the name that the document has for it: the exact one, then `ANY`. `HEAD` is not `GET`.
+    pub(super) fn operation(&self, method: &str) -> Option<(&str, &Arc<Operation>)> {
+        let found = self.operations.get_key_value(method).or_else(|| self.operations.get_key_value("ANY"));
+        found.map(|(name, operation)| (name.as_str(), operation))
     }
 }

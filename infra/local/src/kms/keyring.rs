@@ -173,6 +173,13 @@ impl Keyring {
         stocked.map_or_else(|| Substance::generate(spec, now), Ok)
     }
 
+    /// The aliases of the key of this ARN.
+    pub(crate) fn aliases_of(&self, arn: &str) -> Vec<String> {
+        let state = self.read();
+        let Some(id) = state.keys.values().find(|key| key.arn == arn).map(|key| key.id) else { return Vec::new() };
+        state.aliases.iter().filter(|(_, alias)| alias.target == id).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Refuses a key that seals nothing now.
     pub(crate) fn sealing(&self, arn: &str, now: Millis) -> Result<(), KmsError> {
         self.settle(now)?;

@@ -201,6 +201,12 @@ impl Kms {
         self.ring.reserve_alias(&format!("alias/aws/{service}"), key, self.now())
     }
 
+    /// The condition keys that KMS adds about the key of this ARN to a call that another service makes with it.
+    pub(crate) fn said_of(&self, arn: &str) -> Vec<(String, String)> {
+        let aliases = self.ring.aliases_of(arn).into_iter();
+        aliases.map(|alias| ("kms:ResourceAliases".to_owned(), alias)).collect()
+    }
+
     /// Whether something may be sealed under or opened with the key of this ARN now, whoever asks.
     ///
     /// # Errors

@@ -287,6 +287,7 @@ impl Principals {
             // Anybody is anybody: the services of AWS too.
             TrustedBy::Service(service) => self.anyone || self.services.iter().any(|name| name == service),
             TrustedBy::Named(arn) => self.anyone || self.aws.iter().any(|name| *name == arn || *name == role_of(arn)),
+            TrustedBy::Session(arn) => arn.contains(":assumed-role/") && self.aws.iter().any(|name| name == arn),
             TrustedBy::Arn(arn) => {
                 let account = arn.split(':').nth(4).unwrap_or_default();
                 self.anyone

@@ -1,9 +1,10 @@
-//! IAM: identity policies of the template's roles, narrowed by session policies and by the policies of endpoints, keys and
-//! buckets, with a readable trail of decisions.
+//! IAM: identity policies of the template's roles, narrowed by their permissions boundaries, by session policies and by the
+//! policies of endpoints, keys and buckets, with a readable trail of decisions.
 //!
 //! An explicit deny wins, then an allow, otherwise nothing is allowed. The policy of a key or bucket that names a role itself
 //! lets it in without an identity policy; a key's policy that names nobody but the account leaves it to identity policies, and one
-//! that does neither lets nobody in. The operator of the stack stands above policies; only whom a role trusts is asked of it too. What is not understood (element, operator,
+//! that does neither lets nobody in. What a boundary does not allow, nothing else does either; only a policy that names the one
+//! session itself, not its role, reaches beyond it, and not beyond its denials. The operator of the stack stands above policies; only whom a role trusts is asked of it too. What is not understood (element, operator,
 //! condition key) is an error when the stack starts, never skipped.
 
 mod condition;
@@ -66,8 +67,11 @@ pub struct TrailEntry {
     pub session_policy: Option<Value>,
     /// The outcome.
     pub allowed: bool,
-    /// `role/policy number/statement id` of the statement that decided, if one did.
+    /// `role/policy number/statement id` of the statement that decided, if one did; `role/boundary/statement id` where the boundary
+    /// denied.
     pub statement: Option<String>,
+    /// `role/boundary/statement id` of the statement of the caller's permissions boundary within which the call is.
+    pub within: Option<String>,
     /// Why.
     pub reason: String,
 }
@@ -102,6 +106,7 @@ struct Role {
     arn: String,
     policies: Vec<Policy>,
     trust: Policy,
+    boundary: Option<Policy>,
 }
 
 /// The policies of one account.
@@ -138,9 +143,13 @@ impl Iam {
                     }
                 }
             }
+            let boundary = role.boundary.as_ref().map(Policy::identity).transpose().unwrap_or_else(|found| {
+                faults.extend(found.into_iter().map(|fault| format!("{} permissions boundary: {fault}", role.name)));
+                None
+            });
             match Policy::trust(&role.trust) {
                 Ok(trust) => {
-                    let role_entry = Role { arn: role.arn.clone(), policies, trust };
+                    let role_entry = Role { arn: role.arn.clone(), policies, trust, boundary };
                     if known.insert(role.name.clone(), role_entry).is_some() {
                         faults.push(format!("{}: defined twice", role.name));
                     }
@@ -229,7 +238,10 @@ impl Iam {
                 true => self.decide(principal, ACTION, role_arn, &context),
             };
         let silent = !allowed && reason == format!("because no identity-based policy allows the {ACTION} action");
-        let named = || self.trust_holds(role_arn, TrustedBy::Named(&principal.arn), ACTION, &context);
+        let named = || {
+            self.trust_holds(role_arn, TrustedBy::Named(&principal.arn), ACTION, &context)
+                && !matches!(self.bounded(principal, ACTION, role_arn, &context), Bound::Denies(_) | Bound::Outside)
+        };
         let (allowed, reason) =
             if silent && named() { (true, "named by the trust policy".to_owned()) } else { (allowed, reason) };
         self.record(principal, ACTION, role_arn, &context, (allowed, statement), &reason);
@@ -299,9 +311,13 @@ impl Iam {
         let PrincipalKind::Role { role_name, session_policy, .. } = &principal.kind else {
             return (true, None, "the operator may do everything".to_owned());
         };
-        let nobody = |kind: &str| (false, None, format!("because no {kind} policy allows the {action} action"));
+        let nobody = |kind: &str| (false, None, format!("because no {kind} allows the {action} action"));
         if !self.lets_through(&principal.arn, action, resource, context) {
-            return nobody("VPC endpoint");
+            return nobody("VPC endpoint policy");
+        }
+        let bound = self.bounded(principal, action, resource, context);
+        if let Bound::Denies(label) = bound {
+            return (false, Some(label), "with an explicit deny in a permissions boundary".to_owned());
         }
         let held = self.held(&principal.arn, action, resource, context);
         if held == Held::Denies {
@@ -327,14 +343,16 @@ impl Iam {
             Some(Err(_)) => Verdict::Silent,
         };
         let allow = match &held {
-            Held::Names(label) => allow.or_else(|| Some(label.clone())),
+            Held::Names(label) | Held::NamesSession(label) => allow.or_else(|| Some(label.clone())),
             _ => allow,
         };
+        let outside = bound == Bound::Outside && !matches!(held, Held::NamesSession(_));
         match (session, allow, held) {
             (Verdict::Deny(_), ..) => (false, None, "with an explicit deny in a session policy".to_owned()),
-            (_, Some(_), Held::Closed) => nobody("resource-based"),
-            (_, None, _) => nobody("identity-based"),
-            (Verdict::Silent, ..) => nobody("session"),
+            (_, Some(_), Held::Closed) => nobody("resource-based policy"),
+            (_, None, _) => nobody("identity-based policy"),
+            (_, Some(_), _) if outside => nobody("permissions boundary"),
+            (Verdict::Silent, ..) => nobody("session policy"),
             (Verdict::Allow(_), Some(label), _) => (true, Some(label), "allowed".to_owned()),
         }
     }
@@ -345,12 +363,28 @@ impl Iam {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         let Some((arn, policy)) = held.get_key_value(bucket().unwrap_or(resource)) else { return Held::Leaves };
         let says = |by| policy.evaluate_for(by, action, resource, context);
-        match (says(TrustedBy::Arn(principal)), says(TrustedBy::Named(principal))) {
-            (Verdict::Deny(_), _) => Held::Denies,
-            (_, Verdict::Allow(sid)) => Held::Names(format!("{arn}/{sid}")),
+        let asked =
+            (says(TrustedBy::Arn(principal)), says(TrustedBy::Session(principal)), says(TrustedBy::Named(principal)));
+        match asked {
+            (Verdict::Deny(_), ..) => Held::Denies,
+            (_, Verdict::Allow(sid), _) => Held::NamesSession(format!("{arn}/{sid}")),
+            (.., Verdict::Allow(sid)) => Held::Names(format!("{arn}/{sid}")),
             // To a bucket its account has access by identity policies alone; to a key only if the key's policy says so.
-            (Verdict::Silent, _) if bucket().is_none() => Held::Closed,
+            (Verdict::Silent, ..) if bucket().is_none() => Held::Closed,
             _ => Held::Leaves,
+        }
+    }
+
+    /// What the permissions boundary of the caller's role says.
+    fn bounded(&self, principal: &Principal, action: &str, resource: &str, context: &Context) -> Bound {
+        let PrincipalKind::Role { role_name, .. } = &principal.kind else { return Bound::Without };
+        let Some(boundary) = self.roles.get(role_name).and_then(|role| role.boundary.as_ref()) else {
+            return Bound::Without;
+        };
+        match boundary.evaluate(action, resource, context) {
+            Verdict::Deny(sid) => Bound::Denies(format!("{role_name}/boundary/{sid}")),
+            Verdict::Allow(sid) => Bound::Within(format!("{role_name}/boundary/{sid}")),
+            Verdict::Silent => Bound::Outside,
         }
     }
 
@@ -413,6 +447,10 @@ impl Iam {
             PrincipalKind::Role { session_policy, .. } => session_policy.clone(),
             PrincipalKind::Operator => None,
         };
+        let within = match self.bounded(principal, action, resource, context) {
+            Bound::Within(label) => Some(label),
+            Bound::Without | Bound::Denies(_) | Bound::Outside => None,
+        };
         self.note(TrailEntry {
             service: action.split(':').next().unwrap_or_default().to_owned(),
             action: action.to_owned(),
@@ -422,6 +460,7 @@ impl Iam {
             session_policy,
             allowed,
             statement,
+            within,
             reason: reason.to_owned(),
         });
     }
@@ -432,12 +471,27 @@ impl Iam {
 enum Held {
     /// Denied explicitly.
     Denies,
-    /// Allowed to the caller by name, by this statement.
+    /// Allowed to the caller by name, its role's or anybody's, by this statement.
     Names(String),
+    /// Allowed to this one session by name.
+    NamesSession(String),
     /// Left to identity policies.
     Leaves,
     /// Not even left to identity policies.
     Closed,
+}
+
+/// What the boundary of a role says about a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Bound {
+    /// There is none.
+    Without,
+    /// Denied explicitly, by this statement.
+    Denies(String),
+    /// Allowed, by this statement, to whom something else allows it.
+    Within(String),
+    /// Not allowed.
+    Outside,
 }
 
 /// Whom a trust or resource policy is asked about.
@@ -447,6 +501,8 @@ pub enum TrustedBy<'a> {
     Arn(&'a str),
     /// The same, but covered only where the policy names it itself, or anybody: what needs no identity policy besides.
     Named(&'a str),
+    /// A session ARN, covered only where the policy names that session.
+    Session(&'a str),
     /// A service principal.
     Service(&'a str),
 }

@@ -5,6 +5,7 @@
 //! StartupMessage goes to the server's socket, and bytes flow both ways. A refusal tells the client nothing but the
 //! documented sentence: the reason is on the [`trail`](RdsEndpoint::trail).
 
+mod borrow;
 mod pins;
 mod statements;
 pub mod token;
@@ -26,6 +27,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_postgres::types::Type;
 use tokio_rustls::TlsAcceptor;
 
+use self::borrow::{Loan, Pool, TIMED_OUT};
 use self::pins::Detector;
 use self::statements::Watch;
 use self::wire::{Opening, Startup};
@@ -48,7 +50,6 @@ const INVALID_PASSWORD: &str = "28P01";
 const INVALID_AUTHORIZATION: &str = "28000";
 const FEATURE_NOT_SUPPORTED: &str = "0A000";
 const TOO_MANY_CONNECTIONS: &str = "53300";
-const CONNECTION_FAILURE: &str = "08006";
 
 /// One database endpoint: a proxy (`prx-…`) or an instance (`db-…`), by its resource id.
 #[derive(Debug)]
@@ -77,6 +78,16 @@ struct Knobs {
     lost_answers: AtomicUsize,
     most: AtomicUsize,
     latency: Mutex<Duration>,
+    pool: Pool,
+}
+
+/// How the way from a client to the server ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// There is nothing to say.
+    Silently,
+    /// There was no database connection for what the client sent.
+    Unborrowed,
 }
 
 /// A listening endpoint; stops, with all its connections, on drop.
@@ -130,6 +141,7 @@ impl RdsEndpoint {
                 lost_answers: AtomicUsize::new(0),
                 most: AtomicUsize::new(usize::MAX),
                 latency: Mutex::default(),
+                pool: Pool::default(),
             },
         }))
     }
@@ -226,6 +238,12 @@ impl RdsEndpoint {
         self.knobs.most.store(most, Ordering::SeqCst);
     }
 
+    /// So many database connections for all clients together, each lent for a statement or a transaction, and so long a wait for one
+    /// before the client is told that there was none. Without a number there are as many as are asked for, as at first.
+    pub fn lend(&self, most: Option<usize>, patience: Duration) {
+        self.knobs.pool.set(most, patience);
+    }
+
     /// The ARN that `rds-db:connect` is asked for.
     #[must_use]
     pub fn arn(&self, user: &str) -> String {
@@ -270,8 +288,8 @@ impl RdsEndpoint {
             return wire::fatal(&mut client, INVALID_PASSWORD, &text).await;
         }
         let Ok(mut server) = UnixStream::connect(self.socket.join(".s.PGSQL.5432")).await else {
-            let text = "Timed-out waiting to acquire database connection.";
-            return wire::fatal(&mut client, CONNECTION_FAILURE, text).await;
+            let (sqlstate, text) = TIMED_OUT;
+            return wire::fatal(&mut client, sqlstate, text).await;
         };
         server.write_all(&startup.packet).await?;
         *self.seen().connections.entry(user.clone()).or_default() += 1;
@@ -398,6 +416,7 @@ impl RdsEndpoint {
             session_policy: None,
             allowed: false,
             statement: None,
+            within: None,
             reason: reason.to_owned(),
         });
     }
@@ -427,7 +446,7 @@ impl RdsEndpoint {
     ) -> io::Result<()> {
         let (mut from_client, mut to_client) = tokio::io::split(client);
         let (mut from_server, mut to_server) = server.into_split();
-        let armed = AtomicBool::new(false);
+        let (armed, loan) = (AtomicBool::new(false), Loan::default());
         let forth = async {
             let mut detector = Detector::default();
             let mut buffer = vec![0; BUFFER];
@@ -435,17 +454,21 @@ impl RdsEndpoint {
                 let read = from_client.read(&mut buffer).await?;
                 let chunk = buffer.get(..read).unwrap_or_default();
                 if chunk.is_empty() {
-                    return io::Result::Ok(());
+                    return io::Result::Ok(Ended::Silently);
                 }
                 let found = detector.feed(chunk);
+                let round_trips = found.round_trips;
                 if found.round_trips > 0 && self.loses_an_answer() {
                     armed.store(true, Ordering::SeqCst);
                 }
                 watch.iter().for_each(|watch| watch.sent(chunk));
                 let meets = found.round_trips > 0 && self.account.faults.armed();
                 self.count(user, found);
-                if meets && self.struck(user, watch.as_ref(), &armed).await.is_break() {
-                    return Ok(());
+                if meets && let ControlFlow::Break(ended) = self.struck(user, watch.as_ref(), &armed).await {
+                    return Ok(ended);
+                }
+                if !loan.take(&self.knobs.pool, round_trips).await {
+                    return Ok(Ended::Unborrowed);
                 }
                 let latency = *self.knobs.latency.lock().unwrap_or_else(PoisonError::into_inner);
                 if !latency.is_zero() {
@@ -460,26 +483,31 @@ impl RdsEndpoint {
                 let read = from_server.read(&mut buffer).await?;
                 let chunk = buffer.get(..read).unwrap_or_default();
                 if armed.load(Ordering::SeqCst) {
-                    return io::Result::Ok(());
+                    return io::Result::Ok(Ended::Silently);
                 }
                 watch.iter().for_each(|watch| watch.received(chunk));
+                loan.answered(chunk);
                 if chunk.is_empty() {
-                    return to_client.shutdown().await;
+                    return to_client.shutdown().await.map(|()| Ended::Silently);
                 }
                 to_client.write_all(chunk).await?;
                 to_client.flush().await?;
             }
         };
         let mut generation = self.generation.subscribe();
-        tokio::select! {
-            done = forth => done,
-            done = back => done,
-            _ = generation.changed() => Ok(()),
+        let ended = tokio::select! {
+            done = forth => done?,
+            done = back => done?,
+            _ = generation.changed() => Ended::Silently,
+        };
+        match ended {
+            Ended::Silently => Ok(()),
+            Ended::Unborrowed => wire::fatal(&mut to_client, TIMED_OUT.0, TIMED_OUT.1).await,
         }
     }
 
     /// Lets the faults of a statement happen before it is sent on; breaks where it must not be.
-    async fn struck(&self, user: &str, watch: Option<&Watch>, armed: &AtomicBool) -> ControlFlow<()> {
+    async fn struck(&self, user: &str, watch: Option<&Watch>, armed: &AtomicBool) -> ControlFlow<Ended> {
         let fits = |kind: Fault| !matches!(kind, Fault::Refuse | Fault::Expired);
         let fate = self.account.faults.meet("db", user, fits);
         if let (Some(watch), Some(rules)) = (watch, fate.told()) {
@@ -492,12 +520,13 @@ impl RdsEndpoint {
             Some(Fault::Lost) => armed.store(true, Ordering::SeqCst),
             Some(Fault::Failover) => {
                 self.drop_connections();
-                return ControlFlow::Break(());
+                return ControlFlow::Break(Ended::Silently);
             }
             Some(Fault::Hang) => {
                 tokio::time::sleep(HANGS).await;
-                return ControlFlow::Break(());
+                return ControlFlow::Break(Ended::Silently);
             }
+            Some(Fault::Borrow) => return ControlFlow::Break(Ended::Unborrowed),
             _ => {}
         }
         ControlFlow::Continue(())

@@ -114,7 +114,7 @@ fn sqlstate(body: &[u8]) -> Option<String> {
 
 /// Takes the messages of one direction apart (PostgreSQL documentation, "Message Formats").
 #[derive(Debug, Default)]
-struct Frames {
+pub(super) struct Frames {
     head: Vec<u8>,
     kind: u8,
     left: usize,
@@ -122,7 +122,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn feed(&mut self, mut bytes: &[u8], mut message: impl FnMut(u8, &[u8])) {
+    pub(super) fn feed(&mut self, mut bytes: &[u8], mut message: impl FnMut(u8, &[u8])) {
         while let Some((first, rest)) = bytes.split_first() {
             if self.left == 0 {
                 self.head.push(*first);

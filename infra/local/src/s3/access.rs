@@ -49,6 +49,8 @@ impl S3Access for Access {
             ("DeleteObject", true) => "s3:DeleteObjectVersion",
             ("ListObjectsV2" | "ListObjects" | "HeadBucket", _) => "s3:ListBucket",
             ("ListBuckets", _) => "s3:ListAllMyBuckets",
+            ("GetBucketLifecycleConfiguration", _) => "s3:GetLifecycleConfiguration",
+            ("PutBucketLifecycleConfiguration" | "DeleteBucketLifecycle", _) => "s3:PutLifecycleConfiguration",
             _ => return Err(not_implemented()),
         };
         let resource = match path {
@@ -107,6 +109,8 @@ pub(crate) fn use_key(
         ("kms:EncryptionContextKeys".to_owned(), "aws:s3:arn".to_owned()),
         ("aws:SourceIp".to_owned(), caller.source_ip.clone()),
     ];
+    let said = kms.map(|kms| kms.said_of(key_arn)).unwrap_or_default();
+    let keys = said.into_iter().chain(keys).collect();
     authorize(account, caller, action, key_arn, keys)?;
     let Some(Err(refused)) = kms.map(|kms| kms.sealing(key_arn)) else { return Ok(()) };
     let code = S3ErrorCode::Custom(format!("KMS.{}", refused.code).into());

@@ -2,7 +2,7 @@
 //!
 //! A request passes the [`guard`] (who signed what), s3s (parsing, chunked bodies, answers), [`access`] (IAM) and
 //! [`operations`] (preconditions, digests) before it reaches the [`store`]. Buckets are fixed at the start and behave
-//! as versioned ones; there are no ACLs and no tags: what is not here is refused with 501 and never ignored.
+//! as versioned ones, with [`lifecycle`] rules; there are no ACLs and no tags: what is not here is refused with 501 and never ignored.
 
 mod access;
 mod conditions;
@@ -11,6 +11,7 @@ mod digest;
 mod encryption;
 mod form;
 mod guard;
+mod lifecycle;
 mod listing;
 mod multipart;
 mod operations;
@@ -36,6 +37,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use self::access::{Access, Caller};
 pub use self::cors::Cors;
 use self::guard::Admitted;
+pub use self::lifecycle::Lifecycle;
+use self::lifecycle::Lifecycles;
 use self::operations::Operations;
 use self::refusal::Refusal;
 use self::store::{Found, Store};
@@ -79,6 +82,8 @@ pub struct S3 {
     faults: FaultKnobs,
     calls: Mutex<BTreeMap<(&'static str, String), u64>>,
     cors: Mutex<BTreeMap<String, Cors>>,
+    lifecycles: Arc<Lifecycles>,
+    uploads: Arc<multipart::Uploads>,
     kms: Arc<OnceLock<Arc<Kms>>>,
 }
 
@@ -98,14 +103,15 @@ impl S3 {
         events: UnboundedSender<ObjectCreated>,
     ) -> Arc<S3> {
         let store = Arc::new(Store::new(root, buckets, account.clock.now()));
-        let uploads = multipart::Uploads::default();
-        let kms = Arc::new(OnceLock::new());
+        let uploads = Arc::new(multipart::Uploads::default());
+        let (kms, lifecycles) = (Arc::new(OnceLock::new()), Arc::new(Lifecycles::default()));
         let operations = Operations {
             account: Arc::clone(&account),
             store: Arc::clone(&store),
-            uploads,
+            uploads: Arc::clone(&uploads),
             events,
             kms: Arc::clone(&kms),
+            lifecycles: Arc::clone(&lifecycles),
         };
         let mut builder = S3ServiceBuilder::new(operations);
         let mut config = S3Config::default();
@@ -121,6 +127,8 @@ impl S3 {
             faults: FaultKnobs::default(),
             calls: Mutex::default(),
             cors: Mutex::default(),
+            lifecycles,
+            uploads,
             kms,
         })
     }
@@ -135,6 +143,20 @@ impl S3 {
     /// Gives a bucket these CORS rules in place of those that it had; at first it has none.
     pub fn set_cors(&self, bucket: &str, cors: Cors) {
         self.cors.lock().unwrap_or_else(PoisonError::into_inner).insert(bucket.to_owned(), cors);
+    }
+
+    /// Gives a bucket these lifecycle rules in place of those that it had; at first it has none.
+    pub fn set_lifecycle(&self, bucket: &str, lifecycle: Lifecycle) {
+        self.lifecycles.set(bucket, Some(lifecycle));
+    }
+
+    /// Removes what has ended by the rules since the last time.
+    fn settle(&self) {
+        let now = self.account.clock.now();
+        for (bucket, rules) in self.lifecycles.due(now) {
+            self.store.follow(&bucket, &rules, now);
+            self.uploads.follow(&bucket, &rules, now);
+        }
     }
 
     /// Serves on this listener until the returned server is dropped.
@@ -171,6 +193,7 @@ impl S3 {
 
     /// The current body of an object, for the stack's owner: neither signed nor authorised, counted or touched by faults.
     pub async fn look(&self, bucket: &str, key: &str) -> Option<Bytes> {
+        self.settle();
         match self.store.find(bucket, key, None) {
             Found::Object { object, .. } => object.read().await.ok(),
             Found::DeleteMarker(_) | Found::Missing | Found::NoSuchVersion => None,
@@ -181,6 +204,7 @@ impl S3 {
         let (request_id, host_id) = (letters(16), letters(56));
         let (method, head) = (request.method.clone(), request.method == Method::HEAD);
         self.count(&request);
+        self.settle();
         let cors = self.cors_of(&request);
         if let Some(answer) = cors.preflight(&request) {
             return finish(answer, head, &request_id, &host_id).await;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest as hash};
 use base64::Engine as _;
@@ -14,6 +15,7 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
+use super::lifecycle::Rule;
 use super::refusal::{error, not_implemented, with_element, with_status};
 use super::store::{Attributes, Spooled};
 use crate::account::letters;
@@ -29,6 +31,7 @@ const PAGE: usize = 1000;
 pub(crate) struct Upload {
     bucket: String,
     key: String,
+    begun: SystemTime,
     pub(crate) attributes: Attributes,
     parts: BTreeMap<i32, HeldPart>,
 }
@@ -54,11 +57,17 @@ pub(crate) struct Assembled {
 }
 
 impl Uploads {
-    pub(crate) fn begin(&self, bucket: &str, key: &str, attributes: Attributes) -> String {
+    pub(crate) fn begin(&self, bucket: &str, key: &str, attributes: Attributes, now: SystemTime) -> String {
         let id = letters(64);
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
-        self.lock().insert(id.clone(), Upload { bucket, key, attributes, parts: BTreeMap::new() });
+        self.lock().insert(id.clone(), Upload { bucket, key, begun: now, attributes, parts: BTreeMap::new() });
         id
+    }
+
+    /// Gives up what these rules of a bucket say is given up by now.
+    pub(crate) fn follow(&self, bucket: &str, rules: &[Rule], now: SystemTime) {
+        let over = |upload: &Upload| rules.iter().any(|rule| rule.upload_is_over(&upload.key, upload.begun, now));
+        self.lock().retain(|_, upload| upload.bucket != bucket || !over(upload));
     }
 
     /// Asks something of an upload of this key.

@@ -10,16 +10,20 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, Bucket, Checksum, ChecksumType,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CreateMultipartUploadInput,
-    CreateMultipartUploadOutput, DeleteObjectInput, DeleteObjectOutput, ETag, GetObjectInput, GetObjectOutput,
-    HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput,
-    ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput,
-    Owner, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp, UploadPartInput, UploadPartOutput,
+    CreateMultipartUploadOutput, DeleteBucketLifecycleInput, DeleteBucketLifecycleOutput, DeleteObjectInput,
+    DeleteObjectOutput, ETag, GetBucketLifecycleConfigurationInput, GetBucketLifecycleConfigurationOutput,
+    GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput,
+    ListBucketsInput, ListBucketsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output,
+    ListPartsInput, ListPartsOutput, Owner, PutBucketLifecycleConfigurationInput,
+    PutBucketLifecycleConfigurationOutput, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp, UploadPartInput,
+    UploadPartOutput,
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::access::{self, Caller};
 use super::conditions::{self, ReadConditions};
+use super::lifecycle::{Lifecycle, Lifecycles};
 use super::listing::{self, Listing};
 use super::multipart::{HeldPart, Uploads};
 use super::refusal::{VERSION_ID, error, not_implemented, with_element, with_header, with_status};
@@ -32,10 +36,11 @@ use crate::kms::Kms;
 pub(crate) struct Operations {
     pub(crate) account: Arc<Account>,
     pub(crate) store: Arc<Store>,
-    pub(crate) uploads: Uploads,
+    pub(crate) uploads: Arc<Uploads>,
     pub(crate) events: UnboundedSender<ObjectCreated>,
     /// Whom to ask about the state of a key, where there is a KMS.
     pub(crate) kms: Arc<OnceLock<Arc<Kms>>>,
+    pub(crate) lifecycles: Arc<Lifecycles>,
 }
 
 const LONGEST_KEY: usize = 1024;
@@ -96,6 +101,7 @@ impl s3s::S3 for Operations {
         };
         let description = (etag.clone(), attributes);
         let (bucket, key) = (input.bucket, input.key);
+        let expiration = self.lifecycles.expiration(&bucket, &key, caller.now);
         match self.store.commit(&bucket, &key, body, description, &condition, caller.now) {
             Committed::Stored { sequencer } => {
                 // Nobody listening is no reason to fail a write, here as in AWS.
@@ -116,6 +122,7 @@ impl s3s::S3 for Operations {
         }
         let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = encryption::echo(&encryption);
         Ok(S3Response::new(PutObjectOutput {
+            expiration,
             e_tag: Some(ETag::Strong(etag)),
             version_id: Some(version_id),
             server_side_encryption,
@@ -166,6 +173,7 @@ impl s3s::S3 for Operations {
         let attributes = object.attributes.clone();
         let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = encryption::echo(&attributes.encryption);
         Ok(S3Response::new(GetObjectOutput {
+            expiration: self.expiration(&read, &version),
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(to_i64(end.saturating_sub(start))?),
             body: Some(StreamingBlob::wrap(object.stream(start, end))),
@@ -222,6 +230,7 @@ impl s3s::S3 for Operations {
         let attributes = object.attributes.clone();
         let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = encryption::echo(&attributes.encryption);
         let output = HeadObjectOutput {
+            expiration: self.expiration(&read, &version),
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(to_i64(object.size)?),
             content_type: Some(content_type(&attributes)),
@@ -277,6 +286,39 @@ impl s3s::S3 for Operations {
         Ok(S3Response::with_status(output, http::StatusCode::NO_CONTENT))
     }
 
+    async fn put_bucket_lifecycle_configuration(
+        &self,
+        request: S3Request<PutBucketLifecycleConfigurationInput>,
+    ) -> S3Result<S3Response<PutBucketLifecycleConfigurationOutput>> {
+        let input = request.input;
+        if input.transition_default_minimum_object_size.is_some() {
+            return Err(not_implemented());
+        }
+        let given = input.lifecycle_configuration.map(|one| one.rules).unwrap_or_default();
+        self.lifecycles.set(&input.bucket, Some(Lifecycle::read(given)?));
+        Ok(S3Response::new(PutBucketLifecycleConfigurationOutput::default()))
+    }
+
+    async fn get_bucket_lifecycle_configuration(
+        &self,
+        request: S3Request<GetBucketLifecycleConfigurationInput>,
+    ) -> S3Result<S3Response<GetBucketLifecycleConfigurationOutput>> {
+        let Some(held) = self.lifecycles.of(&request.input.bucket) else {
+            let message = "The lifecycle configuration does not exist";
+            return Err(error(S3ErrorCode::NoSuchLifecycleConfiguration, message));
+        };
+        let rules = Some(held.given());
+        Ok(S3Response::new(GetBucketLifecycleConfigurationOutput { rules, ..Default::default() }))
+    }
+
+    async fn delete_bucket_lifecycle(
+        &self,
+        request: S3Request<DeleteBucketLifecycleInput>,
+    ) -> S3Result<S3Response<DeleteBucketLifecycleOutput>> {
+        self.lifecycles.set(&request.input.bucket, None);
+        Ok(S3Response::with_status(DeleteBucketLifecycleOutput {}, http::StatusCode::NO_CONTENT))
+    }
+
     async fn create_multipart_upload(
         &self,
         request: S3Request<CreateMultipartUploadInput>,
@@ -300,7 +342,7 @@ impl s3s::S3 for Operations {
             encryption: encryption.clone(),
             checksum: Checksum::default(),
         };
-        let upload_id = self.uploads.begin(&input.bucket, &input.key, attributes);
+        let upload_id = self.uploads.begin(&input.bucket, &input.key, attributes, caller.now);
         let (server_side_encryption, ssekms_key_id, bucket_key_enabled) = encryption::echo(&encryption);
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
@@ -570,6 +612,16 @@ impl Operations {
         };
         conditions::judge(&read.conditions, &version, &object)?;
         Ok((version, object))
+    }
+
+    /// `x-amz-expiration`, which only the current version has.
+    fn expiration(&self, read: &Read<'_>, version: &Version) -> Option<String> {
+        match self.store.find(read.bucket, read.key, None) {
+            Found::Object { version: current, .. } if current.id == version.id => {
+                self.lifecycles.expiration(read.bucket, read.key, version.modified)
+            }
+            _ => None,
+        }
     }
 
     fn use_key(

@@ -17,6 +17,7 @@ use s3s::dto::Checksum;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
+use super::lifecycle::Rule;
 use crate::account::letters;
 
 /// What a client declares about an object and gets back on every read.
@@ -311,6 +312,33 @@ impl Store {
         }
         let marker = matches!(removed.content, Content::DeleteMarker);
         Some((removed.id, marker))
+    }
+
+    /// Does what these rules of a bucket say has to be done by now.
+    pub(crate) fn follow(&self, bucket: &str, rules: &[Rule], now: SystemTime) {
+        let Some(mut keys) = self.lock(bucket) else { return };
+        keys.retain(|key, versions| {
+            if let Some(Version { modified, content: Content::Object(_), .. }) = versions.last() {
+                let ended = rules.iter().filter_map(|rule| rule.expires(key, *modified)).min();
+                if let Some(ended) = ended.filter(|ended| *ended <= now) {
+                    versions.push(Version { id: version_id(), modified: ended, content: Content::DeleteMarker });
+                }
+            }
+            let replaced: Vec<SystemTime> = versions.iter().skip(1).map(|version| version.modified).collect();
+            let mut at = 0;
+            versions.retain(|_| {
+                let (newer, since) = (replaced.len().saturating_sub(at + 1), replaced.get(at).copied());
+                at += 1;
+                !since.is_some_and(|since| rules.iter().any(|rule| rule.former_is_over(key, since, newer, now)))
+            });
+            match versions.as_slice() {
+                [] => false,
+                [Version { modified, content: Content::DeleteMarker, .. }] => {
+                    !rules.iter().any(|rule| rule.marker_is_over(key, *modified, now))
+                }
+                _ => true,
+            }
+        });
     }
 
     /// Every current object whose key starts with `prefix`, in the order of the keys' bytes.

@@ -18,6 +18,7 @@ struct World {
 fn role(name: &str, statements: &Value) -> RoleSpec {
     let version = "2012-10-17";
     RoleSpec {
+        boundary: None,
         name: name.to_owned(),
         arn: format!("arn:aws:iam::{ACCOUNT}:role/{name}"),
         policies: vec![json!({ "Version": version, "Statement": statements })],

@@ -23,6 +23,9 @@ const DATA: &str = "data.yaml";
 /// The template of the network: of it the policies of endpoints are read.
 const NETWORK: &str = "network.yaml";
 
+/// The template of what exists before anything is deployed: of it the permissions boundary is read.
+const BOOTSTRAP: &str = "bootstrap.yaml";
+
 /// The endpoints by the service that is called through them, and the parameter that names each.
 const ENDPOINTS: [(&str, &str); 4] =
     [("kms", "KmsEndpointId"), ("s3", "S3EndpointId"), ("ssm", "SsmEndpointId"), ("sts", "StsEndpointId")];
@@ -89,6 +92,8 @@ pub struct RoleSpec {
     pub policies: Vec<Value>,
     /// Who may take it on.
     pub trust: Value,
+    /// The policy beyond which it can do nothing, whatever its own policies say.
+    pub boundary: Option<Value>,
 }
 
 /// An EventBridge rule as the template defines it.
@@ -143,6 +148,7 @@ pub struct NetworkSpec {
 pub struct Template {
     deployment: Deployment,
     document: Value,
+    throttles: Vec<Throttle>,
 }
 
 /// What a template of somebody's own brings beside the project's: see [`own`].
@@ -156,6 +162,8 @@ pub struct Own {
     pub aliases: Vec<(String, Uuid)>,
     /// The names of its buckets.
     pub buckets: Vec<String>,
+    /// Bucket and lifecycle rules, of those that have some.
+    pub lifecycles: Vec<(String, Value)>,
     /// Bucket and policy.
     pub policies: Vec<(String, Value)>,
     /// Its API, if it has one.
@@ -207,7 +215,7 @@ pub fn own(template: &str, account: &str, region: &str) -> Result<Own, Vec<Strin
         place.physical.insert((OWN.to_owned(), id.clone()), physical);
     }
     let opened = template::Template::open(OWN, &template, &BTreeMap::new(), &place)?;
-    let mut reader = Reader { faults: Vec::new(), account: account.to_owned(), environment: None };
+    let mut reader = Reader::new(account, policies(&opened));
     let (mut own, mut aliases) = (Own::default(), Vec::new());
     let (mut document, mut stage) = (None, None);
     for resource in opened.resources().values() {
@@ -215,12 +223,18 @@ pub fn own(template: &str, account: &str, region: &str) -> Result<Own, Vec<Strin
             "AWS::KMS::Key" => own.keys.extend(reader.key(resource)),
             "AWS::KMS::Alias" => own.aliases.extend(reader.alias(resource)),
             "AWS::S3::Bucket" => {
-                reader.only(&resource.id, properties_of(resource), &["BucketName", "VersioningConfiguration"]);
+                let known = ["BucketName", "VersioningConfiguration", "LifecycleConfiguration"];
+                reader.only(&resource.id, properties_of(resource), &known);
                 own.buckets.push(resource.reference.clone());
+                own.lifecycles.extend(lifecycle(resource));
             }
             "AWS::S3::BucketPolicy" => own.policies.extend(reader.bucket_policy(resource)),
             "AWS::ApiGateway::RestApi" => document = resource.get("/Body").cloned(),
             "AWS::ApiGateway::Stage" => stage = Some(reader.stage(resource)),
+            "AWS::IAM::ManagedPolicy" => {
+                let known = ["ManagedPolicyName", "Description", "PolicyDocument"];
+                reader.only(&resource.id, properties_of(resource), &known);
+            }
             _ => reader.resource(resource, &mut own.deployment, &mut aliases),
         }
     }
@@ -243,7 +257,7 @@ pub fn load(
 ) -> Result<Deployment, Vec<String>> {
     let (place, template) = (Place::new(account, region), yaml(template)?);
     let given = completed(&template, parameters.clone());
-    read(&[&template::Template::open("functions", &template, &given, &place)?], account)
+    read(&[&template::Template::open("functions", &template, &given, &place)?], &place)
 }
 
 impl Template {
@@ -280,7 +294,16 @@ impl Template {
         };
         let document = api.resources().get("Api").and_then(|api| api.get("/Body")).cloned();
         let document = document.ok_or_else(|| vec!["the API has no body".to_owned()])?;
-        Ok(Template { deployment: read(&[&functions, &api], account)?, document })
+        let throttles = match api.resources().get("ApiStage") {
+            Some(stage) => limits(stage)?,
+            None => return Err(vec!["the API has no stage".to_owned()]),
+        };
+        Ok(Template { deployment: read(&[&functions, &api], &place)?, document, throttles })
+    }
+
+    /// How many calls the API's stage takes.
+    pub fn throttles(&self) -> &[Throttle] {
+        &self.throttles
     }
 
     /// What the templates deploy.
@@ -321,7 +344,7 @@ pub fn api() -> Result<Value, Vec<String>> {
     for (path, text) in FILES.iter().filter(|(path, _)| !path.contains('/')) {
         match *path {
             "api.yaml" => api = yaml(text)?,
-            DATA | NETWORK => {}
+            BOOTSTRAP | DATA | NETWORK => {}
             other => {
                 documents.insert(other.to_owned(), yaml(text)?);
             }
@@ -331,17 +354,27 @@ pub fn api() -> Result<Value, Vec<String>> {
     Ok(api)
 }
 
-/// The policies of the project's keys and buckets as the template has them, by logical id, with `ids` for the ids of the keys and
-/// the ARN of each bucket.
+/// What the template of the data says of the keys and buckets that there are.
+#[derive(Clone, Debug, Default)]
+pub struct Data {
+    /// The policies: of a key by its logical id, of a bucket by its name.
+    pub policies: Vec<(String, Value)>,
+    /// Alias (`alias/…`) and the logical id of the key that it names.
+    pub aliases: Vec<(String, String)>,
+    /// Bucket and lifecycle rules.
+    pub lifecycles: Vec<(String, Value)>,
+}
+
+/// The project's keys and buckets as the template has them, with `ids` for the ids of the keys by logical id.
 ///
 /// # Errors
 /// All faults of the template and of the parameters.
-pub fn data_policies(
+pub fn data(
     parameters: &BTreeMap<String, String>,
     ids: &BTreeMap<&str, String>,
     account: &str,
     region: &str,
-) -> Result<Vec<(String, Value)>, Vec<String>> {
+) -> Result<Data, Vec<String>> {
     let text = FILES.iter().find(|(path, _)| *path == DATA).map(|(_, text)| *text);
     let data = yaml(text.ok_or_else(|| vec![format!("no {DATA}")])?)?;
     let declared = data.get("Parameters").and_then(Value::as_object).unwrap_or(&NOTHING);
@@ -358,19 +391,80 @@ pub fn data_policies(
         place.physical.insert(("data".to_owned(), (*logical).to_owned()), id.clone());
     }
     let opened = template::Template::open("data", &data, &all, &place)?;
-    let mut policies = Vec::new();
+    let mut read = Data::default();
     for resource in opened.resources().values() {
-        let policy = match resource.kind.as_str() {
-            "AWS::KMS::Key" => resource.get("/KeyPolicy").map(|policy| (resource.id.clone(), policy.clone())),
+        match resource.kind.as_str() {
+            "AWS::KMS::Key" => {
+                read.policies.extend(resource.get("/KeyPolicy").map(|policy| (resource.id.clone(), policy.clone())));
+            }
+            "AWS::KMS::Alias" => {
+                let target = resource.text("/TargetKeyId").unwrap_or_default();
+                let named = ids.iter().find(|(_, id)| target.rsplit('/').next() == Some(id.as_str()));
+                read.aliases.extend(resource.text("/AliasName").zip(named.map(|(logical, _)| (*logical).to_owned())));
+            }
+            "AWS::S3::Bucket" => read.lifecycles.extend(lifecycle(resource)),
             "AWS::S3::BucketPolicy" => {
                 let bucket = resource.text("/Bucket");
-                bucket.zip(resource.get("/PolicyDocument").cloned())
+                read.policies.extend(bucket.zip(resource.get("/PolicyDocument").cloned()));
             }
-            _ => None,
-        };
-        policies.extend(policy);
+            _ => {}
+        }
+    }
+    Ok(read)
+}
+
+/// A bucket's name and lifecycle rules, if it has some.
+fn lifecycle(bucket: &Resource) -> Option<(String, Value)> {
+    Some((bucket.reference.clone(), bucket.get("/LifecycleConfiguration")?.clone()))
+}
+
+/// The managed policies of a template, by ARN.
+fn policies(template: &template::Template) -> BTreeMap<String, Value> {
+    let managed = template.resources().values().filter(|one| one.kind == "AWS::IAM::ManagedPolicy");
+    managed.filter_map(|one| Some((one.reference.clone(), one.get("/PolicyDocument")?.clone()))).collect()
+}
+
+/// The permissions boundary that the roles of a deployment have, by ARN, under the names that its buckets have.
+fn boundary(
+    environment: &str,
+    buckets: &[(&str, String)],
+    place: &Place,
+) -> Result<BTreeMap<String, Value>, Vec<String>> {
+    let text = FILES.iter().find(|(path, _)| *path == BOOTSTRAP).map(|(_, text)| *text);
+    let bootstrap = yaml(text.ok_or_else(|| vec![format!("no {BOOTSTRAP}")])?)?;
+    let given = BTreeMap::from([("Env".to_owned(), environment.to_owned())]);
+    let opened = template::Template::open("bootstrap", &bootstrap, &given, place)?;
+    let Place { account, region, .. } = place;
+    let mut policies = BTreeMap::new();
+    for (arn, policy) in self::policies(&opened) {
+        let named = buckets.iter().fold(policy.to_string(), |text, (which, name)| {
+            text.replace(&format!("portcullis-{environment}-{which}-{account}-{region}"), name)
+        });
+        policies.insert(arn, serde_json::from_str(&named).map_err(|error| vec![error.to_string()])?);
     }
     Ok(policies)
+}
+
+/// The limits of a stage, the most exact first, as it looks for them.
+fn limits(stage: &Resource) -> Result<Vec<Throttle>, Vec<String>> {
+    let (mut throttles, mut faults) = (Vec::new(), Vec::new());
+    for limit in stage.list("/MethodSettings") {
+        let text = |name: &str| limit.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let number = |name: &str| {
+            let number = limit.get(name).and_then(scalar).and_then(|text| text.parse::<f64>().ok());
+            number.filter(|number| number.is_finite() && *number >= 0.0)
+        };
+        let (Some(rate), Some(burst)) = (number("ThrottlingRateLimit"), number("ThrottlingBurstLimit")) else {
+            faults.push(format!("{}: MethodSettings without ThrottlingRateLimit and ThrottlingBurstLimit", stage.id));
+            continue;
+        };
+        // `/` and then the path, whose own slashes are written ~1.
+        let path = text("ResourcePath");
+        let resource = if path == "/*" { path } else { path.trim_start_matches('/').replace("~1", "/") };
+        throttles.push(Throttle { resource, method: text("HttpMethod"), rate, burst });
+    }
+    throttles.sort_by_key(|limit| (limit.resource == "/*", limit.method == "*"));
+    if faults.is_empty() { Ok(throttles) } else { Err(faults) }
 }
 
 /// The policies of the project's endpoints as the template has them, by service, with every endpoint there is.
@@ -442,12 +536,19 @@ fn completed(template: &Value, mut given: BTreeMap<String, String>) -> BTreeMap<
     given
 }
 
-fn read(templates: &[&template::Template], account: &str) -> Result<Deployment, Vec<String>> {
-    let mut reader = Reader { faults: Vec::new(), account: account.to_owned(), environment: None };
+fn read(templates: &[&template::Template], place: &Place) -> Result<Deployment, Vec<String>> {
+    let mut reader = Reader::new(&place.account, BTreeMap::new());
     let mut deployment = Deployment::default();
     let mut aliases = Vec::new();
     for template in templates {
-        reader.environment = Some(template.parameter("Env").unwrap_or_default());
+        let environment = template.parameter("Env").unwrap_or_default();
+        let buckets = [("trust", "TrustBucket"), ("objects", "ObjectBucket")];
+        let buckets = buckets.map(|(which, name)| Some((which, template.parameter(name)?)));
+        let buckets: Vec<(&str, String)> = buckets.into_iter().flatten().collect();
+        if !environment.is_empty() {
+            reader.policies.extend(boundary(&environment, &buckets, place)?);
+        }
+        reader.environment = Some(environment);
         for (service, parameter) in ENDPOINTS {
             let id = template.parameter(parameter).filter(|id| !id.is_empty());
             deployment.network.endpoints.extend(id.map(|id| (service.to_owned(), id)));
@@ -471,6 +572,8 @@ fn read(templates: &[&template::Template], account: &str) -> Result<Deployment, 
 struct Reader {
     faults: Vec<String>,
     account: String,
+    /// The managed policies that a role may have as its boundary, by ARN.
+    policies: BTreeMap<String, Value>,
     /// What the names of the project's own functions begin with; nothing is asked of others.
     environment: Option<String>,
 }
@@ -482,6 +585,10 @@ fn properties_of(resource: &Resource) -> &Map<String, Value> {
 }
 
 impl Reader {
+    fn new(account: &str, policies: BTreeMap<String, Value>) -> Self {
+        Self { faults: Vec::new(), account: account.to_owned(), policies, environment: None }
+    }
+
     fn resource(&mut self, resource: &Resource, deployment: &mut Deployment, aliases: &mut Vec<(String, String)>) {
         let empty = Map::new();
         let (id, properties) = (resource.id.as_str(), resource.properties.as_object().unwrap_or(&empty));
@@ -594,7 +701,6 @@ impl Reader {
         self.only(
             id,
             properties,
-            // A boundary grants nothing: what a role may do under it is what its own policies say, at most.
             &[
                 "RoleName",
                 "Description",
@@ -621,7 +727,21 @@ impl Reader {
             }
             policies.push(document);
         }
-        Some(RoleSpec { arn: resource.arn().unwrap_or_default().to_owned(), name, policies, trust })
+        let boundary = self.boundary(id, properties);
+        Some(RoleSpec { arn: resource.arn().unwrap_or_default().to_owned(), name, policies, trust, boundary })
+    }
+
+    /// The policy that a role names as its boundary. One that is not known would be one that is not held.
+    fn boundary(&mut self, id: &str, properties: &Map<String, Value>) -> Option<Value> {
+        let named = properties.get("PermissionsBoundary")?;
+        let Some(document) = named.as_str().and_then(|arn| self.policies.get(arn)).cloned() else {
+            self.fault(id, format!("PermissionsBoundary {named} is no policy of these templates"));
+            return None;
+        };
+        if let Err(faults) = Policy::identity(&document) {
+            faults.into_iter().for_each(|fault| self.fault(id, format!("PermissionsBoundary: {fault}")));
+        }
+        Some(document)
     }
 
     fn key(&mut self, resource: &Resource) -> Option<KeySpec> {
@@ -665,21 +785,10 @@ impl Reader {
         for (name, value) in properties.get("Variables").and_then(Value::as_object).into_iter().flatten() {
             variables.extend(scalar(value).map(|value| (name.clone(), value)));
         }
-        let mut throttles = Vec::new();
-        for limit in resource.list("/MethodSettings") {
-            let text = |name: &str| limit.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-            let number = |name: &str| limit.get(name).and_then(scalar).and_then(|text| text.parse::<f64>().ok());
-            let (Some(rate), Some(burst)) = (number("ThrottlingRateLimit"), number("ThrottlingBurstLimit")) else {
-                self.fault(id, "MethodSettings without ThrottlingRateLimit and ThrottlingBurstLimit");
-                continue;
-            };
-            // `/` and then the path, whose own slashes are written ~1.
-            let path = text("ResourcePath");
-            let resource = if path == "/*" { path } else { path.trim_start_matches('/').replace("~1", "/") };
-            throttles.push(Throttle { resource, method: text("HttpMethod"), rate, burst });
-        }
-        // The most exact setting first, as a stage looks for it.
-        throttles.sort_by_key(|limit| (limit.resource == "/*", limit.method == "*"));
+        let throttles = limits(resource).unwrap_or_else(|faults| {
+            self.faults.extend(faults);
+            Vec::new()
+        });
         ApiSpec { document: Value::Null, stage: resource.reference.clone(), variables, throttles }
     }
 

@@ -159,6 +159,8 @@ pub struct Judged {
     pub allowed: bool,
     /// The statement that decided.
     pub statement: Option<String>,
+    /// The statement of the permissions boundary within which it is.
+    pub within: Option<String>,
     /// Why.
     pub reason: String,
 }
@@ -184,6 +186,7 @@ impl Judged {
             resource: shown::text(&entry.resource),
             allowed: entry.allowed,
             statement: entry.statement.clone(),
+            within: entry.within.clone(),
             reason: entry.reason.clone(),
         }
     }

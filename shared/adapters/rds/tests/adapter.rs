@@ -203,6 +203,27 @@ async fn what_cannot_be_reached_is_unavailable_in_time() {
 }
 
 #[tokio::test]
+async fn a_statement_for_which_the_proxy_has_no_connection_in_time_is_unavailable_and_was_never_sent() {
+    let world = World::start().await;
+    let database = Arc::new(world.database("token"));
+    database.call("api.mark", text("before")).await.expect("answers");
+    world.proxy.lend(Some(0), Duration::from_millis(50));
+    let before = world.proxy.round_trips("token");
+    let fault = database.call("api.mark", text("a")).await.expect_err("there is none");
+    assert_eq!(fault.kind, FaultKind::Unavailable);
+    assert_eq!(world.proxy.round_trips("token") - before, 1, "it is not tried again by itself");
+    world.proxy.lend(None, Duration::ZERO);
+    // The same by a rule, for one user; whoever may ask twice does.
+    world.account.faults.replace("db.token borrow first=1", Some(1)).expect("rules");
+    let fault = database.call("api.mark", text("b")).await.expect_err("struck");
+    assert_eq!(fault.kind, FaultKind::Unavailable);
+    assert_eq!(database.call("api.count_marks", text("a")).await.expect("answers"), json!(0), "never sent");
+    world.account.faults.replace("db.token borrow first=1", Some(1)).expect("rules");
+    let twice = database.idempotent();
+    assert_eq!(twice.call("api.mark", text("b")).await.expect("asks again"), json!({"count": 1}));
+}
+
+#[tokio::test]
 async fn a_statement_that_takes_too_long_is_unavailable_and_its_connection_is_not_used_again() {
     let world = World::start().await;
     let settings = RdsSettings { statement_timeout: Duration::from_millis(300), ..world.settings("token") };

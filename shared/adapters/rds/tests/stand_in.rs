@@ -277,3 +277,39 @@ async fn what_would_pin_a_session_is_listed() {
     client.prepare("SELECT 2").await.expect("answers");
     assert_eq!(world.proxy.pins(), ["token: setting: SET application_name = 'x'", "token: named statement: SELECT 2"]);
 }
+
+#[tokio::test]
+async fn a_connection_is_borrowed_for_a_transaction_and_who_waits_too_long_is_told_in_the_proxys_words() {
+    const WORDS: (&str, &str) = ("08000", "Timed-out waiting to acquire database connection.");
+    let world = World::start().await;
+    let token = token(&world.aws("token"), world.mint()).await;
+    let enter = async || world.attempt("token", &token).await.expect("gets in");
+    world.proxy.lend(Some(1), Duration::from_millis(100));
+    let (holder, idle, patient) = (enter().await, enter().await, enter().await);
+    // Many clients, one connection: nobody is in anybody's way.
+    for client in [&holder, &idle, &patient] {
+        client.batch_execute("SELECT 1").await.expect("one after the other");
+    }
+    holder.batch_execute("BEGIN; SELECT 1").await.expect("borrows it");
+    let refused = idle.batch_execute("SELECT 1").await.expect_err("there is none");
+    let told = refused.as_db_error().expect("the proxy's own error");
+    assert_eq!((told.code().code(), told.message()), WORDS);
+    assert_eq!((told.detail(), told.hint(), told.where_()), (None, None, None));
+    holder.batch_execute("SELECT 2").await.expect("its own, all the time");
+    let (waited, _) = tokio::join!(patient.query_typed("SELECT 1", &[]), async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        holder.batch_execute("COMMIT").await.expect("gives it back");
+    });
+    waited.expect("in time");
+    // Who hangs up in a transaction gives it back as well.
+    holder.batch_execute("BEGIN").await.expect("borrows it");
+    drop(holder);
+    let mut got = patient.batch_execute("SELECT 1").await;
+    for _ in 0..20 {
+        if got.is_ok() {
+            break;
+        }
+        got = enter().await.batch_execute("SELECT 1").await;
+    }
+    got.expect("it is free again");
+}

@@ -15,7 +15,7 @@ use crate::audit::Shown;
 use crate::connection::Got;
 use crate::ledger::{Bound, Family, Wish};
 use crate::oracle::Judged;
-use crate::traveller::{FORM, JWT_BEARER, NOWHERE, Traveller, Violation};
+use crate::traveller::{FORM, NOWHERE, Traveller, Violation, asking};
 use crate::world::unique;
 
 const TOKEN: &str = "/oauth2/token";
@@ -37,11 +37,7 @@ impl Traveller {
     /// A machine's token that is bound to its key.
     pub(super) async fn bound(&mut self) -> Result<(), Violation> {
         let assertion = self.world.assertion(KEY).map_err(|error| self.violation("an assertion", error.to_string()))?;
-        let fields = [
-            ("grant_type", "client_credentials"),
-            ("client_assertion_type", JWT_BEARER),
-            ("client_assertion", assertion.as_str()),
-        ];
+        let fields = asking(&assertion);
         let Some(answer) = self.proven_form("a bound token", &fields, None, &["200"]).await? else { return Ok(()) };
         let token = bound(&answer, false);
         if claims(&token.value)["cnf"]["jkt"].as_str().is_none() {

@@ -9,7 +9,7 @@ use super::{ADMITTED, REFUSED};
 use crate::dice::Dice;
 use crate::ledger::{Token, Wish};
 use crate::oracle::Judged;
-use crate::traveller::{JWT_BEARER, NOWHERE, Plant, TENANTS, Traveller, Violation, since};
+use crate::traveller::{NOWHERE, Plant, TENANTS, Traveller, Violation, asking, since};
 use crate::world::BRIEF;
 
 impl Traveller {
@@ -116,11 +116,7 @@ impl Traveller {
         let client = TENANTS.iter().find(|(name, _)| *name == tenant).map_or("", |(_, client)| *client);
         let assertion =
             self.world.assertion(client).map_err(|error| self.violation("an assertion", error.to_string()))?;
-        let fields = [
-            ("grant_type", "client_credentials"),
-            ("client_assertion_type", JWT_BEARER),
-            ("client_assertion", assertion.as_str()),
-        ];
+        let fields = asking(&assertion);
         let (first, _) = self.form("an assertion", "/oauth2/token", &fields, &["200"]).await?;
         // Where no answer came it may have been used up, or not.
         let right: &[&str] =

@@ -130,7 +130,8 @@ function shownPart(seen, part) {
   for (const judged of part.judged) {
     const line = make('div', undefined, 'code');
     line.append(make('span', judged.allowed ? 'allow' : 'deny', judged.allowed ? 'allow' : 'deny'), ` ${judged.action} ${judged.resource} `);
-    line.append(make('span', judged.statement || judged.reason, 'soft'));
+    const within = judged.within ? ` within ${judged.within}` : '';
+    line.append(make('span', `${judged.statement || judged.reason}${within}`, 'soft'));
     made.append(line);
   }
   for (const said of part.said) made.append(make('div', said.map(([name, value]) => `${name}=${value}`).join('  '), 'code', 'soft'));

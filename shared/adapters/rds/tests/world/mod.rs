@@ -171,6 +171,7 @@ fn role(name: &str, connects: &[(&str, &str)]) -> RoleSpec {
     let service =
         json!({"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"});
     RoleSpec {
+        boundary: None,
         name: name.to_owned(),
         arn: format!("arn:aws:iam::111122223333:role/{name}"),
         policies,
