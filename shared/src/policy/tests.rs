@@ -366,3 +366,43 @@ fn operations_are_named_once_and_a_question_reads_as_it_was_written() {
     let asked: Ask = serde_json::from_value(mint.clone()).unwrap();
     assert_eq!((asked.operations(), serde_json::to_value(&asked).unwrap()), (vec!["app"], mint));
 }
+
+#[test]
+fn a_question_says_of_the_token_what_it_is() {
+    use crate::details::Details;
+    use crate::jwt::{AccessToken, Kind};
+    use crate::name::{Groups, Tenant};
+    use crate::scope::Scopes;
+    let token = AccessToken {
+        kid: "k".into(),
+        subject: "access|1".into(),
+        client_id: "c".into(),
+        jti: "j".into(),
+        issued_at: Timestamp::from_seconds(100),
+        expires_at: Timestamp::from_seconds(400),
+        scopes: Scopes::parse("files:read app").unwrap(),
+        tenant: Tenant::parse("acme").unwrap(),
+        kind: Kind::Human,
+        session: Some("s".into()),
+        groups: Groups::of(["staff"]).unwrap(),
+        thumbprint: Some("t".into()),
+        service: None,
+        device: None,
+        details: Details::default(),
+    };
+    let of = |token: &AccessToken| {
+        let invoke = Invoke::of(token, "i", ("files:read", "GET", "/files/{id}"), 107);
+        serde_json::to_value((Principal::of(token), invoke)).unwrap()
+    };
+    let mut expected = json!([
+        {"kind": "human", "id": "access|1", "tenant": "acme", "groups": ["staff"]},
+        {"action": "files:read", "method": "GET", "path": "/files/{id}", "iss": "i", "client_id": "c",
+            "scopes": ["files:read", "app"], "age": 7, "bound": true, "sid": "s"}
+    ]);
+    assert_eq!(of(&token), expected);
+    let file =
+        json!([{"type": "portcullis_file", "actions": ["read"], "file_id": "01920000-0000-7000-8000-0000000000f1"}]);
+    let details = Details::parse(&file).unwrap();
+    expected[1]["details"] = json!(true);
+    assert_eq!(of(&AccessToken { details, ..token }), expected);
+}
