@@ -216,6 +216,15 @@ mod tests {
         let longest = (1..=MOST).filter(|count| of(*count).to_string().len() <= MAX_LENGTH).max().unwrap();
         assert!(longest < MOST && Details::parse(&of(longest)).is_ok());
         assert!(Details::parse(&of(longest + 1)).is_err());
+        let to_the_byte = |length: usize| {
+            let mut details = of(longest + 1);
+            let over = details.to_string().len() - length;
+            details[0]["row"] = json!("7".repeat(128 - over % 127));
+            details[1]["row"] = json!("7".repeat(128 - over / 127 * 127));
+            assert_eq!(details.to_string().len(), length);
+            Details::parse(&details).is_ok()
+        };
+        assert!(to_the_byte(MAX_LENGTH) && !to_the_byte(MAX_LENGTH + 1));
     }
 
     #[test]

@@ -128,6 +128,9 @@ mod tests {
             ("managed", json!("true")),
             ("managed", json!(null)),
             ("os", json!(1)),
+            ("os", json!("")),
+            ("os", json!("mac\nOS")),
+            ("os", json!("x".repeat(129))),
             ("os_version", json!(15)),
             ("disk_encrypted", json!(1)),
             ("source", json!(["a"])),
@@ -151,6 +154,11 @@ mod tests {
             long[member] = json!("x".repeat(120));
         }
         assert!(Device::parse(&long).is_err(), "over 400 B");
+        let over = long.to_string().len() - MAX_LENGTH;
+        long["os_version"] = json!("x".repeat(120 - over));
+        assert!(Device::parse(&long).is_ok(), "400 B");
+        long["os_version"] = json!("x".repeat(121 - over));
+        assert!(Device::parse(&long).is_err(), "401 B");
         for claim in [json!("d"), json!([]), json!({})] {
             assert!(Device::parse(&claim).is_err());
         }

@@ -261,6 +261,10 @@ mod tests {
             "jwks_url": "https://team.cloudflareaccess.com/cdn-cgi/access/certs" })
     }
 
+    fn generic() -> Value {
+        with(access(), "kind", json!("generic"))
+    }
+
     fn sts() -> Value {
         json!({ "id": "sts", "kind": "aws-sts", "issuer": "https://x.tokens.sts.global.api.aws",
             "algorithms": ["ES384", "RS256"], "jwks_url": "https://x.tokens.sts.global.api.aws/.well-known/jwks.json" })
@@ -301,6 +305,8 @@ mod tests {
     #[test]
     fn one_wrong_profile_refuses_the_object() {
         let own = json!({ "id": "own", "issuer": "https://gate.example", "audience": "a", "algorithms": ["RS256"] });
+        let together = json!({ "profiles": [with(access(), "id", json!("first")), access(), with(generic(), "id", json!("other")), sts(), spiffe()] });
+        assert_eq!(Profiles::parse(&together).unwrap().foreign().len(), 5, "what is changed below");
         let good = json!({ "profiles": [own, access()] });
         assert_eq!(Profiles::parse(&good).unwrap().foreign().len(), 1);
         for (what, entry) in [
@@ -316,13 +322,13 @@ mod tests {
             ("audiences", with(access(), "audience", json!(["0".repeat(64)]))),
             ("no algorithm", with(access(), "algorithms", json!([]))),
             ("an algorithm Access does not use", with(access(), "algorithms", json!(["RS256", "ES256"]))),
-            ("none", with(with(access(), "kind", json!("generic")), "algorithms", json!(["none"]))),
-            ("HS256", with(with(access(), "kind", json!("generic")), "algorithms", json!(["HS256"]))),
-            ("twice", with(with(access(), "kind", json!("generic")), "algorithms", json!(["EdDSA", "Ed25519"]))),
+            ("none", with(generic(), "algorithms", json!(["none"]))),
+            ("HS256", with(generic(), "algorithms", json!(["HS256"]))),
+            ("twice", with(generic(), "algorithms", json!(["EdDSA", "Ed25519"]))),
             ("keys over http", with(access(), "jwks_url", json!("http://team.cloudflareaccess.com/certs"))),
             ("keys at an address", with(access(), "jwks_url", json!("https://169.254.169.254/certs"))),
-            ("the same id again", access()),
-            ("an audience that is empty", with(with(access(), "kind", json!("generic")), "audience", json!(""))),
+            ("the same id again", with(generic(), "id", json!("first"))),
+            ("an audience that is empty", with(generic(), "audience", json!(""))),
             (
                 "another algorithm than GitHub's",
                 with(with(sts(), "kind", json!("github-actions")), "algorithms", json!(["ES384"])),
@@ -336,7 +342,10 @@ mod tests {
             ("no trust domain", with(spiffe(), "issuer", json!("spiffe://"))),
             ("an algorithm SPIFFE does not have", with(spiffe(), "algorithms", json!(["EdDSA"]))),
         ] {
-            assert!(Profiles::parse(&json!({ "profiles": [access(), entry] })).is_err(), "{what}");
+            assert!(
+                Profiles::parse(&json!({ "profiles": [with(access(), "id", json!("first")), entry] })).is_err(),
+                "{what}"
+            );
         }
         let twice =
             json!({ "profiles": [sts(), with(with(sts(), "id", json!("sts-2")), "kind", json!("kubernetes"))] });

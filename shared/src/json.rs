@@ -65,10 +65,6 @@ impl<'de> Visitor<'de> for Strict {
         Ok(Value::String(v.to_owned()))
     }
 
-    fn visit_string<E>(self, v: String) -> Result<Value, E> {
-        Ok(Value::String(v))
-    }
-
     fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
@@ -116,5 +112,20 @@ mod tests {
         }
         assert_eq!(object(b"{\"a\":\xff}", 4), Err(Malformed("JSON object")));
         assert!(object(br#"{"a":[[[]]],"b":null,"c":1.5,"d":"x","e":true,"f":-1}"#, 4).is_ok());
+    }
+
+    #[test]
+    fn all_else_is_read_as_it_stands() {
+        for text in [
+            r#"{"a":[[[]]],"b":null,"c":1.5,"d":"x\n","e":true,"f":-1,"g":18446744073709551615,"h":{"i":[false,0]}}"#,
+            "true",
+            "-9223372036854775808",
+            "1e3",
+            "-0.5",
+            "[]",
+            "\"\\u00e4\"",
+        ] {
+            assert_eq!(value(text.as_bytes(), 4), Ok(serde_json::from_str(text).unwrap()), "{text}");
+        }
     }
 }

@@ -90,17 +90,19 @@ fn positive(integer: &[u8]) -> Result<&[u8], Malformed> {
 
 fn uncompressed_point(key: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     match key {
-        [4, point @ ..] if point.len() == 64 => point.split_at_checked(32).ok_or(BAD),
+        [4, point @ ..] => point.split_at_checked(32).ok_or(BAD),
         _ => Err(BAD),
     }
 }
 
-/// One element of the given tag: its content and what follows it. Lengths have DER's shortest form, two bytes at most.
+/// One element of the given tag: its content and what follows it. Lengths have DER's shortest form, two bytes at most; nothing in a key
+/// that is taken is from 128 to 255 bytes long.
 fn element(der: &[u8], tag: u8) -> Result<(&[u8], &[u8]), Malformed> {
     let (length, rest) = match der {
         [t, length @ 0..=0x7f, rest @ ..] if *t == tag => (usize::from(*length), rest),
-        [t, 0x81, length @ 0x80..=0xff, rest @ ..] if *t == tag => (usize::from(*length), rest),
-        [t, 0x82, high @ 1..=0xff, low, rest @ ..] if *t == tag => (usize::from(*high) << 8 | usize::from(*low), rest),
+        [t, 0x82, high @ 1..=0xff, low, rest @ ..] if *t == tag => {
+            (usize::from(u16::from_be_bytes([*high, *low])), rest)
+        }
         _ => return Err(BAD),
     };
     rest.split_at_checked(length).ok_or(BAD)
@@ -196,10 +198,25 @@ mod tests {
         compressed.extend(from_base64url("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4").unwrap());
         let mut even = rsa_der("0203010001");
         even[33 + 255] &= 0xfe;
+        // The modulus within lengths that are one too long: of all there is, of the bit string, and of the sequence in it.
+        let longer = |sequence: &str, tail: &str| {
+            let head = format!("30820123300d06092a864886f70d01010105000382011000{sequence}0282010100");
+            let mut der = from_hex(&head).unwrap();
+            der.extend(from_base64url(RFC7638_N).unwrap());
+            der.extend(from_hex(tail).unwrap());
+            der
+        };
+        let mut long_point = from_hex("305a301306072a8648ce3d020106082a8648ce3d03010703430004").unwrap();
+        long_point.extend(&ec_der()[27..]);
+        long_point.push(0);
         for (what, der, algorithm) in [
             ("e = 3 with its own length", rsa_der("0203000003"), Algorithm::Rs256),
             ("negative e", rsa_der("0203ff0001"), Algorithm::Rs256),
             ("even modulus", even, Algorithm::Rs256),
+            ("a byte after the key", longer("3082010a", "020301000100"), Algorithm::Rs256),
+            ("a byte after the exponent", longer("3082010b", "020301000100"), Algorithm::Rs256),
+            ("an exponent with a zero before it", longer("3082010b", "020400010001"), Algorithm::Rs256),
+            ("a point with a byte more", long_point, Algorithm::Es256),
             ("point off the curve", off_curve, Algorithm::Es256),
             ("compressed point", compressed, Algorithm::Es256),
             ("long form of a short length", from_hex("30812a300506032b6570032100").unwrap(), Algorithm::EdDsa),

@@ -245,7 +245,7 @@ fn material(jwk: &Map<String, Value>, algorithm: Algorithm) -> Result<(DecodingK
                     (48, "P-384", &ECDSA_P384_SHA384_FIXED)
                 };
             let point = [&[4], x.as_slice(), y.as_slice()].concat();
-            if x.len() != length || y.len() != length || ParsedPublicKey::new(check, &point).is_err() {
+            if x.len() != length || ParsedPublicKey::new(check, &point).is_err() {
                 return Err(BAD);
             }
             let (x, y) = (base64url(&x), base64url(&y));
@@ -275,7 +275,7 @@ fn is_roca(n: &[u8]) -> bool {
         let residue = n.iter().fold(0, |rest, byte| (rest * 256 + u32::from(*byte)) % prime);
         let mut power = 1;
         (0..*prime).any(|_| {
-            power = power * (65_537 % prime) % prime;
+            power = power * 65_537 % prime;
             power == residue
         })
     })
@@ -368,6 +368,8 @@ mod tests {
     fn one_bad_key_refuses_the_whole_set() {
         let short_n = base64url(&[0xff; 255]);
         let even_n = base64url(&[0xfe; 256]);
+        let modulus = |bytes: usize, first: u8| [&[first][..], &vec![0xff; bytes - 1]].concat();
+        let point = ["x", "y"].map(|name| from_base64url(ec()[name].as_str().unwrap()).unwrap()).concat();
         for (what, jwk) in [
             ("private EC", with(ec(), "d", json!("AA"))),
             ("private RSA", with(rsa(), "p", json!("AA"))),
@@ -375,11 +377,18 @@ mod tests {
             ("symmetric without k", json!({"kty":"oct","kid":"s"})),
             ("same kid twice", with(ec(), "kid", json!("2011-04-29"))),
             ("2040 bits", with(with(rsa(), "kid", json!("r")), "n", json!(short_n))),
+            ("2047 bits", with(with(rsa(), "kid", json!("r")), "n", json!(base64url(&modulus(256, 0x7f))))),
+            ("8193 bits", with(with(rsa(), "kid", json!("r")), "n", json!(base64url(&modulus(1_025, 1))))),
             ("even modulus", with(with(rsa(), "kid", json!("r")), "n", json!(even_n))),
             ("e = 3", with(with(rsa(), "kid", json!("r")), "e", json!("Aw"))),
             ("e = 1", with(with(rsa(), "kid", json!("r")), "e", json!("AQ"))),
             ("padded n", with(with(rsa(), "kid", json!("r")), "n", json!(format!("{RFC7638_N}==")))),
             ("x too short", with(ec(), "x", json!("AAAA"))),
+            (
+                "a point cut elsewhere",
+                with(with(ec(), "x", json!(base64url(&point[..31]))), "y", json!(base64url(&point[31..]))),
+            ),
+            ("y too long", with(ec(), "y", json!(base64url(&[&point[32..], &[0]].concat())))),
             ("not on the curve", with(ec(), "x", json!(base64url(&[1; 32])))),
             ("alg of another curve", with(ec(), "alg", json!("ES384"))),
             ("alg of another type", with(ec(), "alg", json!("RS256"))),
@@ -387,7 +396,14 @@ mod tests {
         ] {
             assert!(KeySet::parse(&set(&[rsa(), jwk]), &ALL).is_err(), "{what}");
         }
-        assert!(KeySet::parse(&set(&vec![rsa(); 33]), &ALL).is_err());
+        let many =
+            |count: usize| -> Vec<Value> { (0..count).map(|at| with(ec(), "kid", json!(at.to_string()))).collect() };
+        for (bytes, first) in [(256, 0x80), (1_024, 0xff)] {
+            let fits = with(rsa(), "n", json!(base64url(&modulus(bytes, first))));
+            assert!(KeySet::parse(&set(&[fits]), &ALL).is_ok(), "{bytes} bytes");
+        }
+        assert_eq!(KeySet::parse(&set(&many(32)), &ALL).map(|keys| keys.iter().count()).ok(), Some(32));
+        assert!(KeySet::parse(&set(&many(33)), &ALL).is_err());
         for not_a_set in [json!([]), json!({}), json!({"keys": {}}), json!({"keys": []})] {
             assert!(KeySet::parse(&not_a_set, &ALL).is_err());
         }
@@ -415,6 +431,17 @@ mod tests {
             assert!(KeySet::parse(&set(&[key]), &ALL).is_err(), "{what}");
         }
         assert!(KeySet::parse(&set(&[ed()]), &ALL).is_ok());
+        // Others that begin or end alike are as good as any.
+        let alike = (1..=0xfe).flat_map(|other| {
+            let small = [0, 1].map(|first| [&[first, other][..], &[0; 30]].concat());
+            let large = [0xec, 0xed, 0xee].map(|first| [&[first, other][..], &[0xff; 29], &[0x7f]].concat());
+            small.into_iter().chain(large)
+        });
+        let points: Vec<Vec<u8>> = alike.filter(|x| ParsedPublicKey::new(&ED25519, x).is_ok()).collect();
+        assert!([0, 1, 0xec, 0xed, 0xee].iter().all(|first| points.iter().any(|x| x[0] == *first)));
+        for x in points {
+            assert!(KeySet::parse(&set(&[with(ed(), "x", json!(base64url(&x)))]), &ALL).is_ok(), "{x:?}");
+        }
         // Why: R = the neutral element and S = 0 sign every message under it, and the verifier does not mind.
         let key = UnparsedPublicKey::new(&ED25519, one_then(0, 0));
         let signature = [one_then(0, 0), vec![0; 32]].concat();
@@ -488,5 +515,16 @@ mod tests {
     fn duplicate_members_in_the_text_are_refused() {
         let text = format!(r#"{{"keys":[],"keys":[{}]}}"#, ec());
         assert!(KeySet::parse_text(text.as_bytes(), &ALL).is_err());
+    }
+
+    #[test]
+    fn no_larger_text_is_read_than_the_largest() {
+        let text = |length: usize| {
+            let text = set(&[ec()]).to_string();
+            format!("{text}{}", " ".repeat(length - text.len()))
+        };
+        assert_eq!((text(MAX_BYTES).len(), MAX_BYTES), (262_144, 262_144));
+        assert!(KeySet::parse_text(text(MAX_BYTES).as_bytes(), &ALL).is_ok());
+        assert!(KeySet::parse_text(text(MAX_BYTES + 1).as_bytes(), &ALL).is_err());
     }
 }

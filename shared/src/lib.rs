@@ -37,3 +37,6 @@ pub mod scope;
 pub mod secret;
 pub mod trust;
 pub mod url;
+
+#[cfg(test)]
+mod rsa;

@@ -141,6 +141,25 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_as_long_as_it_may_be_and_says_whether_it_grants_anything() {
+        let list = |length: usize| format!("{:length$}", "files:read");
+        assert!(Scopes::parse(&list(MAX_LENGTH)).is_ok() && Scopes::parse(&list(MAX_LENGTH + 1)).is_err());
+        assert!(scopes("").is_empty() && !scopes("app").is_empty());
+    }
+
+    #[test]
+    fn of_a_column_scope_the_operation_counts() {
+        for (scope, operation) in [
+            ("fields:encrypt:users.email", "fields:encrypt"),
+            ("fields:decrypt:*.*", "fields:decrypt"),
+            ("files:read:tenant", "files:read:tenant"),
+            ("app", "app"),
+        ] {
+            assert_eq!(operation_of(scope), operation);
+        }
+    }
+
+    #[test]
     fn unknown_scopes_are_refused() {
         for bad in [
             "admin",

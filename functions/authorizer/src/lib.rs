@@ -5,8 +5,8 @@
 //! answers with 503. What exactly was wrong goes to the log and never to the caller.
 //!
 //! REST APIs (`REQUEST`, `TOKEN`) and the handshake of WebSocket APIs (`$connect`) are answered a policy; there 401 is the error `Unauthorized`. HTTP APIs (payload format 2.0) are
-//! answered `isAuthorized`, a credential fault as well: what they make of the error is not settled by their documentation (401 by
-//! reports, 500 in an emulator), and `false` is a refusal in any case, with 403.
+//! answered `isAuthorized`, or a policy where simple responses are off, a credential fault as well: what they make of the error is not
+//! settled by their documentation (401 by reports, 500 in an emulator), and `false` or a denial is a refusal in any case, with 403.
 //!
 //! A token that is bound to a key passes only with a proof of that key over this very request (RFC 9449).
 //!
@@ -40,7 +40,7 @@ use shared::policy::{Ask, Invoke, Judged, Net, Policies, Principal, Published, R
 use shared::port::ObjectReader;
 use shared::trust::{Accepts, Admitted, Cached, Foreign, Posture, Refusal, Trust};
 
-use event::{Effect, Request, Shape, policy, simple};
+use event::{Effect, HttpAnswer, Request, Shape, policy, simple};
 use routes::{Access, Route};
 
 /// The action of the application behind the gate, which knows nothing of `authorization_details`.
@@ -49,9 +49,13 @@ const APPLICATION: &str = "app";
 /// The longest resource of a policy that API Gateway takes, in characters. It would call a longer one a fault of ours and answer 500.
 const LONGEST_RESOURCE: usize = 512;
 
+/// The principal of a denial about a credential that names nobody; API Gateway takes no policy without one.
+const NOBODY: &str = "-";
+
 /// The authorizer over its ports. `P` is the policy engine.
 pub struct Authorizer<P, R, C> {
     accepts: Accepts,
+    http: HttpAnswer,
     trust: Trust<R, C>,
     policies: Cached<Published<P>>,
     posture: Cached<Posture>,
@@ -101,7 +105,19 @@ impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Authorizer<P, R, C>
         let possession = Possession::new(&accepts.issuer);
         let foreign = Foreign::new(reader.clone(), clock.clone());
         let (policies, posture, devices) = (Cached::default(), Cached::default(), AtomicBool::new(false));
-        Self { accepts, trust: Trust::new(reader, clock), policies, posture, devices, foreign, possession }
+        let (trust, http) = (Trust::new(reader, clock), HttpAnswer::default());
+        Self { accepts, http, trust, policies, posture, devices, foreign, possession }
+    }
+
+    /// The same, answering HTTP APIs so.
+    #[must_use]
+    pub fn answering(self, http: HttpAnswer) -> Self {
+        Self { http, ..self }
+    }
+
+    /// Whether the answer to this request is one word and no policy.
+    fn answers_simply(&self, request: &Request) -> bool {
+        request.shape == Shape::Http && self.http == HttpAnswer::Simple
     }
 
     /// Decides one request.
@@ -134,7 +150,7 @@ impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Authorizer<P, R, C>
         let Some(path) = route.fill(&request.path) else {
             return Ok(denied(token, "unsafe_path"));
         };
-        if request.shape != Shape::Http && request.place(&path).len() > LONGEST_RESOURCE {
+        if !self.answers_simply(request) && request.place(&path).len() > LONGEST_RESOURCE {
             return Ok(denied(token, "unsafe_path"));
         }
         if !route.admits(&token.scopes) {
@@ -279,9 +295,9 @@ impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Handler for Authori
             Ok(Decision::Allow { token, action, path, explained }) => {
                 let line = line().who(token.tenant.as_str(), &token.subject, &token.jti).text("action", action);
                 let policy = tell(line.decision("allow", "policy"), &explained, &invocation.request_id);
-                let resource = request.place(&path);
+                let resource = (!self.answers_simply(&request)).then(|| request.place(&path));
                 let device = explained.ask.device.as_ref();
-                Ok(answer(&request, &token, Effect::Allow, &resource, Said { reason: "policy", policy, device }))
+                Ok(answer(&token, Effect::Allow, resource, Said { reason: "policy", policy, device }))
             }
             Ok(Decision::Deny { token, reason, explained }) => {
                 let line = line().who(token.tenant.as_str(), &token.subject, &token.jti).decision("deny", reason);
@@ -293,13 +309,18 @@ impl<P: Policies, R: ObjectReader + Clone, C: Clock + Clone> Handler for Authori
                     }
                 };
                 let device = explained.as_ref().and_then(|explained| explained.ask.device.as_ref());
-                Ok(answer(&request, &token, Effect::Deny, &request.arn.everything(), Said { reason, policy, device }))
+                let resource = (!self.answers_simply(&request)).then(|| request.arn.everything());
+                Ok(answer(&token, Effect::Deny, resource, Said { reason, policy, device }))
             }
             Err(Refusal::Credential(reason)) => {
                 line().decision("deny", reason.as_str()).emit();
-                match request.shape {
-                    Shape::Http => Ok(simple(Effect::Deny, &[("reason", reason.as_str())])),
-                    Shape::Request | Shape::Token | Shape::Socket => Err(Failure::UNAUTHORIZED),
+                let context = [("reason", reason.as_str())];
+                match (request.shape, self.http) {
+                    (Shape::Http, HttpAnswer::Simple) => Ok(simple(Effect::Deny, &context)),
+                    (Shape::Http, HttpAnswer::Policy) => {
+                        Ok(policy(NOBODY, Effect::Deny, &request.arn.everything(), &context))
+                    }
+                    (Shape::Request | Shape::Token | Shape::Socket, _) => Err(Failure::UNAUTHORIZED),
                 }
             }
             Err(Refusal::Stale(stale)) => {
@@ -336,7 +357,8 @@ struct Said<'a> {
 /// replaces whatever the client sent.
 const NO_DEVICE: &str = "-";
 
-fn answer(request: &Request, token: &AccessToken, effect: Effect, resource: &str, said: Said<'_>) -> Value {
+/// A policy about this resource, or one word where there is none.
+fn answer(token: &AccessToken, effect: Effect, resource: Option<String>, said: Said<'_>) -> Value {
     let (scope, exp) = (token.scopes.to_string(), token.expires_at.seconds().to_string());
     let context = [
         ("jti", token.jti.as_str()),
@@ -349,9 +371,9 @@ fn answer(request: &Request, token: &AccessToken, effect: Effect, resource: &str
         ("reason", said.reason),
         ("policy", said.policy),
     ];
-    match request.shape {
-        Shape::Http => simple(effect, &context),
-        Shape::Request | Shape::Token | Shape::Socket => policy(&token.subject, effect, resource, &context),
+    match resource {
+        None => simple(effect, &context),
+        Some(resource) => policy(&token.subject, effect, &resource, &context),
     }
 }
 

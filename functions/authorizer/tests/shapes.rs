@@ -10,6 +10,7 @@
 mod events;
 
 use authorizer::Authorizer;
+use authorizer::event::HttpAnswer;
 use cedar::Cedar;
 use events::{API, http, http_v1, request, socket, token};
 use serde_json::{Value, json};
@@ -190,6 +191,63 @@ async fn a_refused_credential_says_no_more_to_an_http_api_than_that() {
     let world = World::new();
     let answer = world.ask(http("GET", "/files/{id}", FILE, "")).await.unwrap();
     assert_eq!(answer, json!({"isAuthorized": false, "context": {"reason": "token_malformed"}}));
+}
+
+/// The event looks the same where an HTTP API has simple responses off; the answer is a policy then, whatever was wrong.
+#[tokio::test]
+async fn an_http_api_without_simple_responses_is_answered_a_policy() {
+    let World { issuer, bucket, authorizer } = World::new();
+    let world = World { issuer, bucket, authorizer: authorizer.answering(HttpAnswer::Policy) };
+    let good = world.bearer(json!({}));
+    let simple = World { issuer: world.issuer.clone(), ..World::new() };
+    simple.issuer.publish(&simple.bucket, NOW);
+    let event = http("GET", "/files/{id}", FILE, &good);
+    let (answer, word) = (world.ask(event.clone()).await.unwrap(), simple.ask(event).await.unwrap());
+    assert_eq!(word["isAuthorized"], true);
+    let allowed = |resource: String, effect: &str| {
+        json!({"Version": "2012-10-17",
+            "Statement": [{"Action": "execute-api:Invoke", "Effect": effect, "Resource": [resource]}]})
+    };
+    let resource = format!("{API}/$default/GET{FILE}");
+    assert_eq!(
+        answer,
+        json!({"principalId": "acme-backend", "policyDocument": allowed(resource, "Allow"), "context": word["context"]})
+    );
+    let everything = || allowed(format!("{API}/$default/*"), "Deny");
+    let long = format!("/app/{}", "a".repeat(512));
+    let app = world.bearer(json!({"scope": "app"}));
+    for (what, (method, template, path), authorization, principal, reason) in [
+        ("no scope", ("GET", "/files/{id}", FILE), &app, "acme-backend", "insufficient_scope"),
+        ("no route", ("GET", "/nowhere", "/nowhere"), &good, "acme-backend", "unknown_route"),
+        ("a pattern", ("GET", "/files/{id}", "/files/*"), &good, "acme-backend", "unsafe_path"),
+        (
+            "a longer resource than a policy may name",
+            ("GET", "/app/{proxy+}", &*long),
+            &app,
+            "acme-backend",
+            "unsafe_path",
+        ),
+        ("nothing", ("GET", "/files/{id}", FILE), &String::new(), "-", "token_malformed"),
+        ("no token", ("GET", "/files/{id}", FILE), &"Bearer x".to_owned(), "-", "token_malformed"),
+    ] {
+        let answer = world.ask(http(method, template, path, authorization)).await.unwrap();
+        assert_eq!(
+            (&answer["principalId"], &answer["context"]["reason"]),
+            (&json!(principal), &json!(reason)),
+            "{what}"
+        );
+        assert_eq!((&answer["policyDocument"], answer.get("isAuthorized")), (&everything(), None), "{what}");
+    }
+    // Nothing else changes with it.
+    assert_eq!(world.see(request("GET", "/files/{id}", FILE, "")).await, Seen::Unauthorized);
+    world.bucket.remove("trust/keys.json");
+    let unread = Authorizer::<Cedar, _, _>::new(
+        Accepts { issuer: ISSUER.into(), audience: AUDIENCE.into() },
+        world.bucket.clone(),
+        FixedClock::at(NOW),
+    );
+    let world = World { authorizer: unread.answering(HttpAnswer::Policy), ..world };
+    assert_eq!(world.ask(http("GET", "/files/{id}", FILE, &good)).await, Err(Failure::TRUST_STALE));
 }
 
 #[tokio::test]

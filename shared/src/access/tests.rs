@@ -1,5 +1,5 @@
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
+use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair};
 use serde_json::json;
 
@@ -14,7 +14,7 @@ const TAG: &str = "32eafc7626e974616deaf0dc3ce63d7bcbed58a2731e84d06bc3cdf1b53c4
 const ADA: &str = "7335d417-61da-459d-899c-0a01c76a2f94";
 
 struct Team {
-    pair: RsaKeyPair,
+    pair: &'static RsaKeyPair,
     keys: KeySet,
     profiles: Profiles,
 }
@@ -26,7 +26,11 @@ fn profile(id: &str, issuer: &str, tag: &str) -> Value {
 
 impl Team {
     fn new() -> Self {
-        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        Self::with_key(0)
+    }
+
+    fn with_key(rsa: usize) -> Self {
+        let pair = crate::rsa::pair(rsa);
         let public = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
         let jwk = json!({"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "c1", "n": base64url(&public.n),
             "e": base64url(&public.e)});
@@ -194,7 +198,7 @@ fn what_is_neither_form_or_both_is_refused() {
 
 #[test]
 fn only_the_teams_key_under_its_one_algorithm_speaks_for_it() {
-    let (team, other) = (Team::new(), Team::new());
+    let (team, other) = (Team::new(), Team::with_key(1));
     let claims = person().to_string();
     let signed = |header: Value| team.sign_with(&RSA_PKCS1_SHA256, &header, &claims);
     let twice = claims.replacen('{', r#"{"email":"root@example.com","#, 1);
@@ -282,4 +286,70 @@ fn addresses_match_whatever_their_case_and_only_in_their_one_form() {
     assert_eq!(whole(&format!("{}@example.com", "a".repeat(65))), None);
     assert_eq!(normal_domain("Example.COM").as_deref(), Some("example.com"));
     assert_eq!(normal_domain("*.example.com"), None);
+}
+
+/// Runbooks and alarms look for them.
+#[test]
+fn every_flaw_has_its_name_in_the_log() {
+    for (flaw, name) in [
+        (Flaw::Missing, "assertion_required"),
+        (Flaw::Ambiguous, "assertion_ambiguous"),
+        (Flaw::Malformed, "assertion_malformed"),
+        (Flaw::WrongType, "assertion_wrong_type"),
+        (Flaw::WrongAlgorithm, "assertion_wrong_algorithm"),
+        (Flaw::ForbiddenHeader, "assertion_forbidden_header"),
+        (Flaw::UnknownIssuer, "assertion_unknown_issuer"),
+        (Flaw::UnknownKey, "assertion_unknown_key"),
+        (Flaw::BadSignature, "assertion_bad_signature"),
+        (Flaw::WrongAudience, "assertion_wrong_audience"),
+        (Flaw::BadClaims, "assertion_bad_claims"),
+        (Flaw::Expired, "assertion_expired"),
+        (Flaw::NotYetValid, "assertion_not_yet_valid"),
+        (Flaw::OfService, "assertion_of_service"),
+        (Flaw::OfAnother, "assertion_of_another"),
+    ] {
+        assert_eq!(flaw.as_str(), name);
+    }
+}
+
+#[test]
+fn two_assertions_are_of_the_same_one_where_issuer_and_subject_agree() {
+    let team = Team::new();
+    let of = |claims: Value| team.judge(&team.sign(&claims)).unwrap();
+    let (ada, backend) = (of(person()), of(service()));
+    let ada_again = of(with(with(person(), "email", json!("other@example.com")), "aud", json!(["0".repeat(64)])));
+    assert!(ada.is_of_whom(&ada_again), "one person through two applications of the team");
+    let ben = of(with(person(), "sub", json!("0c8a5a38-7b6a-4f0e-9d1e-5a2f1f8f3b11")));
+    let mut elsewhere = of(person()).person().unwrap();
+    elsewhere.iss = "https://other.cloudflareaccess.com".to_owned();
+    assert!(backend.is_of_whom(&of(service())));
+    let other = of(with(service(), "common_name", json!(format!("{}.access", "0".repeat(32)))));
+    let through_another = of(with(service(), "aud", json!(["0".repeat(64)])));
+    for (one, other) in [
+        (&ada, &ben),
+        (&ada, &Assertion::Person(elsewhere)),
+        (&ada, &backend),
+        (&backend, &ada),
+        (&backend, &other),
+        (&backend, &through_another),
+    ] {
+        assert!(!one.is_of_whom(other), "{one:?} {other:?}");
+    }
+}
+
+/// Whoever looks for a profile finds one of Access by issuer and application together, and nobody else's.
+#[test]
+fn a_profile_is_found_by_issuer_and_application_together() {
+    let team = Team::new();
+    let found =
+        |claims: Value| profile_of(&team.sign(&claims), &team.profiles).map(|profile| profile.id().as_str().to_owned());
+    assert_eq!(found(person()).as_deref(), Ok("access"));
+    assert_eq!(found(with(person(), "aud", json!(["0".repeat(64)]))).as_deref(), Ok("tier"));
+    for claims in [
+        with(person(), "aud", json!(["x"])),
+        with(person(), "aud", json!(["1".repeat(64)])),
+        with(person(), "iss", json!("https://other.cloudflareaccess.com")),
+    ] {
+        assert_eq!(found(claims.clone()), Err(Flaw::UnknownIssuer), "{claims}");
+    }
 }

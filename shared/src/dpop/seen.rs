@@ -66,6 +66,21 @@ mod tests {
             for after in 0..=70 {
                 assert!(!seen.first(&proof("a", "1"), NOW.plus_seconds(after)), "{offset} {after}");
             }
+            // And where nothing came between.
+            for after in 0..=70 {
+                let seen = Seen::default();
+                assert!(seen.first(&proof("a", "0"), NOW.plus_seconds(-offset)) && seen.first(&proof("a", "1"), NOW));
+                assert!(!seen.first(&proof("a", "1"), NOW.plus_seconds(after)), "{offset}, then {after}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_can_pass_no_more_is_forgotten() {
+        for (slept, held) in [(70, true), (71, true), (141, true), (142, false), (1_000, false)] {
+            let seen = Seen::default();
+            assert!(seen.first(&proof("a", "1"), NOW));
+            assert_eq!(seen.first(&proof("a", "1"), NOW.plus_seconds(slept)), !held, "{slept}");
         }
     }
 
@@ -83,7 +98,13 @@ mod tests {
         for number in 0..3 * KEPT {
             assert!(seen.first(&proof("a", &number.to_string()), NOW));
         }
-        let held = seen.0.lock().unwrap();
-        assert!(held.current.len() <= KEPT && held.previous.len() <= KEPT);
+        {
+            let held = seen.0.lock().unwrap();
+            assert!(held.current.len() <= KEPT && held.previous.len() <= KEPT);
+        }
+        for seconds in [0, 0, 1, 70] {
+            let last = proof("a", &(3 * KEPT - 1).to_string());
+            assert!(!seen.first(&last, NOW.plus_seconds(seconds)), "what came last in a flood counts once as well");
+        }
     }
 }

@@ -85,7 +85,7 @@ fn push_path(out: &mut String, path: &str) -> Option<()> {
                 continue;
             }
             let (high, low) = (digit(bytes.next()?)?, digit(bytes.next()?)?);
-            let decoded = high << 4 | low;
+            let decoded = high * 16 + low;
             if decoded.is_ascii_alphanumeric() || matches!(decoded, b'-' | b'.' | b'_' | b'~') {
                 out.push(char::from(decoded));
             } else {
@@ -123,6 +123,10 @@ mod tests {
         assert_eq!(Target::parse("https://gate.example/%2f%e4"), Target::parse("https://gate.example/%2F%E4"));
         assert_eq!(Target::parse("https://gate.example"), Target::parse("https://gate.example/"));
         assert_eq!(Target::parse("http://[::1]:80/a").unwrap().as_str(), "http://[::1]/a");
+        assert_eq!(Target::parse("http://[::1]/a").unwrap().as_str(), "http://[::1]/a");
+        let long = |length: usize| format!("https://gate.example/{}", "a".repeat(length - 21));
+        assert_eq!(Target::parse(&long(LONGEST)).unwrap().as_str(), long(LONGEST));
+        assert_eq!(Target::parse(&long(LONGEST + 1)), None);
     }
 
     #[test]

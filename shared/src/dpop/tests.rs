@@ -143,6 +143,7 @@ fn a_proof_over_this_request_holds() {
             holder.header(),
             with(with(claims(), "nbf", json!(NOW.seconds())), "exp", json!(NOW.seconds() + 300)),
         ),
+        ("nbf in ten seconds", holder.header(), with(claims(), "nbf", json!(NOW.seconds() + 10))),
         (
             "public members of the key",
             with(
@@ -235,6 +236,11 @@ fn every_other_proof_is_refused() {
         ("iat as text", holder.proof(&with(claims.clone(), "iat", json!("1800000000"))), Flaw::BadClaims),
         ("iat with a fraction", holder.proof(&with(claims.clone(), "iat", json!(1_800_000_000.5))), Flaw::BadClaims),
         ("exp now", holder.proof(&with(claims.clone(), "exp", json!(NOW.seconds()))), Flaw::WrongTime),
+        (
+            "nbf in eleven seconds",
+            holder.proof(&with(claims.clone(), "nbf", json!(NOW.seconds() + 11))),
+            Flaw::WrongTime,
+        ),
         ("nbf in an hour", holder.proof(&with(claims.clone(), "nbf", json!(NOW.seconds() + 3600))), Flaw::WrongTime),
         ("no ath", holder.proof(&without(claims.clone(), "ath")), Flaw::BadClaims),
         (
@@ -341,4 +347,29 @@ fn an_unbound_token_is_a_bearer_token_and_nothing_else() {
     assert_eq!(ask(Scheme::Dpop, &[]), Err(Flaw::Unbound));
     assert_eq!(ask(Scheme::Dpop, &[&holder.proof(&claims())]), Err(Flaw::Unbound));
     assert_eq!(ask(Scheme::Bearer, &["x"]), Err(Flaw::Unbound));
+}
+
+/// Runbooks and alarms look for them.
+#[test]
+fn every_flaw_has_its_name_in_the_log() {
+    for (flaw, name) in [
+        (Flaw::Missing, "proof_missing"),
+        (Flaw::Ambiguous, "proof_ambiguous"),
+        (Flaw::Malformed, "proof_malformed"),
+        (Flaw::WrongType, "proof_wrong_type"),
+        (Flaw::WrongAlgorithm, "proof_wrong_algorithm"),
+        (Flaw::ForbiddenHeader, "proof_forbidden_header"),
+        (Flaw::BadKey, "proof_bad_key"),
+        (Flaw::BadSignature, "proof_bad_signature"),
+        (Flaw::BadClaims, "proof_bad_claims"),
+        (Flaw::WrongMethod, "proof_wrong_method"),
+        (Flaw::WrongTarget, "proof_wrong_target"),
+        (Flaw::WrongTime, "proof_wrong_time"),
+        (Flaw::WrongToken, "proof_wrong_token"),
+        (Flaw::WrongKey, "proof_wrong_key"),
+        (Flaw::Replayed, "proof_replayed"),
+        (Flaw::Unbound, "proof_for_unbound_token"),
+    ] {
+        assert_eq!(flaw.as_str(), name);
+    }
 }

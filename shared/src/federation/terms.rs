@@ -233,3 +233,6 @@ pub(crate) fn is_spiffe_id(text: &str) -> bool {
     let path = domain_of(text).and_then(|domain| text.strip_prefix(domain)?.strip_prefix('/'));
     text.len() <= 2_048 && path.is_some_and(|path| path.split('/').all(segment))
 }
+
+#[cfg(test)]
+mod tests;

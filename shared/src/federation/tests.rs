@@ -1,6 +1,6 @@
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize, PublicKeyComponents};
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, PublicKeyComponents};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256,
 };
@@ -22,7 +22,7 @@ const ROLE: &str = "arn:aws:iam::111122223333:role/service/payments";
 
 enum Pair {
     Ec(EcdsaKeyPair, &'static str, usize),
-    Rsa(RsaKeyPair),
+    Rsa(&'static RsaKeyPair),
 }
 
 /// One platform: a key, how it is published, and the profile that names it.
@@ -35,10 +35,15 @@ struct Platform {
 
 impl Platform {
     fn new(kind: &str, issuer: &str, algorithm: &'static str, kid: &'static str) -> Self {
+        Self::with_key(kind, issuer, (algorithm, kid), usize::from(kid == "cluster-1"))
+    }
+
+    /// The same with another key: a fresh one, or this one of RSA.
+    fn with_key(kind: &str, issuer: &str, (algorithm, kid): (&'static str, &'static str), rsa: usize) -> Self {
         let pair = match algorithm {
             "ES256" => Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(), "P-256", 32),
             "ES384" => Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(), "P-384", 48),
-            _ => Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()),
+            _ => Pair::Rsa(crate::rsa::pair(rsa)),
         };
         let profile = json!({"id": kind, "kind": kind, "issuer": issuer, "algorithms": [algorithm],
             "jwks_url": "https://keys.example/"});
@@ -314,7 +319,7 @@ fn no_signature_but_the_platforms_own_holds() {
     for platform in all() {
         let good = platform.sign(&platform.header(), &platform.claims());
         let (kind, algorithm) = (platform.profile.kind().as_str(), platform.profile.algorithms()[0].as_str());
-        let other = Platform::new(kind, platform.profile.issuer(), algorithm, platform.kid);
+        let other = Platform::with_key(kind, platform.profile.issuer(), (algorithm, platform.kid), 2);
         let forged = other.sign(&platform.header(), &platform.claims());
         assert_eq!(platform.check(&forged).unwrap_err(), Reason::BadSignature);
         let (input, signature) = good.rsplit_once('.').unwrap();

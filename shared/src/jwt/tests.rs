@@ -528,3 +528,87 @@ fn a_client_assertion_is_held_to_the_same_forms() {
     }
     assert!(client_assertion(&token, id, ISSUER, &issuer.keys, NOW).is_ok());
 }
+
+/// Runbooks and alarms look for them.
+#[test]
+fn every_reason_has_its_name_in_the_log() {
+    for (reason, name) in [
+        (Reason::Missing, "credential_missing"),
+        (Reason::Ambiguous, "credential_ambiguous"),
+        (Reason::Malformed, "token_malformed"),
+        (Reason::WrongType, "token_wrong_type"),
+        (Reason::WrongAlgorithm, "token_wrong_algorithm"),
+        (Reason::ForbiddenHeader, "token_forbidden_header"),
+        (Reason::UnknownKey, "token_unknown_key"),
+        (Reason::BadSignature, "token_bad_signature"),
+        (Reason::WrongIssuer, "token_wrong_issuer"),
+        (Reason::WrongAudience, "token_wrong_audience"),
+        (Reason::BadClaims, "token_bad_claims"),
+        (Reason::Expired, "token_expired"),
+        (Reason::NotYetValid, "token_not_yet_valid"),
+        (Reason::TooLongLived, "token_too_long_lived"),
+        (Reason::Revoked, "token_revoked"),
+        (Reason::UnsupportedBinding, "token_unsupported_binding"),
+        (Reason::UnsupportedRestriction, "token_unsupported_restriction"),
+        (Reason::AssertionRequired, "assertion_required"),
+        (Reason::Proof(Flaw::Replayed), "proof_replayed"),
+        (Reason::Assertion(access::Flaw::OfAnother), "assertion_of_another"),
+    ] {
+        assert_eq!(reason.as_str(), name);
+    }
+    assert_eq!([Kind::Machine, Kind::Human].map(Kind::as_str), ["machine", "human"]);
+}
+
+#[test]
+fn what_is_as_long_as_it_may_be_is_taken_and_one_more_is_not() {
+    let issuer = Issuer::new("k1");
+    for (member, most, more) in [
+        ("exp", json!(NOW.seconds() + MAX_ACCESS_LIFE), json!(NOW.seconds() + MAX_ACCESS_LIFE + 1)),
+        ("sub", json!("s".repeat(256)), json!("s".repeat(257))),
+        ("jti", json!("j".repeat(128)), json!("j".repeat(129))),
+        ("sid", json!("i".repeat(128)), json!("i".repeat(129))),
+    ] {
+        assert!(check(&issuer, &issuer.sign(&header(), &with(claims(), member, most))).is_ok(), "{member}");
+        assert!(check(&issuer, &issuer.sign(&header(), &with(claims(), member, more))).is_err(), "{member}");
+    }
+}
+
+/// Whoever remembers a verified token asks this before believing it again.
+#[test]
+fn a_verified_token_is_of_its_very_key_and_of_its_time() {
+    let issuer = Issuer::new("k1");
+    let claims = with(claims(), "nbf", json!(NOW.seconds() + 5));
+    let kept = signed(&issuer.sign(&header(), &claims), ISSUER, AUDIENCE, &issuer.keys, NOW).unwrap();
+    assert!(kept.is_of(&issuer.keys));
+    let (other, renamed) = (Issuer::new("k1"), with(issuer.jwk.clone(), "kid", json!("k2")));
+    let renamed = KeySet::parse(&json!({"keys": [renamed]}), &[Algorithm::Es256]).unwrap();
+    assert!(!kept.is_of(&other.keys) && !kept.is_of(&renamed) && !kept.is_of(&KeySet::none()));
+    for (seconds, timely) in
+        [(-6, Err(Reason::NotYetValid)), (-5, Ok(())), (0, Ok(())), (299, Ok(())), (300, Err(Reason::Expired))]
+    {
+        assert_eq!(kept.timely(NOW.plus_seconds(seconds)), timely, "{seconds}");
+    }
+}
+
+#[test]
+fn a_token_is_as_long_as_a_header_may_carry_and_no_longer() {
+    let of = |length: usize| {
+        // Text of one part has no length that is one more than a multiple of four, so the other part has to give way.
+        let tried = ["k", "k1", "k12"].into_iter().flat_map(|kid| (5_500..6_100).map(move |more| (kid, more)));
+        let (kid, more) = tried
+            .into_iter()
+            .find(|(kid, more)| {
+                let parts = [with(header(), "kid", json!(kid)), with(claims(), "more", json!("x".repeat(*more)))];
+                let lengths = parts.map(|part| (part.to_string().len() * 4).div_ceil(3));
+                lengths.iter().sum::<usize>() + 2 + 86 == length
+            })
+            .unwrap();
+        let issuer = Issuer::new(kid);
+        let claims = with(claims(), "more", json!("x".repeat(more)));
+        let token = issuer.sign(&with(header(), "kid", json!(kid)), &claims);
+        assert_eq!(token.len(), length);
+        check(&issuer, &token)
+    };
+    assert!(of(MAX_LENGTH).is_ok());
+    assert_eq!(of(MAX_LENGTH + 1), Err(Reason::Malformed));
+}

@@ -145,6 +145,12 @@ mod tests {
         fn every_digest_survives_a_round_trip(bytes in any::<[u8; 32]>()) {
             let digest = Sha256Digest::from_bytes(bytes);
             prop_assert_eq!(Sha256Digest::parse(&digest.to_string()).unwrap(), digest);
+            prop_assert_eq!(digest.as_bytes(), &bytes);
+            let hex = crate::encoding::hex(&bytes);
+            prop_assert_eq!(Sha256Digest::from_hex(&hex).unwrap(), digest);
+            for other in [&hex[2..], &[&hex, "00"].concat()] {
+                prop_assert!(Sha256Digest::from_hex(other).is_err());
+            }
         }
 
         #[test]

@@ -137,7 +137,11 @@ mod tests {
 
     #[test]
     fn a_key_prints_as_it_was_read() {
-        assert_eq!(ObjectKey::parse(KEY).unwrap().to_string(), KEY);
+        let key = ObjectKey::parse(KEY).unwrap();
+        assert_eq!((key.to_string().as_str(), key.tenant().as_str()), (KEY, "acme"));
+        let file = key.file();
+        assert_eq!((file.to_string().as_str(), file.uuid().to_string().as_str()), (&KEY[7..], &KEY[7..]));
+        assert_eq!(FileId::from_uuid(file.uuid()), Ok(file));
     }
 
     #[test]
@@ -172,7 +176,9 @@ mod tests {
         for text in ["", "null", "a b", "ü", "a\n", &"v".repeat(1025)] {
             assert!(VersionId::parse(text).is_err(), "{text}");
         }
-        assert!(VersionId::parse("3HL4kqtJlcpXroDTDmjVBH40Nrjfkd").is_ok());
+        for text in ["3HL4kqtJlcpXroDTDmjVBH40Nrjfkd", &"v".repeat(1024), "nul", "null."] {
+            assert_eq!(VersionId::parse(text).unwrap().as_str(), text);
+        }
     }
 
     #[test]
@@ -180,6 +186,7 @@ mod tests {
         for text in ["", "a b", "ü", "a\n", &"v".repeat(1025)] {
             assert!(UploadId::parse(text).is_err(), "{text}");
         }
+        assert!(UploadId::parse(&"v".repeat(1024)).is_ok());
         let id = UploadId::parse("canary-2f~").unwrap();
         assert_eq!((id.as_str(), format!("{id:?}").as_str()), ("canary-2f~", "UploadId"));
     }

@@ -75,6 +75,8 @@ mod tests {
     fn a_started_second_of_the_session_does_not_count() {
         let now = Timestamp::from_millis(1_000_001);
         assert_eq!(UrlLife::within(60, Timestamp::from_millis(1_120_000), now), Err(TooShort));
+        let life = UrlLife::within(60, Timestamp::from_millis(1_121_000), now).unwrap();
+        assert_eq!(life.ends(now), Timestamp::from_seconds(1_060));
     }
 
     proptest! {

@@ -163,6 +163,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_a_container_counts_as_well_as_the_container() {
+        for other in
+            [&b"RIFF\x24\x00\x00\x00WAVEfmt "[..], b"RIFX\x24\x00\x00\x00WEBPVP8 ", b"\x00\x00\x00\x18moovmp42"]
+        {
+            assert!(!of("image/webp").fits(other) && !of("video/mp4").fits(other), "{other:?}");
+        }
+    }
+
+    #[test]
     fn what_is_cut_short_is_not_taken_for_whole() {
         for (declared, start) in
             GOOD.iter().filter(|(declared, _)| !declared.starts_with("text") && !declared.ends_with("json"))

@@ -117,6 +117,17 @@ mod tests {
         }
         let cut = FileName::clean(&long);
         assert!(cut.as_str().len() <= FileName::LIMIT && cut.as_str().ends_with("ü.gz"), "{cut:?}");
+        // A short extension is kept whole; a long one is a part of the name.
+        let (limit, longest) = (FileName::LIMIT, FileName::LONGEST_EXTENSION);
+        let (kept, cut) = (".".to_owned() + &"e".repeat(longest - 1), ".".to_owned() + &"e".repeat(longest));
+        for (given, want) in [
+            (format!("{}{kept}", "x".repeat(300)), format!("{}{kept}", "x".repeat(limit - longest))),
+            (format!("{}{cut}", "x".repeat(300)), "x".repeat(limit)),
+            (format!("a.{}", "b".repeat(300)), format!("a.{}", "b".repeat(limit - 2))),
+            ("x".repeat(limit), "x".repeat(limit)),
+        ] {
+            assert_eq!(FileName::clean(&given).as_str(), want, "{given}");
+        }
     }
 
     #[test]

@@ -103,9 +103,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_limits_are_those_of_the_documentation() {
+        assert_eq!((MAX_PUT, MAX_FILE), (67_108_864, 5_497_558_138_880));
+        assert_eq!((Parts::SMALLEST, Parts::LARGEST, Parts::USUAL), (5_242_880, 5_368_709_120, 8_388_608));
+    }
+
+    #[test]
     fn sizes_end_at_one_byte_and_at_the_limit() {
         assert_eq!(Size::of_put(0), Err(SizeFault::Empty));
-        assert_eq!(Size::of_put(1).unwrap().signed(), 1);
+        assert_eq!((Size::of_put(1).unwrap().signed(), Size::of_put(7).unwrap().signed()), (1, 7));
         assert_eq!(Size::of_put(MAX_PUT).unwrap().bytes(), MAX_PUT);
         assert_eq!(Size::of_put(MAX_PUT + 1), Err(SizeFault::TooLarge));
         assert_eq!(Size::of_put(u64::MAX), Err(SizeFault::TooLarge));

@@ -68,6 +68,8 @@ mod tests {
         for status in FileStatus::ALL {
             assert_eq!(FileStatus::parse(status.as_str()).unwrap(), status);
         }
+        let ended = FileStatus::ALL.into_iter().filter(|status| status.is_final());
+        assert_eq!(ended.map(FileStatus::as_str).collect::<Vec<_>>(), ["rejected", "infected", "expired", "deleted"]);
         for text in ["", "Clean", "clean ", "unscanned"] {
             assert!(FileStatus::parse(text).is_err(), "{text}");
         }

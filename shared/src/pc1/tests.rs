@@ -413,3 +413,24 @@ proptest! {
         prop_assert_eq!(out, bytes);
     }
 }
+
+#[test]
+fn a_row_is_the_text_it_was_read_from() {
+    for text in ["42", "é \u{1f600}", &"r".repeat(256)] {
+        assert_eq!(Row::parse(text).unwrap().as_str(), text);
+    }
+}
+
+/// Growing later would leave a copy of what is in it behind.
+#[test]
+fn a_buffer_has_room_before_anything_is_decoded_into_it() {
+    let mut out = Vec::with_capacity(8);
+    for plaintext in [&b"a"[..], &[7; 300], &[8; 10]] {
+        let mut text = String::new();
+        encode_into(plaintext, &mut text);
+        let before = (out.capacity(), out.as_ptr());
+        decode_into(&text, &mut out).unwrap();
+        assert!(out == plaintext && out.capacity() >= text.len() + 3);
+        assert!(before.0 < text.len() + 3 || before == (out.capacity(), out.as_ptr()), "what fits stays where it is");
+    }
+}

@@ -106,3 +106,6 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::{Cached, Refusal, TrustObject};
-use crate::access::{self, Assertion};
+use crate::access::{self, Assertion, Flaw};
 use crate::clock::{Clock, Timestamp};
 use crate::federation::{self, Workload};
 use crate::issuer::{ALGORITHMS, Profile, Profiles};
@@ -85,8 +85,13 @@ impl<R: ObjectReader, C: Clock> Foreign<R, C> {
         let flawed = |flaw| Refusal::Credential(Reason::Assertion(flaw));
         let profiles = self.profiles().await?;
         let profile = access::profile_of(assertion, &profiles).map_err(flawed)?;
-        let keys = self.keys(profile, false).await?;
-        access::verify(assertion, profile, keys.of(Usage::Signature), self.clock.now()).map_err(flawed)
+        let verify =
+            |keys: &IssuerKeys| access::verify(assertion, profile, keys.of(Usage::Signature), self.clock.now());
+        let mut verified = verify(&*self.keys(profile, false).await?);
+        if verified == Err(Flaw::UnknownKey) {
+            verified = verify(&*self.keys(profile, true).await?);
+        }
+        verified.map_err(flawed)
     }
 
     /// Verifies a workload's assertion for `audience`, our issuer URL, as one of `issuer` ([`federation::claimed`]).
@@ -94,12 +99,13 @@ impl<R: ObjectReader, C: Clock> Foreign<R, C> {
         let profiles = self.profiles().await?;
         let profile = profiles.of_workload(issuer).ok_or(Refusal::Credential(Reason::WrongIssuer))?;
         let verify = |keys: &IssuerKeys| federation::verify(assertion, profile, keys, audience, self.clock.now());
-        let keys = self.keys(profile, false).await?;
-        let mut verified = verify(&keys);
+        let mut verified = verify(&*self.keys(profile, false).await?);
         if verified == Err(Reason::UnknownKey) {
-            let keys = self.keys(profile, true).await?;
-            verified = verify(&keys);
+            verified = verify(&*self.keys(profile, true).await?);
         }
         verified.map_err(Refusal::Credential)
     }
 }
+
+#[cfg(test)]
+mod tests;

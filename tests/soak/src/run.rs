@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use local::lambda::Kind;
+use local::lambda::{Kind, Undelivered};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::audit::{Audited, COPIES};
@@ -19,6 +19,8 @@ use crate::world::World;
 
 /// How soon after a storm a small journey must pass.
 const RECOVERY: Duration = Duration::from_secs(20);
+/// How often an event is handed on that was given up, where the machine has much else to do.
+const REPLAYS: u32 = 5;
 /// How long what functions are started by may be under way after a storm.
 const UNDER_WAY: Duration = Duration::from_secs(60);
 
@@ -271,12 +273,17 @@ impl Run {
             return Err(self.of_all(phase, "events", got));
         }
         let given_up = stack.lambda.undelivered();
+        // On a busy machine what is handed on may meet a limit of time again, and the operator tries again.
+        let tries = if self.settings.busy { REPLAYS } else { 1 };
         for event in given_up.iter().skip(self.report.replayed) {
-            let answered = stack.lambda.invoke(&event.function, event.payload.clone(), Kind::RequestResponse).await;
-            let fault = match answered {
-                Ok(outcome) => outcome.function_error.map(|_| String::from_utf8_lossy(&outcome.payload).into_owned()),
-                Err(error) => Some(format!("{error:?}")),
-            };
+            let mut fault = self.handed_on(event).await;
+            for _ in 1..tries {
+                if fault.is_none() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                fault = self.handed_on(event).await;
+            }
             if let Some(fault) = fault {
                 let got = format!("{} does not take it: {fault}; given up before: {}", event.function, event.reason);
                 return Err(self.of_all(phase, "an event that is replayed", got));
@@ -284,6 +291,15 @@ impl Run {
         }
         self.report.replayed = given_up.len();
         Ok(())
+    }
+
+    /// Hands an event to its function once more; what it says against it.
+    async fn handed_on(&self, event: &Undelivered) -> Option<String> {
+        let lambda = &self.world.stack.lambda;
+        match lambda.invoke(&event.function, event.payload.clone(), Kind::RequestResponse).await {
+            Ok(outcome) => outcome.function_error.map(|_| String::from_utf8_lossy(&outcome.payload).into_owned()),
+            Err(error) => Some(format!("{error:?}")),
+        }
     }
 
     /// What the database has lost of what was acknowledged, and what the stack was asked that nobody may ask.

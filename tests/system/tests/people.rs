@@ -8,8 +8,11 @@
 
 mod support;
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use local::access::Key;
 use local::faults::Faults;
 use local::journey::Answer;
 use local::seed::act;
@@ -22,6 +25,10 @@ const BEN: &str = "0c8a5a38-7b6a-4f0e-9d1e-5a2f1f8f3b11";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 /// Whose key pair stands for the page's.
 const PAGE: &str = "acme-bound";
+/// Nobody's: who gets past the gate is answered 404.
+const FILE: &str = "/files/01900000-0000-7000-8000-000000000000";
+/// After so long every verifier reads the mirrored keys again before it decides.
+const FRESH: Duration = Duration::from_secs(60);
 
 fn text(answer: &Answer, name: &str) -> String {
     answer.json()[name].as_str().unwrap_or_default().to_owned()
@@ -125,5 +132,42 @@ async fn without_kms_or_postgres_a_refresh_token_stays_good() {
     running.stack.proxy.refuse_new(false);
     let up = running.api.refreshed(page, &refresh, Some(&ada)).await.unwrap();
     assert_eq!(up.status, 200, "{}", up.outcome());
+    running.stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_stays_inside_while_access_rotates_its_key_and_nobody_comes_in_by_a_retired_one() {
+    let running = Running::start_ahead(&[]).await;
+    let access = &running.stack.access;
+    let asked =
+        async |token: &str, assertion: &str| as_person(&running, ("GET", FILE), token, assertion, None).await.outcome();
+    let mirrored = async || {
+        running.stack.invoke("issuer-keys", &json!({})).await.unwrap();
+        running.stack.account.clock.advance(FRESH);
+    };
+    let (passes, refused) = ("404 not_found", "401 unauthorized");
+    let (first, answer) = session(&running, ADA, "ada@example.com").await;
+    let token = text(&answer, "access_token");
+    assert_eq!(asked(&token, &first).await, passes);
+
+    access.rotate(Key::generate().unwrap());
+    let second = access.user_assertion(ADA, "ada@example.com").unwrap();
+    assert_eq!(asked(&token, &second).await, refused, "of a key that nobody mirrored yet");
+    assert_eq!(asked(&token, &first).await, passes, "which shuts nobody out who is in");
+    mirrored().await;
+    assert_eq!(asked(&token, &second).await, passes);
+    assert_eq!(asked(&token, &first).await, passes, "its key is published beside the new one");
+    let (own, answer) = session(&running, BEN, "ben@example.com").await;
+    let other = text(&answer, "access_token");
+    assert_eq!(asked(&other, &own).await, passes, "who comes under the new key gets a token, and in");
+    assert_eq!(asked(&token, &own).await, refused, "as himself alone");
+
+    access.rotate(Key::generate().unwrap());
+    let third = access.user_assertion(ADA, "ada@example.com").unwrap();
+    mirrored().await;
+    assert_eq!(asked(&token, &first).await, refused, "a retired key, though its assertion lives for a day");
+    for assertion in [&second, &third] {
+        assert_eq!(asked(&token, assertion).await, passes);
+    }
     running.stack.stop().await;
 }

@@ -38,6 +38,112 @@ async fn said(running: &Running, event: &Value) -> String {
     if allowed { "allow" } else { "deny" }.to_owned()
 }
 
+type Shape = fn(&str, &str, &str, &str) -> Value;
+
+/// A form of event with one thing in it changed, or without it where there is nothing to change it to.
+fn changed(mut event: Value, pointer: &str, value: Option<Value>) -> Value {
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    let parent = event.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+    match value {
+        Some(value) => parent.insert(name.to_owned(), value),
+        None => parent.remove(name),
+    };
+    event
+}
+
+/// Events of all five forms that API Gateway would never send, with what the process must answer: nothing that is incomplete, of another
+/// type or contradicts itself is read into something that is whole.
+fn hostile(files: &str, app: &str) -> Vec<(Value, &'static str)> {
+    let forms: [(Shape, &[&str]); 5] = [
+        (
+            http,
+            &[
+                "/routeArn",
+                "/routeKey",
+                "/rawPath",
+                "/requestContext",
+                "/requestContext/http",
+                "/requestContext/http/method",
+            ],
+        ),
+        (http_v1, &["/type", "/methodArn", "/resource", "/path", "/httpMethod"]),
+        (request, &["/type", "/methodArn", "/resource", "/path", "/httpMethod"]),
+        (token, &["/type", "/methodArn", "/authorizationToken"]),
+        (|_, _, _, authorization| socket(authorization), &["/type", "/methodArn", "/requestContext/routeKey"]),
+    ];
+    let mut events = Vec::new();
+    for (at, (form, members)) in forms.into_iter().enumerate() {
+        let good = form("GET", "/files/{id}", FILE, if at == 4 { app } else { files });
+        for member in members {
+            for value in [None, Some(json!(null)), Some(json!(7)), Some(json!([])), Some(json!({"a": [good]}))] {
+                events.push((changed(good.clone(), member, value), "Unauthorized"));
+            }
+        }
+        let arn = if at == 0 { "/routeArn" } else { "/methodArn" };
+        for bad in [
+            "",
+            "arn:aws:execute-api",
+            &format!("{API}/*/GET{FILE}"),
+            &format!("{API}/v1"),
+            "arn:aws:execute-api:us-east-1:*:abc/v1/GET/files/a",
+            "arn:aws:lambda:us-east-1:111122223333:function:x",
+        ] {
+            events.push((changed(good.clone(), arn, Some(json!(bad))), "Unauthorized"));
+        }
+        if at == 3 {
+            continue;
+        }
+        // What HTTP APIs make of the error is not settled, so a credential fault is a word there.
+        let refused = if at == 0 { "deny" } else { "Unauthorized" };
+        let fields = if at < 2 { "/headers" } else { "/multiValueHeaders" };
+        let field = |value: &str| if at < 2 { json!(value) } else { json!([value]) };
+        for (name, value) in [
+            ("authorization ", files),
+            ("AUTHORIZATION", files),
+            ("x-amzn-remapped-authorization", files),
+            ("X-HTTP-Method-Override", "DELETE"),
+            ("cf-access-jwt-assertion", "a, b"),
+        ] {
+            let held = good.pointer(fields).unwrap().clone();
+            let more = changed(json!({"h": held}), &format!("/h/{name}"), Some(field(value)));
+            let event = changed(good.clone(), fields, Some(more["h"].clone()));
+            // A name that is none says nothing, and takes nothing away.
+            events.push((event, if name.ends_with(' ') { "allow" } else { refused }));
+        }
+        for value in [
+            json!(7),
+            json!([]),
+            json!("Authorization"),
+            json!({"Authorization": 7}),
+            json!({"Authorization": [[files]]}),
+        ] {
+            events.push((changed(good.clone(), fields, Some(value)), "Unauthorized"));
+        }
+        events.push((changed(good, "/queryStringParameters", Some(json!({"access_token": files}))), refused));
+    }
+    events
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_hostile_event_of_any_form_passes_the_process_or_ends_it() {
+    let running = Running::start().await;
+    let files = format!("Bearer {}", running.token("acme-backend").await);
+    let app = format!("Bearer {}", running.token("acme-legacy").await);
+    for (event, expected) in hostile(&files, &app) {
+        assert_eq!(said(&running, &event).await, expected, "{event}");
+    }
+    for shape in [http, http_v1, request, token] {
+        assert_eq!(said(&running, &shape("GET", "/files/{id}", FILE, &files)).await, "allow");
+    }
+    assert_eq!(said(&running, &socket(&app)).await, "allow");
+    assert_eq!(
+        running.stack.lambda.cold_starts(&format!("portcullis-{ENV}-authorizer")),
+        1,
+        "one process took them all"
+    );
+    running.stack.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_form_of_event_is_answered_by_the_process_as_by_the_function() {
     let running = Running::start().await;

@@ -11,6 +11,16 @@ pub enum Effect {
     Deny,
 }
 
+/// What an HTTP API with payload format 2.0 is answered. The event does not say which of them the API expects.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum HttpAnswer {
+    /// One word: simple responses are on (`EnableSimpleResponses`).
+    #[default]
+    Simple,
+    /// A policy, as every other kind of API: simple responses are off.
+    Policy,
+}
+
 /// One statement about one resource. Context values are text, because API Gateway makes text of them anyway.
 pub fn policy(principal: &str, effect: Effect, resource: &str, context: &[(&str, &str)]) -> Value {
     let effect = match effect {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use shared::http::Headers;
 use shared::name::Malformed;
 
-pub use answer::{Effect, policy, simple};
+pub use answer::{Effect, HttpAnswer, policy, simple};
 pub use arn::MethodArn;
 
 use crate::routes::{CONNECT, Route};
@@ -17,7 +17,7 @@ use crate::routes::{CONNECT, Route};
 /// Who asks in which form, and so in which form the answer goes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shape {
-    /// HTTP API, payload format 2.0, simple responses.
+    /// HTTP API, payload format 2.0, with simple responses or without ([`HttpAnswer`]).
     Http,
     /// REST API, `REQUEST`, or HTTP API with payload format 1.0, which is the same.
     Request,
