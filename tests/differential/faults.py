@@ -9,7 +9,8 @@ from probes import S3_ERRORS, SILENT, SSM_COMMON, guide, probe, told
 KMS_COMMON = guide("KMS throttling", "kms/latest/developerguide/throttling.html", "Text")
 STS_COMMON = guide("STS common errors", "STS/latest/APIReference/CommonErrors.html", "ThrottlingException")
 RETRIES = guide("SDK retry behavior", "sdkref/latest/guide/feature-retry-behavior.html", "standard mode")
-AGAIN = Config(retries={"total_max_attempts": 3, "mode": "standard"})
+# Once more is enough to be seen, and waits a second at most.
+AGAIN = Config(retries={"total_max_attempts": 2, "mode": "standard"})
 
 CALLS = {
     "ssm": lambda target, config=None: told(lambda: target.client("ssm", config=config).get_parameters(Names=["/probe/none"])),
@@ -30,7 +31,7 @@ for service, says, want, source in [
 
     @probe(f"{service}-throttled-again", "and an SDK that tries again is answered", "200", RETRIES, service=service)
     def _(target, service):
-        return CALLS[service](target.struck(f"{service} throttle first=2"), AGAIN)
+        return CALLS[service](target.struck(f"{service} throttle first=1"), AGAIN)
 
 
 @probe("ssm-throttled-for-good", "and gives up with that error where it goes on", "400 ThrottlingException", RETRIES)

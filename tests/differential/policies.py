@@ -303,7 +303,7 @@ for label, condition, holds in [
     ("date-less", {"DateLessThan": {"aws:CurrentTime": SOON}}, True),
     ("date-less-not", {"DateLessThan": {"aws:CurrentTime": EARLIER}}, False),
     ("date-greater", {"DateGreaterThan": {"aws:CurrentTime": EARLIER}}, True),
-    ("date-epoch", {"DateLessThan": {"aws:CurrentTime": str(int(NOW.timestamp()) + 7200)}}, True),
+    ("date-epoch", {"DateLessThan": {"aws:CurrentTime": "4070908800"}}, True),
     ("numeric-epoch", {"NumericGreaterThan": {"aws:EpochTime": "1000"}}, True),
     ("numeric-epoch-less", {"NumericLessThanEquals": {"aws:EpochTime": "1000"}}, False),
     ("ip", {"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}, True),

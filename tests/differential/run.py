@@ -21,13 +21,13 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import database  # noqa: E402,F401
-import faults  # noqa: E402,F401
 import gateway  # noqa: E402,F401
 import kms  # noqa: E402,F401
 import policies  # noqa: E402,F401
 import s3  # noqa: E402,F401
 import ssm  # noqa: E402,F401
 import sts  # noqa: E402,F401
+import faults  # noqa: E402,F401,I001  last: its stack starts meanwhile
 from probes import PROBES, SILENT, outcome, verdict  # noqa: E402
 from targets import MiniStack, Moto, Ours  # noqa: E402
 

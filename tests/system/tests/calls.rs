@@ -245,6 +245,8 @@ const COMMON: &[&str] = &[
     "aws:sourceip",
     "aws:tokenissuetime",
     "kms:calleraccount",
+    // A fact about the key, by which the boundary of the roles knows it: data.yaml names each.
+    "kms:resourcealiases",
     "kms:encryptionalgorithm",
     "kms:keyorigin",
     "kms:multiregion",
