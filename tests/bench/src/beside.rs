@@ -8,6 +8,9 @@ use crate::measure::{Findings, Tally};
 use crate::peers::{PEERS, Peer, Question};
 use crate::report::{median, rounded, spread};
 
+/// Microseconds of a processor by which two runs of the same differ.
+const NOISE: f64 = 10.0;
+
 /// One peer's figures beside ours; each ratio is theirs to ours.
 struct Beside<'a> {
     peer: &'a Peer,
@@ -59,7 +62,12 @@ impl<'a> Beside<'a> {
             "our_p50_us": rounded(self.our_wait), "our_own_processor_us": rounded(self.our_own),
             "our_start_ms": rounded(self.our_start), "our_peak_memory_mb": rounded(self.our_memory),
             "to_ours": {"start": of(self.start, self.our_start), "memory": of(self.memory, self.our_memory),
-                "wait": of(self.wait, self.our_wait), "own_processor": of(self.own, self.our_own)}})
+                "wait": of(self.wait, self.our_wait), "own_processor": self.times().map(rounded)}})
+    }
+
+    /// How many times ours their own processor is; nothing where ours is less than the noise of a run.
+    fn times(&self) -> Option<f64> {
+        (self.our_own >= NOISE).then(|| self.own / self.our_own)
     }
 }
 
@@ -77,7 +85,7 @@ pub(crate) fn table(findings: &Findings) -> String {
         let (low, high) = spread(one.tally.blocks.iter().map(|block| block.p50), 0.0);
         let _ = writeln!(
             out,
-            "  {:<24} {:>8.1} ms {:>6.1}x {:>6.1} MB {:>5.1}x {:>9.0} us [{low:.0}-{high:.0}] {:>7.1}x {:>9.0} us {:>7.1}x",
+            "  {:<24} {:>8.1} ms {:>6.1}x {:>6.1} MB {:>5.1}x {:>9.0} us [{low:.0}-{high:.0}] {:>7.1}x {:>9.0} us {:>8}",
             peer.name,
             one.start,
             one.start / one.our_start,
@@ -86,7 +94,7 @@ pub(crate) fn table(findings: &Findings) -> String {
             one.wait,
             one.wait / one.our_wait,
             one.own,
-            one.own / one.our_own,
+            one.times().map_or_else(|| "-".to_owned(), |times| format!("{times:.1}x")),
         );
     }
     if !absent.is_empty() {
@@ -139,5 +147,23 @@ mod tests {
         assert_eq!((&php["own_processor_us"], &php["our_own_processor_us"]), (&json!(300.0), &json!(50.0)));
         assert_eq!(php["to_ours"]["own_processor"], 6.0);
         assert_eq!(php["to_ours"]["wait"], json!(3.33));
+    }
+
+    #[test]
+    fn nothing_is_a_multiple_of_what_cannot_be_measured() {
+        let one = |our_own: f64| Beside {
+            peer: &PEERS[0],
+            tally: Box::leak(Box::default()),
+            own: 400.0,
+            wait: 1.0,
+            our_wait: 1.0,
+            our_own,
+            start: 1.0,
+            our_start: 1.0,
+            memory: 1.0,
+            our_memory: 1.0,
+        };
+        assert_eq!((one(-6.0).times(), one(0.0).times(), one(9.9).times()), (None, None, None));
+        assert_eq!(one(40.0).times(), Some(10.0));
     }
 }
