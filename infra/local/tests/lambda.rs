@@ -27,7 +27,7 @@ use local::{
     account::{Account, Keys},
     ca::Ca,
     clock::Clock,
-    events::{Events, ObjectCreated},
+    events::{Events, Notification, ObjectCreated},
     gateway::Gateway,
     http::{Server, bind, send},
     lambda::{InvokeError, InvokeOutcome, Kind, Lambda, Settings},
@@ -622,6 +622,39 @@ async fn an_object_event_reaches_the_functions_of_the_rules_it_matches() {
     assert!(events.tick("sweep").await && !events.tick("objects").await);
     events.idle().await;
     assert_eq!(seen(&stack, r#"{"operation":"sweep"}"#), 1);
+}
+
+#[tokio::test]
+async fn s3_notifies_a_function_itself_where_it_may_and_keys_are_encoded_as_forms_are() {
+    let stack = Stack::one(|_| {}).await;
+    let lambda: Arc<dyn local::lambda::Invoke> = Arc::<Lambda>::clone(&stack.lambda);
+    let wanted = |prefix: &str| Notification {
+        id: "direct".to_owned(),
+        bucket: "objects".to_owned(),
+        prefix: prefix.to_owned(),
+        suffix: String::new(),
+        function: "echo".to_owned(),
+    };
+    let refused = Events::new(Arc::clone(&stack.account), &deployment(), Arc::clone(&lambda)).unwrap();
+    assert!(refused.notify(wanted("")).unwrap_err().starts_with("Unable to validate"), "EventBridge may, S3 may not");
+    let mut deployment = deployment();
+    deployment.permissions.push(PermissionSpec {
+        function_name: "echo".to_owned(),
+        principal: "s3.amazonaws.com".to_owned(),
+        source_arn: "arn:aws:s3:::objects".to_owned(),
+    });
+    let events = Events::new(Arc::clone(&stack.account), &deployment, lambda).unwrap();
+    events.notify(wanted("t/")).unwrap();
+    assert!(events.notify(Notification { bucket: "other".to_owned(), ..wanted("") }).is_err());
+    events.object_created(created("t/a b+c/\u{e9}")).await;
+    events.object_created(created("elsewhere/1")).await;
+    events.object_created(ObjectCreated { bucket: "other".to_owned(), ..created("t/2") }).await;
+    events.idle().await;
+    // Both are told, each in its own form.
+    assert_eq!((seen(&stack, "Object Created"), seen(&stack, r#""eventVersion":"2.1""#)), (1, 1));
+    for text in [r#""key":"t/a+b%2Bc/%C3%A9""#, r#""eventName":"ObjectCreated:Put""#, r#""configurationId":"direct""#] {
+        assert_eq!(seen(&stack, text), 1, "{text}");
+    }
 }
 
 #[tokio::test]

@@ -8,8 +8,10 @@ mod support;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use local::events::ObjectCreated;
 use local::faults::Faults;
 use local::journey::Answer;
+use local::lambda::Kind;
 use serde_json::{Value, json};
 use shared::digest::sha256;
 use support::{Running, send_form};
@@ -269,6 +271,39 @@ async fn with_scanning_on_nobody_reads_a_file_before_its_verdict() {
     }
     let undelivered = world.running.stack.lambda.undelivered();
     assert!(undelivered.is_empty(), "{undelivered:?}");
+    world.running.stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3s_own_notification_makes_a_file_readable_as_eventbridge_does_and_both_do_no_more() {
+    let world = World::start().await;
+    let (id, upload) = world.create().await;
+    let stack = &world.running.stack;
+    stack.events.hold();
+    let put = world.put(&upload).await;
+    let created = ObjectCreated {
+        bucket: stack.places.object_bucket.to_owned(),
+        key: format!("t/acme/{id}"),
+        size: u64::try_from(CONTENT.len()).unwrap(),
+        etag: put.header("etag").trim_matches('"').to_owned(),
+        version_id: put.header("x-amz-version-id").to_owned(),
+        sequencer: "0A".to_owned(),
+        reason: "PutObject".to_owned(),
+        request_id: "C3D13FE58DE4C810".to_owned(),
+        source_ip: "127.0.0.1".to_owned(),
+    };
+    stack.events.idle().await;
+    assert_eq!(world.call("GET", &format!("/files/{id}/content")).await.outcome(), "409 file_not_ready");
+    let notified = stack.events.notification(&created, "direct");
+    let function = "portcullis-local-object-events";
+    let answered = stack.lambda.invoke(function, notified.to_string().into(), Kind::RequestResponse).await.unwrap();
+    assert!(answered.function_error.is_none(), "{:?}", answered.payload);
+    assert_eq!(world.settled(&id).await, "clean");
+    stack.events.release().await;
+    stack.events.idle().await;
+    assert_eq!(world.settled(&id).await, "clean");
+    assert_eq!(world.call("GET", &format!("/files/{id}/content")).await.status, 302);
+    assert!(stack.lambda.undelivered().is_empty());
     world.running.stack.stop().await;
 }
 
