@@ -115,6 +115,21 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_the_nearest_that_there_is() {
+        for text in [
+            "6000099999999999999999999999999990000",
+            "6.0001e36",
+            "1e-7",
+            "2.2250738585072014e-308",
+            "9007199254740993.0",
+        ] {
+            let read = value(text.as_bytes(), 1).unwrap();
+            assert_eq!(read.as_f64(), text.parse().ok(), "{text}");
+            assert_eq!(value(read.to_string().as_bytes(), 1), Ok(read), "{text}");
+        }
+    }
+
+    #[test]
     fn all_else_is_read_as_it_stands() {
         for text in [
             r#"{"a":[[[]]],"b":null,"c":1.5,"d":"x\n","e":true,"f":-1,"g":18446744073709551615,"h":{"i":[false,0]}}"#,

@@ -28,6 +28,13 @@ pub fn json(data: &[u8]) {
     let Ok(read) = shared::json::value(data, 16) else { return };
     let plain = plain.expect("what is read strictly is JSON");
     assert_eq!(read, plain, "another reader sees something else");
+    if let (Value::Number(number), Ok(text)) = (&read, std::str::from_utf8(data)) {
+        assert_eq!(
+            number.as_f64(),
+            text.trim_matches([' ', '\t', '\r', '\n']).parse().ok(),
+            "another number is nearer"
+        );
+    }
     assert_eq!(members(data), counted(&read), "a member is there twice");
     assert!(depth(&read) <= 16);
     let printed = serde_json::to_vec(&read).unwrap();
