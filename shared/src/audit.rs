@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::clock::Timestamp;
 use crate::policy::Ask;
 use crate::port::Fault;
+use crate::problem::{Code, Problem};
 
 /// A line on its way to the log.
 #[derive(Clone, Debug)]
@@ -128,6 +129,46 @@ impl Line {
             None => self.0.push((name, told)),
         }
         self
+    }
+}
+
+/// Why a request gets nothing, and the fault behind it where there is one.
+#[derive(Debug)]
+pub struct Refusal {
+    code: Code,
+    fault: Option<Fault>,
+}
+
+impl Refusal {
+    /// A fault of what we depend on, with the code that it has for callers.
+    pub fn fault(fault: Fault) -> Self {
+        Self { code: Problem::from(&fault).code, fault: Some(fault) }
+    }
+
+    /// A fault of what gives signing sessions.
+    pub fn signer(fault: Fault) -> Self {
+        Self { code: Code::SignerUnavailable, fault: Some(fault) }
+    }
+
+    /// Ends the line of the decision, and says to the caller what he may know of it.
+    pub fn told(self, line: Line) -> Problem {
+        match self.fault {
+            None => line.decision("deny", self.code.as_str()).emit(),
+            Some(fault) => line.decision("fault", self.code.as_str()).fault(&fault).emit(),
+        }
+        self.code.into()
+    }
+}
+
+impl From<Code> for Refusal {
+    fn from(code: Code) -> Self {
+        Self { code, fault: None }
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        problem.code.into()
     }
 }
 

@@ -114,6 +114,11 @@ impl<'a> Reader<'a> {
         self.parsed(name, "a port from 1 to 65535", |value| value.parse().ok().filter(|port| *port > 0), 0)
     }
 
+    /// An ARN; which partition, service and account it names is for whoever uses it.
+    pub fn arn(&self, name: &str) -> String {
+        self.parsed(name, "an ARN", |value| value.starts_with("arn:").then(|| value.to_owned()), String::new())
+    }
+
     /// An origin: `https://host[:port]`, no path, query, fragment or user (RFC 8414 §2 for issuers).
     pub fn issuer(&self, name: &str) -> String {
         let is_origin = |value: &str| {

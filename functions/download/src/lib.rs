@@ -6,12 +6,12 @@ mod config;
 mod receipt;
 mod tickets;
 
-pub use config::{Config, Scan};
+pub use config::Config;
 pub use receipt::Receipts;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::audit::Line;
+use shared::audit::{Line, Refusal};
 use shared::boot::{Invocation, Routes};
 use shared::clock::{Clock, Timestamp};
 use shared::details::FileAction;
@@ -20,10 +20,10 @@ use shared::gate::{Caller, Gate};
 use shared::http::{Headers, Request, Response};
 use shared::name::Tenant;
 use shared::object::{
-    ContentType, FileId, FileName, FileStatus, ObjectKey, Presign, ReadTerms, Sha256Digest, SignedRequest,
+    ContentType, FileId, FileName, FileStatus, ObjectKey, Presign, ReadTerms, Scan, Sha256Digest, SignedRequest,
     SignerSessions, UrlLife, VersionId,
 };
-use shared::port::{Database, Fault, ObjectReader, Parameter, PublicKeys, Signer};
+use shared::port::{Database, ObjectReader, Parameter, PublicKeys, Signer};
 use shared::problem::{Code, Problem};
 
 /// Any file of the tenant, not only one's own.
@@ -293,41 +293,4 @@ fn closed(answer: &Value) -> Refusal {
         Some(FileStatus::Clean) | None => Code::Internal,
     }
     .into()
-}
-
-/// Why nothing is served, and the fault behind it where there is one.
-struct Refusal {
-    code: Code,
-    fault: Option<Fault>,
-}
-
-impl Refusal {
-    fn signer(fault: Fault) -> Refusal {
-        Refusal { code: Code::SignerUnavailable, fault: Some(fault) }
-    }
-
-    fn fault(fault: Fault) -> Refusal {
-        Refusal { code: Problem::from(&fault).code, fault: Some(fault) }
-    }
-
-    /// Ends the line of the decision, and says to the caller what he may know of it.
-    fn told(self, line: Line) -> Problem {
-        match self.fault {
-            None => line.decision("deny", self.code.as_str()).emit(),
-            Some(fault) => line.decision("fault", self.code.as_str()).fault(&fault).emit(),
-        }
-        self.code.into()
-    }
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Refusal {
-        problem.code.into()
-    }
-}
-
-impl From<Code> for Refusal {
-    fn from(code: Code) -> Refusal {
-        Refusal { code, fault: None }
-    }
 }

@@ -12,8 +12,7 @@ use shared::clock::SystemClock;
 use shared::config::Reader;
 use shared::entropy::SystemEntropy;
 use shared::gate::Gate;
-use shared::port::{Fault, FaultKind};
-use sts::{Permission, Sessions, SignerRole};
+use sts::{Permission, Sessions};
 
 fn main() -> ExitCode {
     run(
@@ -22,31 +21,23 @@ fn main() -> ExitCode {
             let settings = (Config::read(&reader), AwsSettings::read(&reader), RdsSettings::read(&reader));
             reader.finish().map(|()| settings)
         },
-        |(config, aws, database)| {
+        |(Config { signing, receipt_key, scan }, aws, database)| {
             let aws = Connector::new(aws);
-            let trust = Bucket::new(&aws.service(Service::S3), config.trust_bucket);
-            let signer = SignerRole {
-                role: config.signer_role,
-                permission: Permission::Download,
-                bucket: config.object_bucket.clone(),
-                bucket_key: config.bucket_key.clone(),
-                reach: config.signer_reach,
-            };
-            let sessions = Sessions::new(&aws.service(Service::Sts), signer, SystemClock);
-            if let Some(moment) = config.revoked_before {
-                sessions.revoke_before(moment);
-            }
             Ok(Api(Download {
-                base: config.accepts.issuer.clone(),
-                gate: Gate::new("download", config.accepts, trust, SystemClock),
+                sessions: Sessions::of(&aws.service(Service::Sts), &signing, Permission::Download, SystemClock),
+                presign: Presigner::of(aws.signing(), &signing)?,
+                base: signing.accepts.issuer.clone(),
+                gate: Gate::new(
+                    "download",
+                    signing.accepts,
+                    Bucket::new(&aws.service(Service::S3), signing.trust_bucket),
+                    SystemClock,
+                ),
                 database: Rds::new(database, &aws),
-                sessions,
-                presign: Presigner::new(aws.signing(), &config.signing_host, config.object_bucket, config.bucket_key)
-                    .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "Presign").caused_by(malformed))?,
-                receipts: Receipts::new(KmsSigner::new(&aws.service(Service::Kms)), config.receipt_key),
+                receipts: Receipts::new(KmsSigner::new(&aws.service(Service::Kms)), receipt_key),
                 clock: SystemClock,
                 entropy: SystemEntropy,
-                scan: config.scan,
+                scan,
             }))
         },
     )

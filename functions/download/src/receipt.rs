@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use shared::audit::Line;
+use shared::audit::{Line, Refusal};
 use shared::boot::Routes;
 use shared::clock::{Clock, Timestamp};
 use shared::encoding::base64url;
@@ -20,7 +20,7 @@ use shared::port::{Database, Fault, FaultKind, ObjectReader, Parameter, PublicKe
 use shared::problem::{Code, Problem};
 use tokio::sync::OnceCell;
 
-use crate::{Download, OF_TENANT, Refusal, closed};
+use crate::{Download, OF_TENANT, closed};
 
 /// The media type of a receipt, which no token has.
 const TYPE: &str = "portcullis-receipt+jwt";

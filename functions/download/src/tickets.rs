@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::audit::Line;
+use shared::audit::{Line, Refusal};
 use shared::boot::Routes;
 use shared::clock::Clock;
 use shared::digest::sha256;
@@ -18,7 +18,7 @@ use shared::object::{FileId, Presign, SignerSessions};
 use shared::port::{Database, ObjectReader, Parameter, PublicKeys, Signer};
 use shared::problem::{Code, Problem};
 
-use crate::{Download, File, OF_TENANT, Refusal, closed};
+use crate::{Download, File, OF_TENANT, closed};
 
 /// The longest life of a ticket, in seconds; what nobody asked otherwise gets.
 const LONGEST: i64 = 300;

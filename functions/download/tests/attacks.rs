@@ -4,11 +4,11 @@
 
 mod support;
 
-use download::Scan;
 use serde_json::json;
 use shared::boot::Routes as _;
 use shared::clock::Timestamp;
 use shared::http::{AuthorizerContext, Request};
+use shared::object::Scan;
 use support::{ID, invocation};
 use testkit::{Files, Issuer, attacks};
 

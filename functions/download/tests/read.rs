@@ -4,12 +4,13 @@
 
 mod support;
 
-use download::{Route, Scan};
+use download::Route;
 use serde_json::json;
 use shared::boot::Routes as _;
 use shared::gate::Caller;
 use shared::http::{Request, Response};
 use shared::name::Tenant;
+use shared::object::Scan;
 use shared::problem::Code;
 use support::{ID, World, answer, invocation, start, world};
 use testkit::callers;

@@ -4,14 +4,13 @@
 
 mod support;
 
-use download::Scan;
 use serde_json::{Value, json};
 use shared::boot::Routes as _;
 use shared::encoding::from_base64url;
 use shared::gate::Caller;
 use shared::jwks::{Algorithm, KeySet};
 use shared::jwt::access_token;
-use shared::object::Sha256Digest;
+use shared::object::{Scan, Sha256Digest};
 use shared::problem::Code;
 use support::{ID, World, answer, invocation, request, start};
 use testkit::files::Fact;

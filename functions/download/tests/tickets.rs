@@ -4,10 +4,10 @@
 
 mod support;
 
-use download::Scan;
 use serde_json::{Value, json};
 use shared::gate::Caller;
 use shared::http::{Request, Response};
+use shared::object::Scan;
 use shared::problem::Code;
 use support::{ID, World, answer, start};
 use testkit::callers;

@@ -9,7 +9,7 @@ mod config;
 mod event;
 mod sweep;
 
-pub use config::{Config, Scan};
+pub use config::Config;
 pub use event::{Happening, Scanned, Told, Verdict, happenings, is_scheduled, told};
 
 use serde::Deserialize;
@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 use shared::audit::Line;
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::Clock;
-use shared::object::{ContentType, FileStatus, Head, ObjectHead, ObjectKey, ObjectStore, Sha256Digest, VersionId};
+use shared::object::{
+    ContentType, FileStatus, Head, ObjectHead, ObjectKey, ObjectStore, Scan, Sha256Digest, VersionId,
+};
 use shared::port::{Database, Fault, FaultKind, Parameter};
 
 const FUNCTION: &str = "object-events";

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on fails")]
 
-use object_events::{Config, ObjectEvents, Scan};
+use object_events::{Config, ObjectEvents};
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::Timestamp;
-use shared::object::{ObjectHead, Sha256Digest};
+use shared::object::{ObjectHead, Scan, Sha256Digest};
 use testkit::files::{Fact, state_of};
 use testkit::objects::BUCKET_KEY;
 use testkit::{Files, FixedClock, Objects};

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use futures::future::join_all;
 use local::postgres::Postgres;
-use object_events::{Config, ObjectEvents, Scan};
+use object_events::{Config, ObjectEvents};
 use serde_json::{Value, json};
 use shared::boot::{Handler, Invocation};
 use shared::clock::Timestamp;
-use shared::object::Sha256Digest;
+use shared::object::{Scan, Sha256Digest};
 use shared::port::{Database, Fault, FaultKind, Parameter};
 use testkit::files::{Fact, state_of};
 use testkit::objects::BUCKET_KEY;

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
-use object_events::{Config, ObjectEvents, Scan};
+use object_events::{Config, ObjectEvents};
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler, Invocation};
 use shared::clock::{Clock, Timestamp};
+use shared::object::Scan;
 use testkit::files::Fact;
 use testkit::objects::BUCKET_KEY;
 use testkit::{Files, FixedClock, Objects};

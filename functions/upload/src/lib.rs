@@ -5,16 +5,13 @@
 //! URL handed out. Whoever gets no answer has at worst a pending row that nobody can fill. Deleting ends the row; the bytes
 //! are removed later, when no URL for their key can be alive.
 
-mod config;
 mod owned;
 mod parts;
 mod request;
 
-pub use config::Config;
-
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use shared::audit::Line;
+use shared::audit::{Line, Refusal};
 use shared::boot::{Invocation, Routes};
 use shared::clock::{Clock, Timestamp};
 use shared::details::FileAction;
@@ -25,12 +22,14 @@ use shared::object::{
     FileId, FileStatus, FormTerms, ObjectKey, PartStore, Parts, Presign, SignedForm, SignedRequest, SignerSession,
     SignerSessions, UrlLife, WriteTerms,
 };
-use shared::port::{Database, Fault, ObjectReader, Parameter};
+use shared::port::{Database, ObjectReader, Parameter};
 use shared::problem::{Code, Problem};
 use uuid::Uuid;
 
 use crate::request::{Bytes, Declared, NewFile, idempotency_key};
 
+/// The variable that names the role whose sessions sign uploads.
+pub const SIGNER_ROLE: &str = "PORTCULLIS_UPLOAD_SIGNER_ROLE";
 const ACTION: &str = "files:create";
 /// How long a pending file may be filled, in seconds.
 const DAY: i64 = 24 * 60 * 60;
@@ -324,42 +323,5 @@ impl Outcome {
                 Ok((Outcome::Replayed { id, status }, created_ms))
             }
         }
-    }
-}
-
-/// Why there is no file, and the fault behind it where there is one.
-struct Refusal {
-    code: Code,
-    fault: Option<Fault>,
-}
-
-impl Refusal {
-    fn signer(fault: Fault) -> Refusal {
-        Refusal { code: Code::SignerUnavailable, fault: Some(fault) }
-    }
-
-    fn fault(fault: Fault) -> Refusal {
-        Refusal { code: Problem::from(&fault).code, fault: Some(fault) }
-    }
-
-    /// Ends the line of the decision, and says to the caller what he may know of it.
-    fn told(self, line: Line) -> Problem {
-        match self.fault {
-            None => line.decision("deny", self.code.as_str()).emit(),
-            Some(fault) => line.decision("fault", self.code.as_str()).fault(&fault).emit(),
-        }
-        self.code.into()
-    }
-}
-
-impl From<Code> for Refusal {
-    fn from(code: Code) -> Refusal {
-        Refusal { code, fault: None }
-    }
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Refusal {
-        problem.code.into()
     }
 }

@@ -10,39 +10,31 @@ use shared::clock::SystemClock;
 use shared::config::Reader;
 use shared::entropy::SystemEntropy;
 use shared::gate::Gate;
-use shared::port::{Fault, FaultKind};
-use sts::{Permission, Sessions, SignerRole};
-use upload::{Config, Upload};
+use shared::object::SigningSettings;
+use sts::{Permission, Sessions};
+use upload::{SIGNER_ROLE, Upload};
 
 fn main() -> ExitCode {
     run(
         |environment| {
             let reader = Reader::new(environment);
-            let settings = (Config::read(&reader), AwsSettings::read(&reader), RdsSettings::read(&reader));
+            let signing = SigningSettings::read(&reader, SIGNER_ROLE);
+            let settings = (signing, AwsSettings::read(&reader), RdsSettings::read(&reader));
             reader.finish().map(|()| settings)
         },
-        |(config, aws, database)| {
+        |(signing, aws, database)| {
             let aws = Connector::new(aws);
-            let trust = Bucket::new(&aws.service(Service::S3), config.trust_bucket);
-            let signer = SignerRole {
-                role: config.signer_role,
-                permission: Permission::Upload,
-                bucket: config.object_bucket.clone(),
-                bucket_key: config.bucket_key.clone(),
-                reach: config.signer_reach,
-            };
-            let sessions = Sessions::new(&aws.service(Service::Sts), signer, SystemClock);
-            if let Some(moment) = config.revoked_before {
-                sessions.revoke_before(moment);
-            }
-            let parts = Parts::new(&aws.service(Service::S3), config.object_bucket.clone(), config.bucket_key.clone());
             Ok(Api(Upload {
-                gate: Gate::new("upload", config.accepts, trust, SystemClock),
+                sessions: Sessions::of(&aws.service(Service::Sts), &signing, Permission::Upload, SystemClock),
+                presign: Presigner::of(aws.signing(), &signing)?,
+                parts: Parts::new(&aws.service(Service::S3), signing.object_bucket, signing.bucket_key),
+                gate: Gate::new(
+                    "upload",
+                    signing.accepts,
+                    Bucket::new(&aws.service(Service::S3), signing.trust_bucket),
+                    SystemClock,
+                ),
                 database: Rds::new(database, &aws),
-                sessions,
-                presign: Presigner::new(aws.signing(), &config.signing_host, config.object_bucket, config.bucket_key)
-                    .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "Presign").caused_by(malformed))?,
-                parts,
                 clock: SystemClock,
                 entropy: SystemEntropy,
             }))

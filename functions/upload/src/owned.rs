@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use shared::audit::Line;
+use shared::audit::{Line, Refusal};
 use shared::boot::Routes;
 use shared::clock::Clock;
 use shared::entropy::Entropy;
@@ -15,7 +15,7 @@ use shared::port::{Database, ObjectReader, Parameter};
 use shared::problem::{Code, Problem};
 
 use crate::request::{Bytes, Declared, no_body};
-use crate::{Refusal, Upload, plan};
+use crate::{Upload, plan};
 
 /// One file of one caller, and what is done with it.
 pub(crate) struct Act<'a> {

@@ -5,6 +5,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use shared::audit::Refusal;
 use shared::boot::Routes;
 use shared::clock::{Clock, Timestamp};
 use shared::entropy::Entropy;
@@ -17,9 +18,9 @@ use shared::object::{
 use shared::port::{Database, ObjectReader, Parameter};
 use shared::problem::{Code, Problem};
 
+use crate::Upload;
 use crate::owned::{Act, closed};
 use crate::request::{SomeParts, no_body};
-use crate::{Refusal, Upload};
 
 /// What a call of ours needs a session for, in seconds.
 const CALL: u32 = 60;

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use shared::boot::{Api, Handler, Routes};
 use shared::gate::Caller;
 use shared::http::{Request, Response};
-use shared::object::{FileId, MAX_FILE, MAX_PUT, Sha256Digest};
+use shared::object::{FileId, MAX_FILE, MAX_PUT, Sha256Digest, SigningSettings};
 use shared::problem::Code;
 use support::{World, answer, caller, empty as world, invocation, start};
 use testkit::callers;
 use testkit::files::Fact;
 use testkit::objects::CANARY;
-use upload::Config;
+use upload::SIGNER_ROLE;
 
 fn body() -> Value {
     json!({
@@ -405,7 +405,7 @@ fn every_variable_is_named_and_every_fault_told_at_once() {
         ("PORTCULLIS_SCAN", "off"),
     ]);
     let reader = Reader::new(&environment);
-    Config::read(&reader);
+    SigningSettings::read(&reader, SIGNER_ROLE);
     let faults = reader.finish().unwrap_err().to_string();
     for name in [
         "ENV",

@@ -54,6 +54,10 @@ pub const APP_HOST: &str = "app.portcullis.local";
 const TRUST_BUCKET: &str = "portcullis-local-trust";
 const OBJECT_BUCKET: &str = "portcullis-local-objects";
 
+/// Parameters of a stage that is asked as often as an account may be by default (API Gateway quotas), for what is not about the stage's
+/// own limits: a fast machine asks more often in a row than those take.
+pub const UNTHROTTLED: &[(&str, &str)] = &[("ThrottleRate", "10000"), ("ThrottleBurst", "5000")];
+
 /// What a stack is started with.
 #[derive(Clone, Debug)]
 pub struct Options {

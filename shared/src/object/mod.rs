@@ -11,6 +11,7 @@ mod life;
 mod magic;
 mod name;
 mod port;
+mod settings;
 mod size;
 mod status;
 
@@ -23,5 +24,6 @@ pub use port::{
     Completion, FormTerms, Head, HeldPart, ObjectHead, ObjectStore, Part, PartStore, PartTerms, Presign, ReadTerms,
     SignedForm, SignedRequest, SignedUrl, SignerReach, SignerSession, SignerSessions, WriteTerms,
 };
+pub use settings::{Scan, SigningSettings};
 pub use size::{MAX_FILE, MAX_PUT, Parts, Size, SizeFault};
 pub use status::FileStatus;

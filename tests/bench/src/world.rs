@@ -10,15 +10,13 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use local::clock::Clock;
 use local::journey::{Api, claims, seconds};
 use local::seed::{self, Client};
-use local::stack::{ENV, Options, Stack, sibling_binaries, unpacked_postgres};
+use local::stack::{ENV, Options, Stack, UNTHROTTLED, sibling_binaries, unpacked_postgres};
 use serde_json::{Map, Value, json};
 use shared::digest::sha256;
 
 /// Longer than any run.
 const LIFE: Duration = Duration::from_secs(3600);
 const CONTENT: &[u8] = b"a file of the bench\n";
-/// The stage's limits, at what an account has by default: what is measured is the functions.
-const UNTHROTTLED: &[(&str, &str)] = &[("ThrottleRate", "10000"), ("ThrottleBurst", "5000")];
 /// What parts of the large file have, in bytes.
 const PART: u64 = 8 << 20;
 /// As many parts as a file may have.

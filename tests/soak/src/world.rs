@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use local::clock::Clock;
 use local::seed::{self, Client, act};
-use local::stack::{Options, Stack, unpacked_postgres};
+use local::stack::{Options, Stack, UNTHROTTLED, unpacked_postgres};
 use serde_json::json;
 
 /// A client whose tokens end after thirty seconds; it signs with the key of `acme-reader`.
@@ -36,10 +36,7 @@ impl World {
             root: home.join("run"),
             cache: Some(home.join("cache")),
             clock: Clock::system(),
-            // As an account has by default: the soak is of what stands behind the stage's limits.
-            parameters: [("ThrottleRate", "10000"), ("ThrottleBurst", "5000")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
+            parameters: UNTHROTTLED.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             own: None,
         };
         // Making a pair of RSA keys takes longer on a busy machine than genesis waits; nothing is soaked yet.

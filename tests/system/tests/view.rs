@@ -17,6 +17,7 @@ use http::StatusCode;
 use http_body_util::Full;
 use local::dev::rebuild::{self, Programs};
 use local::http::{bind, send};
+use local::stack::UNTHROTTLED;
 use local::view::page::Page;
 use serde_json::{Value, json};
 use support::{Running, files};
@@ -289,7 +290,7 @@ async fn a_function_that_is_built_anew_takes_over_and_no_request_is_lost() {
     std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).unwrap();
 
     let programs = Programs::link(&at("built"), &at("run")).unwrap();
-    let running = Running::start_from(programs.folder().to_path_buf()).await;
+    let running = Running::start_from(programs.folder().to_path_buf(), UNTHROTTLED).await;
     let stack = Arc::new(running.stack);
     let view = &stack.account.view;
     view.switch_on();

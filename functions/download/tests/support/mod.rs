@@ -2,13 +2,14 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use download::{Download, Receipts, Scan};
+use download::{Download, Receipts};
 use serde_json::Value;
 use shared::boot::Invocation;
 use shared::clock::Timestamp;
 use shared::entropy::SystemEntropy;
 use shared::gate::Gate;
 use shared::http::{Headers, Request, Response};
+use shared::object::Scan;
 use shared::trust::Accepts;
 use testkit::issuer::{AUDIENCE, ISSUER, KEY};
 use testkit::{Files, FixedClock, Issuer, Signing, TrustBucket};

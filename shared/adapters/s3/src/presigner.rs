@@ -2,7 +2,8 @@ use aws_types::SdkConfig;
 use shared::clock::Timestamp;
 use shared::name::Malformed;
 use shared::object::{
-    FormTerms, PartTerms, Presign, ReadTerms, SignedForm, SignedRequest, SignerSession, UrlLife, WriteTerms,
+    FormTerms, PartTerms, Presign, ReadTerms, SignedForm, SignedRequest, SignerSession, SigningSettings, UrlLife,
+    WriteTerms,
 };
 use shared::port::{Fault, FaultKind};
 
@@ -50,6 +51,15 @@ impl Presigner {
         let form_url = if by_path { format!("{scheme}://{host}{path}") } else { format!("{scheme}://{host}/") };
         let base = Base { scheme, authority: host.to_owned(), path };
         Ok(Presigner { base, region, form_url, bucket, bucket_key: bucket_key.into() })
+    }
+
+    /// For the bucket and the host that a deployment's settings name.
+    ///
+    /// # Errors
+    /// [`FaultKind::Invalid`] where no URL can be made of them.
+    pub fn of(config: &SdkConfig, settings: &SigningSettings) -> Result<Presigner, Fault> {
+        Presigner::new(config, &settings.signing_host, settings.object_bucket.as_str(), settings.bucket_key.as_str())
+            .map_err(|malformed| Fault::new(FaultKind::Invalid, "s3", "Presign").caused_by(malformed))
     }
 
     fn sign(

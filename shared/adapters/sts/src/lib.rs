@@ -13,7 +13,7 @@ use aws_types::SdkConfig;
 use serde_json::json;
 use shared::clock::{Clock, Timestamp};
 use shared::name::Tenant;
-use shared::object::{ObjectKey, SignerReach, SignerSession, SignerSessions};
+use shared::object::{ObjectKey, SignerReach, SignerSession, SignerSessions, SigningSettings};
 use shared::port::{Fault, FaultKind};
 use shared::secret::SecretString;
 
@@ -75,6 +75,22 @@ impl<C: Clock> Sessions<C> {
             kept: std::sync::Mutex::default(),
             revoked_before,
         }
+    }
+
+    /// Sessions of the role that a deployment's settings name, for its bucket.
+    pub fn of(config: &SdkConfig, settings: &SigningSettings, permission: Permission, clock: C) -> Sessions<C> {
+        let signer = SignerRole {
+            role: settings.signer_role.clone(),
+            permission,
+            bucket: settings.object_bucket.clone(),
+            bucket_key: settings.bucket_key.clone(),
+            reach: settings.signer_reach,
+        };
+        let sessions = Sessions::new(config, signer, clock);
+        if let Some(moment) = settings.revoked_before {
+            sessions.revoke_before(moment);
+        }
+        sessions
     }
 
     /// From now on sessions issued before `moment` are not used: the role denies them (`aws:TokenIssueTime`), and signing with

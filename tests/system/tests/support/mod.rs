@@ -68,8 +68,8 @@ impl Running {
     }
 
     /// The same with other programs.
-    pub async fn start_from(binaries: PathBuf) -> Self {
-        Self::start_of(binaries, Clock::system(), &[]).await
+    pub async fn start_from(binaries: PathBuf, parameters: &[(&str, &str)]) -> Self {
+        Self::start_of(binaries, Clock::system(), parameters).await
     }
 
     async fn start_of(binaries: PathBuf, clock: Clock, parameters: &[(&str, &str)]) -> Self {

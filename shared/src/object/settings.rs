@@ -1,13 +1,13 @@
-//! What this deployment is told by its environment.
+//! What the functions that deal with files are told by their environment.
 
-use shared::clock::Timestamp;
-use shared::config::Reader;
-use shared::object::SignerReach;
-use shared::trust::Accepts;
+use super::SignerReach;
+use crate::clock::Timestamp;
+use crate::config::Reader;
+use crate::trust::Accepts;
 
-/// Where files go, who signs for it, and whose tokens count.
+/// Where files lie, who signs for them, and whose tokens count.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Config {
+pub struct SigningSettings {
     /// `PORTCULLIS_ENV`: the deployment's name.
     pub env: String,
     /// `PORTCULLIS_ISSUER`, `PORTCULLIS_AUDIENCE`
@@ -20,7 +20,7 @@ pub struct Config {
     pub bucket_key: String,
     /// `PORTCULLIS_SIGNING_HOST`: base URL of the bucket as clients reach it.
     pub signing_host: String,
-    /// `PORTCULLIS_UPLOAD_SIGNER_ROLE`: ARN of the role whose sessions sign.
+    /// ARN of the role whose sessions sign.
     pub signer_role: String,
     /// `PORTCULLIS_SIGNER_REACH`: `tenant` or `object`, what one session may sign for.
     pub signer_reach: SignerReach,
@@ -28,12 +28,9 @@ pub struct Config {
     pub revoked_before: Option<Timestamp>,
 }
 
-impl Config {
-    /// Reads the variables; meaningful only if the reader's `finish` succeeds.
-    pub fn read(reader: &Reader<'_>) -> Self {
-        let arn = |name| {
-            reader.parsed(name, "an ARN", |text| text.starts_with("arn:").then(|| text.to_owned()), String::new())
-        };
+impl SigningSettings {
+    /// Reads the variables, the signer's role from the one that is named; meaningful only if the reader's `finish` succeeds.
+    pub fn read(reader: &Reader<'_>, signer_role: &str) -> Self {
         Self {
             env: reader.text("PORTCULLIS_ENV"),
             accepts: Accepts {
@@ -42,14 +39,14 @@ impl Config {
             },
             trust_bucket: reader.text("PORTCULLIS_TRUST_BUCKET"),
             object_bucket: reader.text("PORTCULLIS_OBJECT_BUCKET"),
-            bucket_key: arn("PORTCULLIS_BUCKET_KEY_ARN"),
+            bucket_key: reader.arn("PORTCULLIS_BUCKET_KEY_ARN"),
             signing_host: reader.parsed(
                 "PORTCULLIS_SIGNING_HOST",
                 "an http or https URL without path",
                 |text| is_base_url(text).then(|| text.to_owned()),
                 String::new(),
             ),
-            signer_role: arn("PORTCULLIS_UPLOAD_SIGNER_ROLE"),
+            signer_role: reader.arn(signer_role),
             signer_reach: reader.choice(
                 "PORTCULLIS_SIGNER_REACH",
                 &[("tenant", SignerReach::Tenant), ("object", SignerReach::Object)],
@@ -57,6 +54,22 @@ impl Config {
             ),
             revoked_before: revoked_before(reader),
         }
+    }
+}
+
+/// Whether a file that is as declared waits for a scanner's verdict before it is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scan {
+    /// It waits, and one that was never scanned is not served.
+    GuardDuty,
+    /// Scanning is switched off, explicitly; the file is clean and recorded as unscanned.
+    Off,
+}
+
+impl Scan {
+    /// Reads `PORTCULLIS_SCAN`, `guardduty` or `off`; meaningful only if the reader's `finish` succeeds.
+    pub fn read(reader: &Reader<'_>) -> Self {
+        reader.choice("PORTCULLIS_SCAN", &[("guardduty", Self::GuardDuty), ("off", Self::Off)], Self::GuardDuty)
     }
 }
 
