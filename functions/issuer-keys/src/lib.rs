@@ -106,12 +106,12 @@ impl<F: Fetch, O: ObjectReader + ObjectWriter, C: Clock> Mirror<F, O, C> {
             let body = key_set::read(&document, profile.algorithms(), profile.kind().usage())
                 .map_err(|malformed| Fault::new(FaultKind::Invalid, "issuer", "keys").caused_by(malformed))?;
             let now = self.clock.now();
-            if held.envelope.as_ref().is_some_and(|last| last.body == body && lasts(last, now)) {
+            let changed = !held.envelope.as_ref().is_some_and(|last| same(&last.body, &body));
+            if !changed && held.envelope.as_ref().is_some_and(|last| lasts(last, now)) {
                 return Ok(false);
             }
             let version =
                 held.envelope.as_ref().map_or(now.millis(), |last| now.millis().max(last.version.saturating_add(1)));
-            let changed = held.envelope.as_ref().is_none_or(|last| last.body != body);
             let kids = kids(&body);
             let envelope = Envelope { version, issued_at: version, not_after: now.plus_millis(LIFE).millis(), body };
             match self.bucket.write(&key, envelope.seal(), held.when).await {
@@ -145,6 +145,15 @@ impl<F: Fetch, O: ObjectReader + ObjectWriter, C: Clock> Mirror<F, O, C> {
             Err(fault) => Err(fault),
         }
     }
+}
+
+/// Whether the same keys are there, in whichever order an issuer lists them today: verifiers look them up by name.
+fn same(held: &Value, read: &Value) -> bool {
+    let keys = |body: &Value| body.get("keys").and_then(Value::as_array).cloned().unwrap_or_default();
+    let (held_keys, read_keys) = (keys(held), keys(read));
+    let alone = held.as_object().is_some_and(|members| members.len() == 1);
+    // No two of what was read have one name, so that as many of the same are the same.
+    alone && held_keys.len() == read_keys.len() && read_keys.iter().all(|key| held_keys.contains(key))
 }
 
 /// Whether an envelope of ours is young enough to stay. One that would outlive what is written now was not written by this clock.

@@ -185,7 +185,13 @@ async fn what_did_not_change_is_written_once_an_hour_and_what_did_at_once() {
 
     // A key more, a key less, and the same name with another key behind it.
     let (one, other) = (rsa("a-1"), rsa("a-2"));
-    for keys in [vec![one.clone(), other.clone()], vec![one], vec![rsa("a-1")]] {
+    world.web.serve(ACCESS_URL, &[one.clone(), other.clone()]);
+    world.run().await.unwrap();
+    world.web.serve(ACCESS_URL, &[other.clone(), one.clone()]);
+    world.bucket.take_writes();
+    world.run().await.unwrap();
+    assert!(world.bucket.take_writes().is_empty(), "the same ones in another order");
+    for keys in [vec![one.clone(), other.clone(), rsa("a-3")], vec![one.clone(), other], vec![one], vec![rsa("a-1")]] {
         world.web.serve(ACCESS_URL, &keys);
         world.clock.advance(300);
         world.run().await.unwrap();
@@ -212,6 +218,33 @@ async fn keys_that_end_too_early_or_too_late_are_written_anew_though_they_are_th
         world.run().await.unwrap();
         assert_eq!(world.bucket.take_writes(), [ACCESS], "{what}");
         assert_eq!(world.bucket.json(ACCESS)["not_after"], NOW.millis() + LIFE, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_lies_there_that_the_issuer_does_not_say_is_written_over_at_once() {
+    let with = |change: fn(&mut Value)| change;
+    for (what, change) in [
+        ("a member more", with(|body| body["note"] = json!("x"))),
+        ("a key more", with(|body| body["keys"].as_array_mut().unwrap().push(rsa("evil")))),
+        ("a key less", with(|body| drop(body["keys"].as_array_mut().unwrap().pop()))),
+        ("one key twice", with(|body| body["keys"][1] = body["keys"][0].clone())),
+        ("another key by its name", with(|body| body["keys"][0]["n"] = rsa("a-1")["n"].clone())),
+        ("another algorithm", with(|body| body["keys"][0]["alg"] = json!("RS512"))),
+        ("another use", with(|body| body["keys"][0]["use"] = json!("jwt-svid"))),
+        ("no keys", with(|body| *body = json!({}))),
+        ("no set", with(|body| *body = json!({ "keys": "a-1" }))),
+    ] {
+        let world = World::new();
+        world.profiles(&[access()]);
+        world.run().await.unwrap();
+        let good = world.bucket.json(ACCESS)["body"].clone();
+        let (mut body, at) = (good.clone(), NOW.millis());
+        change(&mut body);
+        world.bucket.put(ACCESS, Envelope { version: at, issued_at: at, not_after: at + LIFE, body }.seal());
+        world.clock.advance(300);
+        world.run().await.unwrap();
+        assert_eq!(world.bucket.json(ACCESS)["body"], good, "{what}");
     }
 }
 
