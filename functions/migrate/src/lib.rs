@@ -56,6 +56,7 @@ migrations! {
     "0023_client_service_in_view",
     "0024_shredding",
     "0025_completion_is_remembered",
+    "0026_completion_is_told_when_it_is_tried",
 }
 
 /// A migration as the database remembers it.

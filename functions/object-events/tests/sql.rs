@@ -20,7 +20,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("../../migrate/sql/0001_foundation.sql"),
     include_str!("../../migrate/sql/0002_files.sql"),
     include_str!("../../migrate/sql/0007_file_lifecycle.sql"),
@@ -29,6 +29,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("../../migrate/sql/0021_receipts.sql"),
     include_str!("../../migrate/sql/0022_quotas_and_unheard_files.sql"),
     include_str!("../../migrate/sql/0025_completion_is_remembered.sql"),
+    include_str!("../../migrate/sql/0026_completion_is_told_when_it_is_tried.sql"),
 ];
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -209,7 +210,7 @@ async fn a_login_can_do_its_own_work_and_nothing_else() {
         let may = |function: &str| match function {
             "api.create_file" | "api.renew_upload" | "api.delete_file" => user == "upload",
             "api.sign_parts" | "api.begin_parts" | "api.parts_to_complete" => user == "upload",
-            "api.parts_completed" | "api.parts_ended" => user == "upload",
+            "api.parts_completing" | "api.parts_completed" | "api.parts_ended" => user == "upload",
             "api.file_for_download" | "api.file_receipt" => user == "download",
             _ => user == "object_events",
         };
@@ -238,6 +239,10 @@ async fn a_login_can_do_its_own_work_and_nothing_else() {
             ("api.sign_parts", with(whose("acme", "alice", id(1)), [parts(&[]), Parameter::Int(1), Parameter::Int(1)])),
             ("api.begin_parts", with(whose("acme", "alice", id(1)), [Parameter::Text("u".to_owned())])),
             ("api.parts_to_complete", with(whose("acme", "alice", id(1)), [Parameter::Int(1)])),
+            (
+                "api.parts_completing",
+                with(whose("acme", "alice", id(1)), [Parameter::Text("u".to_owned()), Parameter::Int(1)]),
+            ),
             ("api.parts_completed", with(whose("acme", "alice", id(1)), [Parameter::Int(1)])),
             ("api.parts_ended", with(whose("acme", "alice", id(1)), [Parameter::Text("u".to_owned())])),
             ("api.record_verdict", verdict(id(9), "v1", "NO_THREATS_FOUND")),
@@ -599,15 +604,29 @@ async fn parts_live_in_sql_as_in_the_model() {
     let open = both(&upload, "api.parts_to_complete", of(1, Parameter::Int(2000))).await;
     assert_eq!((&open["count"], &open["upload_id"], &open["tried"]), (&json!(3), &json!("u1"), &json!(false)));
     let again = both(&upload, "api.parts_to_complete", of(1, Parameter::Int(2000))).await;
-    assert_eq!(again["tried"], true, "all parts were signed when it was asked first");
+    assert_eq!(again["tried"], false, "a question tries nothing");
+    let trying = |number: u64, name: &str| with(of(number, text(name)), [Parameter::Int(2500)]);
+    for (number, name) in [(1, "u2"), (3, "u1"), (4, "u4"), (9, "u5"), (2, "u1")] {
+        both(&upload, "api.parts_completing", trying(number, name)).await;
+    }
+    let again = both(&upload, "api.parts_to_complete", of(1, Parameter::Int(2000))).await;
+    assert_eq!(again["tried"], false, "nor does who names another upload");
+    assert_eq!(both(&upload, "api.parts_completing", trying(1, "u1")).await["outcome"], "trying");
+    both(&upload, "api.parts_completing", trying(1, "u1")).await;
+    let again = both(&upload, "api.parts_to_complete", of(1, Parameter::Int(2000))).await;
+    assert_eq!(again["tried"], true);
+    assert_eq!(both(&upload, "api.parts_completing", trying(2, "u3")).await["outcome"], "trying");
 
     for (number, name) in [(2, "other"), (2, "u3"), (2, "u3")] {
         both(&upload, "api.parts_ended", of(number, text(name))).await;
     }
+    assert_eq!(both(&upload, "api.parts_completing", trying(2, "u3")).await["outcome"], "gone");
+    assert_eq!(both(&upload, "api.parts_to_complete", of(2, Parameter::Int(2000))).await["tried"], false);
     both(&upload, "api.begin_parts", of(2, text("u6"))).await;
     for number in [1, 1, 4] {
         both(&upload, "api.parts_completed", of(number, Parameter::Int(3000))).await;
     }
+    both(&upload, "api.parts_completing", trying(1, "u1")).await;
     both(&upload, "api.parts_to_complete", of(1, Parameter::Int(2000))).await;
     both(&upload, "api.sign_parts", sign("alice", 1, &[(1, EACH, "a")], 2000)).await;
     both(&upload, "api.begin_parts", of(1, text("u7"))).await;
@@ -642,6 +661,9 @@ async fn parts_live_in_sql_as_in_the_model() {
     // What has ended is not completed. A file whose event was heard is, whoever wrote that down or did not.
     both(&upload, "api.parts_to_complete", of(2, Parameter::Int(2000))).await;
     both(&upload, "api.parts_to_complete", of(3, Parameter::Int(2000))).await;
+    for (number, name) in [(1, "u1"), (2, "u6"), (3, "u1")] {
+        both(&upload, "api.parts_completing", trying(number, name)).await;
+    }
     both(&upload, "api.delete_file", of(2, Parameter::Int(3000))).await;
     let purged = |number: u64, upload: Option<&str>| {
         vec![

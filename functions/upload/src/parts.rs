@@ -120,9 +120,36 @@ where
         if !whole {
             return Err(Code::PartsMissing.into());
         }
+        if let Some(status) = self.trying(act, &upload, now).await? {
+            return Ok((completed(id, &status), "known"));
+        }
         // Gone since it was listed: somebody else who was admitted made an object of it, or ended the file.
         let done = self.parts.complete(&session, &key, &upload, &held).await.map_err(Refusal::fault)?;
         self.completed(id, whose, now, if done == Completion::Done { "completed" } else { "there" }).await
+    }
+
+    /// Writes down that S3 is about to be asked for an object: who finds no upload later knows by it what became of that. The status of
+    /// the file where somebody else was first.
+    async fn trying(&self, act: &Act<'_>, upload: &UploadId, now: Timestamp) -> Result<Option<String>, Refusal> {
+        #[derive(Deserialize)]
+        #[serde(tag = "outcome", rename_all = "snake_case")]
+        enum Answer {
+            Trying,
+            Completed { status: String },
+            Closed { status: String },
+            Gone,
+            Unknown,
+        }
+        let (_, mut parameters) = act.parameters()?;
+        parameters.extend([Parameter::Text(upload.as_str().to_owned()), Parameter::Int(now.millis())]);
+        let answer = self.database.call("api.parts_completing", parameters).await.map_err(Refusal::fault)?;
+        match serde_json::from_value(answer).map_err(|_| Code::Internal)? {
+            Answer::Trying => Ok(None),
+            Answer::Completed { status } => Ok(Some(status)),
+            Answer::Closed { status } => Err(closed(&status)),
+            Answer::Gone => Err(Code::PartsMissing.into()),
+            Answer::Unknown => Err(Code::NotFound.into()),
+        }
     }
 
     /// Writes down that the parts are one object.
@@ -274,7 +301,7 @@ struct Plan {
     upload: Option<UploadId>,
     count: usize,
     parts: Vec<Part>,
-    /// Whether a completion of all parts was tried before.
+    /// Whether S3 was asked for an object of them before.
     tried: bool,
 }
 

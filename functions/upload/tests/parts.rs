@@ -274,6 +274,15 @@ async fn an_answer_that_was_lost_on_its_way_loses_nothing() {
     assert_eq!(world.files.row(ID).unwrap().upload_id.as_deref(), Some("upload-2"));
     world.complete().await.unwrap();
 
+    // Nor is one that found a part not arrived that was signed for, whoever ended the upload in S3 afterwards.
+    let world = self::world();
+    world.send(&[1, 2]).await;
+    world.sign(&parts(&[3])).await.unwrap();
+    assert_eq!(world.complete().await, Err(Code::PartsMissing));
+    world.signing.lose(KEY, "upload-1");
+    assert_eq!(world.complete().await, Err(Code::PartsMissing));
+    assert_eq!(world.files.row(ID).unwrap().upload_id, None, "the next parts begin another");
+
     // S3 or the database silent in between: the next try goes on.
     for call in ["parts", "complete"] {
         let world = self::world();

@@ -404,6 +404,7 @@ impl Database for Files {
             "api.sign_parts" => state.sign_parts(parameters),
             "api.begin_parts" => state.begin_parts(parameters),
             "api.parts_to_complete" => state.parts_to_complete(parameters),
+            "api.parts_completing" => state.parts_completing(parameters),
             "api.parts_completed" => state.parts_completed(parameters),
             "api.parts_ended" => state.parts_ended(parameters),
             "api.renew_upload" => state.renew(parameters),
@@ -771,17 +772,37 @@ impl State {
         if let Some(closed) = row.closed(now) {
             return Some(closed);
         }
-        let tried = row.completing;
-        row.completing |= row.upload_id.is_some() && i64::try_from(row.parts.len()).ok() == row.part_count();
         let parts: Vec<Value> = row
             .parts
             .iter()
             .map(|(number, (size, digest))| json!({ "part": number, "size": size, "sha256": digest }))
             .collect();
         Some(json!({
-            "outcome": "open", "upload_id": row.upload_id, "count": row.part_count(), "size": row.size, "tried": tried,
+            "outcome": "open", "upload_id": row.upload_id, "count": row.part_count(), "size": row.size, "tried": row.completing,
             "parts": parts
         }))
+    }
+
+    fn parts_completing(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
+        use Parameter::{Int, Text, Uuid};
+        let [Text(tenant), Text(subject), Uuid(id), Text(upload_id), Int(_now)]: [Parameter; 5] =
+            parameters.try_into().ok()?
+        else {
+            return None;
+        };
+        let Some(row) = self.owned(&tenant, &subject, id).filter(|row| row.mode == "multipart") else {
+            return Some(json!({ "outcome": "unknown" }));
+        };
+        let heard = ["scanning", "clean", "unscannable"].contains(&row.status());
+        if (row.completed && !row.has_ended()) || heard {
+            return Some(json!({ "outcome": "completed", "status": row.status() }));
+        }
+        if let Some(closed) = row.closed(i64::MIN + DAY_MS) {
+            return Some(closed);
+        }
+        let ours = row.upload_id.as_ref() == Some(&upload_id);
+        row.completing |= ours;
+        Some(json!({ "outcome": if ours { "trying" } else { "gone" } }))
     }
 
     fn parts_completed(&mut self, parameters: Vec<Parameter>) -> Option<Value> {
