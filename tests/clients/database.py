@@ -1,12 +1,44 @@
 """The passwords that the database proxy must take and refuse, for whichever client presents them."""
 
+import contextlib
+import os
+import sys
+from pathlib import Path
+
 from stack import MANIFEST, aws, database_token, signed_ago
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "differential"))
 
 PROXY = MANIFEST["postgres"]["proxy"]
 DATABASE = MANIFEST["postgres"]["database"]
 ADDRESS = {"host": PROXY["host"], "port": str(PROXY["port"]), "dbname": DATABASE}
 SAFE = {"sslmode": "verify-full", "sslrootcert": MANIFEST["ca_file"]}
 REFUSED = "The IAM authentication failed for the role"
+# What AWS documents for a client that had no database connection within the proxy's ConnectionBorrowTimeout.
+TIMED_OUT = "Timed-out waiting to acquire database connection."
+
+
+@contextlib.contextmanager
+def without_connections():
+    """A second stack, for the faults that nobody else is to meet, and how to make its proxy lend nothing for the next statement.
+
+    Yields that: a function that answers where the proxy is and a token for it."""
+    from targets import Ours
+
+    first = Ours(os.environ["PORTCULLIS_MANIFEST"])
+
+    def lend_nothing(faults="db.token borrow first=1"):
+        beside = first.struck(faults)
+        proxy = beside.database["proxy"]
+        address = {"host": proxy["host"], "port": str(proxy["port"]), "dbname": beside.database["database"]}
+        token = beside.client("rds", endpoint_url=None).generate_db_auth_token(
+            DBHostname=proxy["host"], Port=proxy["port"], DBUsername="token")
+        return address | {"sslmode": "verify-full", "sslrootcert": beside.ca}, token
+
+    try:
+        yield lend_nothing
+    finally:
+        first.stop()
 
 
 def bad_passwords():

@@ -2,7 +2,7 @@
 
 import psycopg
 
-from database import ADDRESS, REFUSED, SAFE, bad_passwords
+from database import ADDRESS, REFUSED, SAFE, TIMED_OUT, bad_passwords, without_connections
 from stack import Report, database_token, version
 
 report = Report("psycopg", f"{version('psycopg')} with libpq {psycopg.pq.version()}")
@@ -36,4 +36,19 @@ with connect(good) as connection:
 report.row("sslmode=disable", "requires TLS", refusal(good, sslmode="disable"))
 for what, password in bad_passwords().items():
     report.row(what, REFUSED, refusal(password))
+
+# No database connection was free for a statement within the proxy's ConnectionBorrowTimeout.
+with without_connections() as lend_nothing:
+    place, token = lend_nothing()
+    connection = connect(token, **place)
+    try:
+        connection.execute("SELECT %s", [1])
+        said = "answered"
+    except psycopg.OperationalError as error:
+        said = f"{type(error).__name__} {error.sqlstate} {error.diag.message_primary}"
+    report.row("nothing to lend in time", f"ConnectionException 08000 {TIMED_OUT}", said)
+    report.holds("the connection is known as broken, not as idle", connection.broken and connection.closed)
+    with connect(token, **place) as connection:
+        row = connection.execute("SELECT api.client_for_token(%s) -> 'client' ->> 'tenant'", ["acme-backend"]).fetchone()
+    report.row("the next one is as before", ("acme",), row)
 report.end()

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
 use aws_lc_rs::signature::{KeyPair as _, RsaKeyPair};
-use issuer_keys::{LIFE, Mirror, read_key_set};
+use issuer_keys::{LIFE, Mirror, RENEWED, read_key_set};
 use serde_json::{Value, json};
 use shared::boot::{Failure, Handler as _, Invocation};
 use shared::clock::{Clock as _, Timestamp};
@@ -166,6 +166,89 @@ async fn a_rotated_key_comes_with_the_next_run_and_the_version_rises() {
 }
 
 #[tokio::test]
+async fn what_did_not_change_is_written_once_an_hour_and_what_did_at_once() {
+    let world = World::new();
+    world.run().await.unwrap();
+    assert_eq!(world.bucket.take_writes(), [ACCESS, WORK]);
+    let first = world.bucket.text(ACCESS);
+    for run in 1..12 {
+        world.clock.advance(300);
+        assert_eq!(world.run().await.unwrap(), json!({ "mirrored": ["access", "work"] }), "run {run}");
+        assert!(world.bucket.take_writes().is_empty(), "run {run}");
+    }
+    assert_eq!(world.bucket.text(ACCESS), first, "the tag by which verifiers keep it stays");
+    world.clock.advance(300);
+    world.run().await.unwrap();
+    assert_eq!(world.bucket.take_writes(), [ACCESS, WORK]);
+    let renewed = world.bucket.json(ACCESS);
+    assert_eq!(renewed["not_after"], NOW.millis() + RENEWED + LIFE);
+
+    // A key more, a key less, and the same name with another key behind it.
+    let (one, other) = (rsa("a-1"), rsa("a-2"));
+    world.web.serve(ACCESS_URL, &[one.clone(), other.clone()]);
+    world.run().await.unwrap();
+    world.web.serve(ACCESS_URL, &[other.clone(), one.clone()]);
+    world.bucket.take_writes();
+    world.run().await.unwrap();
+    assert!(world.bucket.take_writes().is_empty(), "the same ones in another order");
+    for keys in [vec![one.clone(), other.clone(), rsa("a-3")], vec![one.clone(), other], vec![one], vec![rsa("a-1")]] {
+        world.web.serve(ACCESS_URL, &keys);
+        world.clock.advance(300);
+        world.run().await.unwrap();
+        assert_eq!(world.bucket.take_writes(), [ACCESS]);
+        assert_eq!(world.bucket.json(ACCESS)["body"]["keys"][0]["n"], keys[0]["n"]);
+    }
+}
+
+#[tokio::test]
+async fn keys_that_end_too_early_or_too_late_are_written_anew_though_they_are_the_same() {
+    for (what, left) in [
+        ("ended", -1),
+        ("an hour old", LIFE - RENEWED),
+        ("of a clock that was ahead", LIFE + 1),
+        ("for ever", i64::MAX - NOW.millis()),
+    ] {
+        let world = World::new();
+        world.profiles(&[access()]);
+        world.run().await.unwrap();
+        let body = world.bucket.json(ACCESS)["body"].clone();
+        let (version, not_after) = (NOW.millis() - 1, NOW.millis() + left);
+        world.bucket.put(ACCESS, Envelope { version, issued_at: version, not_after, body }.seal());
+        world.bucket.take_writes();
+        world.run().await.unwrap();
+        assert_eq!(world.bucket.take_writes(), [ACCESS], "{what}");
+        assert_eq!(world.bucket.json(ACCESS)["not_after"], NOW.millis() + LIFE, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_lies_there_that_the_issuer_does_not_say_is_written_over_at_once() {
+    let with = |change: fn(&mut Value)| change;
+    for (what, change) in [
+        ("a member more", with(|body| body["note"] = json!("x"))),
+        ("a key more", with(|body| body["keys"].as_array_mut().unwrap().push(rsa("evil")))),
+        ("a key less", with(|body| drop(body["keys"].as_array_mut().unwrap().pop()))),
+        ("one key twice", with(|body| body["keys"][1] = body["keys"][0].clone())),
+        ("another key by its name", with(|body| body["keys"][0]["n"] = rsa("a-1")["n"].clone())),
+        ("another algorithm", with(|body| body["keys"][0]["alg"] = json!("RS512"))),
+        ("another use", with(|body| body["keys"][0]["use"] = json!("jwt-svid"))),
+        ("no keys", with(|body| *body = json!({}))),
+        ("no set", with(|body| *body = json!({ "keys": "a-1" }))),
+    ] {
+        let world = World::new();
+        world.profiles(&[access()]);
+        world.run().await.unwrap();
+        let good = world.bucket.json(ACCESS)["body"].clone();
+        let (mut body, at) = (good.clone(), NOW.millis());
+        change(&mut body);
+        world.bucket.put(ACCESS, Envelope { version: at, issued_at: at, not_after: at + LIFE, body }.seal());
+        world.clock.advance(300);
+        world.run().await.unwrap();
+        assert_eq!(world.bucket.json(ACCESS)["body"], good, "{what}");
+    }
+}
+
+#[tokio::test]
 async fn a_failing_issuer_keeps_its_last_good_keys_stops_nobody_and_fails_the_run() {
     let good = rsa("a-1");
     let mut private = rsa("a-9");
@@ -241,6 +324,7 @@ async fn an_unreadable_mirror_is_replaced_and_a_contested_one_is_asked_again() {
     assert_eq!(world.kids(ACCESS), ["a-1", "a-2"]);
 
     let (bucket, web) = (world.bucket.clone(), world.web.clone());
+    world.clock.advance(RENEWED / 1_000);
     world.profiles(&[access()]);
     world.bucket.before_next_write(async move {
         web.serve(ACCESS_URL, &[rsa("a-7")]);

@@ -39,7 +39,7 @@ pub fn run(world: World<'_>, settings: &Settings, region: Option<String>) -> Res
                 // A foreign issuer that is down is no reason to stop: its last keys serve on, and the schedule asks again.
                 Err(failure) if *function == "issuer-keys" => {
                     warnings.push(failure.what.join("; "));
-                    Ok("failed; the schedule tries again every hour".to_owned())
+                    Ok("failed; the schedule tries again every five minutes".to_owned())
                 }
                 done => done,
             },

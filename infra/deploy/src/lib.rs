@@ -7,6 +7,7 @@ pub mod command;
 pub mod cost;
 pub mod deploy;
 pub mod destroy;
+pub mod imports;
 pub mod layout;
 pub mod live;
 pub mod plan;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::artifact::{Artifact, Unusable};
 use crate::aws::{self, Aws};
+use crate::imports;
 use crate::layout;
 use crate::plan::{self, Step};
 use crate::render::{self, Rendered};
@@ -47,11 +48,11 @@ pub struct Finding {
     pub remedy: String,
 }
 
-fn finding(what: &str, verdict: Verdict, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+pub(crate) fn finding(what: &str, verdict: Verdict, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
     Finding { what: what.to_owned(), verdict, found: found.into(), remedy: remedy.into() }
 }
 
-fn here(what: &str, found: impl Into<String>) -> Finding {
+pub(crate) fn here(what: &str, found: impl Into<String>) -> Finding {
     finding(what, Verdict::Here, found, "")
 }
 
@@ -314,9 +315,11 @@ fn account(world: World<'_>, settings: &Settings, region: Option<String>) -> Vec
     let without_region = region.is_none();
     // The identity is the same everywhere.
     let aws = Aws::new(world, region.or_else(|| Some("us-east-1".to_owned())));
+    let mut account = String::new();
     let why = match aws.ask(&["sts", "get-caller-identity"]) {
         Ok(identity) => {
             let part = |name| identity.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
+            account = part("Account");
             findings.push(here("credentials", format!("account {} as {}", part("Account"), part("Arn"))));
             None
         }
@@ -343,6 +346,11 @@ fn account(world: World<'_>, settings: &Settings, region: Option<String>) -> Vec
             None => ask(),
             Some(why) => finding(what, Verdict::Unasked, why, ""),
         });
+    }
+    match why {
+        None => findings.extend(imports::look(&aws, settings, &account)),
+        Some(why) if imports::are_wanted(settings) => findings.push(finding("import keys", Verdict::Unasked, why, "")),
+        Some(_) => {}
     }
     findings
 }

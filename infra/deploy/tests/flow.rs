@@ -411,6 +411,112 @@ fn an_account_whose_api_gateway_may_write_no_logs_is_told_before_anything_starts
         .unwrap();
 }
 
+const KEY: &str = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+const SECOND: &str = "arn:aws:kms:eu-central-1:111122223333:key/mrk-99999999999999999999999999999999";
+
+/// What preflight says of the import keys, and whether a deployment can start.
+fn imports(cloud: &Cloud, keys: &str, arns: &str) -> (Exit, String) {
+    let file = "infra/import.env";
+    let checkout = Checkout::built();
+    std::fs::write(checkout.path(file), format!("PARAMETERS=ImportKeys={keys} ImportKeyArns={arns}\n")).unwrap();
+    cloud.said.borrow_mut().clear();
+    let exit = checkout.run(cloud, &format!("preflight {SETTINGS} SETTINGS={file}"));
+    let said = cloud.said.borrow().iter().filter(|line| line.contains("import key")).cloned().collect::<Vec<_>>();
+    (exit, said.join("\n"))
+}
+
+#[test]
+fn a_key_of_imports_without_an_alias_of_the_deployment_is_told_with_the_command_that_makes_one() {
+    let cloud = Cloud::new();
+    let has = |key: &str, aliases: Option<Vec<&'static str>>| {
+        cloud.key_aliases.borrow_mut().insert(key.to_owned(), aliases);
+    };
+    has(KEY, Some(vec!["alias/acme", "alias/portcullis-prod-import-acme"]));
+    has(SECOND, Some(vec!["alias/portcullis-prod-import-globex"]));
+    let (exit, said) = imports(&cloud, &format!("acme={KEY},globex={KEY},globex={SECOND}"), &format!("{KEY},{SECOND}"));
+    assert_eq!((exit, said.lines().count()), (Exit::Done, 2), "{said}");
+    assert!(
+        said.contains(&format!("ok        import key             {KEY} by alias/portcullis-prod-import-acme")),
+        "{said}"
+    );
+    let asked: Vec<_> = cloud.calls.borrow().iter().filter(|call| call[1] == "kms").cloned().collect();
+    assert_eq!(asked.len(), 2, "a key is asked about once: {asked:?}");
+    assert_eq!(asked[0][2..5], ["list-aliases", "--key-id", KEY]);
+    assert_eq!(option(&asked[0], "--region").as_deref(), Some("eu-central-1"));
+    // For check_calls.py: the call, and the shape of the answer, are AWS's.
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let calls: Vec<_> = asked.iter().map(|call| &call[1..]).collect();
+    std::fs::write(format!("{folder}/calls-imports.json"), json!(calls).to_string()).unwrap();
+    let answers =
+        [["alias/acme"].as_slice(), &[]].map(|aliases| json!(["kms list-aliases", Cloud::aliases_of(KEY, aliases)]));
+    std::fs::write(format!("{folder}/live-answers-imports.json"), json!(answers).to_string()).unwrap();
+
+    // Others' aliases, another deployment's, one that only begins alike, none.
+    for aliases in [
+        vec!["alias/acme"],
+        vec!["alias/portcullis-prod2-import"],
+        vec!["alias/portcullis-prod", "alias/aws/s3"],
+        vec![],
+    ] {
+        has(KEY, Some(aliases.clone()));
+        let (exit, said) = imports(&cloud, &format!("acme={KEY}"), KEY);
+        assert_eq!(exit, Exit::Missing, "{aliases:?}");
+        assert!(said.contains("MISSING   import key") && aliases.iter().all(|alias| said.contains(alias)), "{said}");
+        let create = "aws kms create-alias --region eu-central-1 --alias-name alias/portcullis-prod-import-1234abcd-12ab-34cd-56ef-1234567890ab";
+        assert!(said.contains(&format!("{create} --target-key-id {KEY}")), "{said}");
+    }
+    let acts = cloud.acts();
+    assert!(acts.is_empty(), "it is said and not done: {acts:?}");
+}
+
+#[test]
+fn what_cannot_be_asked_of_a_key_of_imports_is_no_pass_and_what_may_not_is_a_note() {
+    let cloud = Cloud::new();
+    let named = |arn: &str| imports(&cloud, &format!("acme={arn}"), arn);
+    cloud.key_aliases.borrow_mut().insert(KEY.to_owned(), None);
+    let (exit, said) = named(KEY);
+    assert_eq!(exit, Exit::Done, "the deploy role is denied all of KMS: {said}");
+    assert!(
+        said.contains("note      import key") && said.contains("not asked") && said.contains("create-alias"),
+        "{said}"
+    );
+    let asked = || cloud.calls.borrow().iter().filter(|call| call[1] == "kms").count();
+    assert_eq!((named(SECOND).0, asked()), (Exit::Missing, 2), "no such key");
+    for elsewhere in [KEY.replace("111122223333", "444455556666"), KEY.replace("eu-central-1", "us-east-1")] {
+        let (exit, said) = named(&elsewhere);
+        assert_eq!(exit, Exit::Missing);
+        assert!(said.contains("of another account or region: its aliases cannot be asked for"), "{said}");
+    }
+    for malformed in [
+        "alias/acme",
+        "1234abcd-12ab-34cd-56ef-1234567890ab",
+        "arn:aws:kms:eu-central-1:111122223333:alias/acme",
+        "arn:aws:kms:eu-central-1:1:key/x",
+        "arn:aws:s3:eu-central-1:111122223333:key/x",
+    ] {
+        let (exit, said) = named(malformed);
+        assert_eq!(exit, Exit::Missing, "{malformed}");
+        assert!(said.contains(&format!("`{malformed}` is no key's ARN")), "{said}");
+    }
+    assert_eq!(asked(), 2, "of those nobody is asked");
+
+    // The two lists say the same.
+    cloud.key_aliases.borrow_mut().insert(KEY.to_owned(), Some(vec!["alias/portcullis-prod-import"]));
+    let (exit, said) = imports(&cloud, &format!("acme={KEY}"), "");
+    assert_eq!(exit, Exit::Missing);
+    assert!(said.contains("is in ImportKeys and not in ImportKeyArns"), "{said}");
+    let (exit, said) = imports(&cloud, "", KEY);
+    assert_eq!(exit, Exit::Done, "{said}");
+    assert!(said.contains("note      import key") && said.contains("no tenant's in ImportKeys"), "{said}");
+
+    // Nobody to ask: that is said once, and nothing is said where no key is named.
+    cloud.credentials.set(false);
+    let (exit, said) = named(KEY);
+    assert_eq!(exit, Exit::Missing);
+    assert!(said.contains("unasked   import keys            no credentials"), "{said}");
+    assert_eq!(imports(&cloud, "", ""), (Exit::Missing, String::new()));
+}
+
 #[test]
 fn versions_that_are_kept_do_not_stand_in_the_way_of_the_next_creation() {
     let (checkout, cloud) = (Checkout::built(), Cloud::new());

@@ -87,6 +87,27 @@ async fn every_fault_leaves_a_clear_answer_or_none_and_nothing_behind() {
     running.stack.stop().await;
 }
 
+/// The session of a process that has signed nothing yet ends while it reads its key: it asks again, and no denial is left behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_session_at_ssm_is_an_outage_and_never_a_denial() {
+    let running = Running::start_with(&[("Signer", "ssm")]).await;
+    let faults = &running.stack.account.faults;
+    let issue = async || {
+        let assertion = running.api.assertion(running.client("acme-backend")).unwrap();
+        outcome(running.api.token_with(&assertion, None).await)
+    };
+    running.stack.lambda.recycle("portcullis-local-token").await;
+    faults.replace("ssm.GetParameter expired first=1", Some(3)).unwrap();
+    assert_eq!(issue().await, "200", "the repetition reads the key");
+    assert_eq!(faults.told()["rules"][0]["struck"], json!(1));
+    running.stack.lambda.recycle("portcullis-local-token").await;
+    faults.replace("ssm.GetParameter expired", Some(3)).unwrap();
+    assert_eq!(issue().await, "503", "patience ends before the caller's");
+    faults.replace("", None).unwrap();
+    assert_eq!(issue().await, "200", "the same process, a moment later");
+    running.stack.stop().await;
+}
+
 /// What S3 did not say whole is no fact about an object: nothing that is recorded once and for ever may come of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_not_rejected_for_an_answer_that_was_cut() {

@@ -66,6 +66,8 @@ pub(crate) struct Cloud {
     pub(crate) drift: RefCell<Option<(&'static str, Value)>>,
     /// Whether the account has a role by which API Gateway writes logs.
     pub(crate) log_role: Cell<bool>,
+    /// Aliases of keys, by the key's ARN; of whose the caller may not ask: none.
+    pub(crate) key_aliases: RefCell<BTreeMap<String, Option<Vec<&'static str>>>>,
     /// The name of the one secret.
     pub(crate) secret: RefCell<String>,
     /// What stayed of a creation that failed, by type.
@@ -96,6 +98,16 @@ impl Cloud {
             answer["cloudwatchRoleArn"] = json!("arn:aws:iam::111122223333:role/logs");
         }
         answer
+    }
+
+    /// What KMS lists for a key.
+    pub(crate) fn aliases_of(key: &str, aliases: &[&str]) -> Value {
+        let (place, id) = key.split_once(":key/").unwrap();
+        let alias = |name: &&str| {
+            json!({"AliasName": name, "AliasArn": format!("{place}:{name}"), "TargetKeyId": id,
+                "CreationDate": 1_800_000_000.0, "LastUpdatedDate": 1_800_000_000.0})
+        };
+        json!({"Aliases": aliases.iter().map(alias).collect::<Vec<_>>()})
     }
 
     /// What was said, as one text.
@@ -152,6 +164,17 @@ impl Cloud {
                     true => json!({"Parameters": [{"Name": *self.secret.borrow(), "Type": "SecureString"}]}),
                     false => json!({"Parameters": []}),
                 })
+            }
+            "kms list-aliases" => {
+                let key = option(call, "--key-id").unwrap();
+                match self.key_aliases.borrow().get(&key) {
+                    Some(Some(aliases)) => Ok(Self::aliases_of(&key, aliases)),
+                    Some(None) => Err((
+                        "AccessDeniedException",
+                        "User: arn:aws:sts::111122223333:assumed-role/portcullis-prod-deploy/job is not authorized to perform: kms:ListAliases".to_owned(),
+                    )),
+                    None => Err(("NotFoundException", format!("Key '{key}' does not exist"))),
+                }
             }
             "ecr describe-images" => Ok(json!({"imageDetails": [{}]})),
             "cloudformation describe-stacks" => {

@@ -220,6 +220,15 @@ impl Substance {
             },
         }
     }
+
+    /// Every generation, the first one first; none of a key that has no rotation.
+    pub(crate) fn generations(&self) -> impl Iterator<Item = &Material> {
+        let (past, current) = match self {
+            Self::Symmetric { past, current } => (past.as_slice(), Some(current)),
+            Self::Asymmetric(_) | Self::Mac(_) => (&[][..], None),
+        };
+        past.iter().chain(current)
+    }
 }
 
 /// A key as the service keeps it; replaced as a whole when something about it changes.
@@ -292,12 +301,7 @@ impl Key {
 
     /// The generation a ciphertext names.
     pub(crate) fn material_of(&self, id: MaterialId) -> Option<&Material> {
-        match &self.substance {
-            Substance::Symmetric { past, current } => {
-                past.iter().chain(std::iter::once(current)).find(|material| material.id == id)
-            }
-            Substance::Asymmetric(_) | Substance::Mac(_) => None,
-        }
+        self.substance.generations().find(|material| material.id == id)
     }
 
     pub(crate) fn wrong_usage(&self, operation: &str) -> KmsError {
@@ -368,17 +372,12 @@ pub(crate) struct SavedKey {
 
 impl From<&Key> for SavedKey {
     fn from(key: &Key) -> Self {
-        let mac = match &key.substance {
-            Substance::Mac(secret) => Some(STANDARD.encode(secret)),
-            _ => None,
+        let (pkcs8, mac) = match &key.substance {
+            Substance::Symmetric { .. } => (None, None),
+            Substance::Asymmetric(pair) => (Some(STANDARD.encode(pair.pkcs8())), None),
+            Substance::Mac(secret) => (None, Some(STANDARD.encode(secret))),
         };
-        let (symmetric, pkcs8) = match &key.substance {
-            Substance::Symmetric { past, current } => {
-                (past.iter().chain(std::iter::once(current)).cloned().collect(), None)
-            }
-            Substance::Asymmetric(pair) => (Vec::new(), Some(STANDARD.encode(pair.pkcs8()))),
-            Substance::Mac(_) => (Vec::new(), None),
-        };
+        let symmetric = key.substance.generations().cloned().collect();
         let Key { id, arn, spec, state, description, policy, created, tags, rotating_since, rotation, .. } =
             key.clone();
         Self {

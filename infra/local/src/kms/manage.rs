@@ -157,8 +157,7 @@ pub(crate) fn disable_key(call: &Call<'_>) -> Result<Value, KmsError> {
 }
 
 fn change_state(call: &Call<'_>, state: KeyState) -> Result<Value, KmsError> {
-    let found = call.managed_key("KeyId")?;
-    call.admit(&found, Conditions::new())?;
+    let found = admitted(call)?;
     call.ring.update(found.key.id, |key| {
         key.kept()?;
         key.state = state;
@@ -182,8 +181,7 @@ pub(crate) fn schedule_key_deletion(call: &Call<'_>) -> Result<Value, KmsError> 
 }
 
 pub(crate) fn cancel_key_deletion(call: &Call<'_>) -> Result<Value, KmsError> {
-    let found = call.managed_key("KeyId")?;
-    call.admit(&found, Conditions::new())?;
+    let found = admitted(call)?;
     call.ring.update(found.key.id, |key| {
         if key.kept().is_ok() {
             return Err(KmsError::invalid_state(format!("{} is not pending deletion.", key.arn)));
@@ -225,8 +223,7 @@ pub(crate) fn untag_resource(call: &Call<'_>) -> Result<Value, KmsError> {
 }
 
 pub(crate) fn list_resource_tags(call: &Call<'_>) -> Result<Value, KmsError> {
-    let found = call.managed_key("KeyId")?;
-    call.admit(&found, Conditions::new())?;
+    let found = admitted(call)?;
     let tags = found.key.tags.iter().map(|(key, value)| json!({ "TagKey": key, "TagValue": value })).collect();
     page(call, "Tags", tags, 50, 50)
 }
@@ -323,15 +320,11 @@ fn admit_alias(call: &Call<'_>, arn: &str) -> Result<(), KmsError> {
 }
 
 pub(crate) fn rotate_key_on_demand(call: &Call<'_>) -> Result<Value, KmsError> {
-    let found = call.managed_key("KeyId")?;
-    call.admit(&found, Conditions::new())?;
+    let found = admitted(call)?;
     call.ring.update(found.key.id, |key| {
         key.usable()?;
-        let Substance::Symmetric { past, current } = &key.substance else {
-            return Err(KmsError::unsupported(format!("{} cannot be rotated.", key.arn)));
-        };
-        let rotations = past.iter().chain(std::iter::once(current)).skip(1);
-        let asked = rotations.filter(|material| !material.automatic).count();
+        symmetric(key)?;
+        let asked = key.substance.generations().skip(1).filter(|material| !material.automatic).count();
         if key.rotating_since.is_some() {
             return Err(KmsError::new("ConflictException", format!("{} already has a rotation in progress.", key.arn)));
         }
@@ -369,8 +362,7 @@ pub(crate) fn enable_key_rotation(call: &Call<'_>) -> Result<Value, KmsError> {
 }
 
 pub(crate) fn disable_key_rotation(call: &Call<'_>) -> Result<Value, KmsError> {
-    let found = call.managed_key("KeyId")?;
-    call.admit(&found, Conditions::new())?;
+    let found = admitted(call)?;
     call.ring.update(found.key.id, |key| {
         key.usable()?;
         symmetric(key)?;
@@ -380,8 +372,7 @@ pub(crate) fn disable_key_rotation(call: &Call<'_>) -> Result<Value, KmsError> {
 }
 
 pub(crate) fn key_rotation_status(call: &Call<'_>) -> Result<Value, KmsError> {
-    let found = call.managed_key("KeyId")?;
-    call.admit(&found, Conditions::new())?;
+    let found = admitted(call)?;
     let key = &found.key;
     key.kept()?;
     symmetric(key)?;
@@ -399,15 +390,13 @@ pub(crate) fn key_rotation_status(call: &Call<'_>) -> Result<Value, KmsError> {
 /// Every rotation there was; with `ALL_KEY_MATERIAL` the material the key began with as well.
 pub(crate) fn list_key_rotations(call: &Call<'_>) -> Result<Value, KmsError> {
     let wanted = call.input.choice("IncludeKeyMaterial", &["ALL_KEY_MATERIAL", "ROTATIONS_ONLY"])?;
-    let found = call.managed_key("KeyId")?;
-    call.admit(&found, Conditions::new())?;
+    let found = admitted(call)?;
     let key = &found.key;
     key.kept()?;
-    let Substance::Symmetric { past, current } = &key.substance else {
-        return Err(KmsError::unsupported(format!("{} has no rotation.", key.arn)));
-    };
-    let entries = past.iter().chain(std::iter::once(current)).enumerate().map(|(number, material)| {
-        let state = if material.id == current.id { "CURRENT" } else { "NON_CURRENT" };
+    symmetric(key)?;
+    let current = key.substance.generations().last().map(|material| material.id);
+    let entries = key.substance.generations().enumerate().map(|(number, material)| {
+        let state = if Some(material.id) == current { "CURRENT" } else { "NON_CURRENT" };
         let mut entry = json!({
             "KeyId": key.id.to_string(), "KeyMaterialId": material.id.to_string(), "KeyMaterialState": state,
         });
@@ -420,6 +409,13 @@ pub(crate) fn list_key_rotations(call: &Call<'_>) -> Result<Value, KmsError> {
     });
     let first = usize::from(wanted != Some("ALL_KEY_MATERIAL"));
     page(call, "Rotations", entries.skip(first).collect(), 100, 1000)
+}
+
+/// The key that is named, for whoever may do this with it, whatever else is asked.
+fn admitted(call: &Call<'_>) -> Result<Found, KmsError> {
+    let found = call.managed_key("KeyId")?;
+    call.admit(&found, Conditions::new())?;
+    Ok(found)
 }
 
 fn tag_conditions(tags: &std::collections::BTreeMap<String, String>) -> Conditions {

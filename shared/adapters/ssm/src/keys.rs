@@ -114,6 +114,7 @@ mod tests {
             ("TooManyUpdates", FaultKind::Throttled),
             ("ValidationException", FaultKind::Invalid),
             ("InternalServerError", FaultKind::Unavailable),
+            ("ExpiredTokenException", FaultKind::Unavailable),
         ] {
             let body = json!({"__type": code, "message": "Value 'canary-55c1' is wrong"});
             let answers = Answers::new([(400, body)]);

@@ -65,6 +65,11 @@ impl Answers {
         self.0.lock().unwrap().calls.clone()
     }
 
+    /// From now on it answers these.
+    pub(crate) fn replace(&self, answers: impl IntoIterator<Item = (u16, Value)>) {
+        self.0.lock().unwrap().next = answers.into_iter().collect();
+    }
+
     pub(crate) fn config(&self) -> SdkConfig {
         config(self.clone(), &VirtualTime::default())
     }

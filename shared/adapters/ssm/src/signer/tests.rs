@@ -97,6 +97,32 @@ fn throttling_and_outages_are_waited_out_and_refusals_are_not() {
 }
 
 #[test]
+fn an_ended_session_is_waited_out_and_never_remembered_as_a_denial() {
+    let (name, pem) = key(Algorithm::EdDsa);
+    let ended = || refusal("ExpiredTokenException");
+    let world = World::new([ended(), ended(), parameter(&name, &pem)]);
+    assert!(world.sign(&name, Algorithm::EdDsa).is_ok(), "the session that comes after it reads the key");
+    assert!(world.time.now() < BUDGET);
+    assert_eq!(world.answers.calls().len(), 3);
+
+    // One that nothing follows within a call: an outage to whoever waits, a key to whoever asks next.
+    let world = World::new((0..500).map(|_| ended()));
+    let fault = world.sign(&name, Algorithm::EdDsa).unwrap_err();
+    assert_eq!((fault.kind, fault.is_transient()), (FaultKind::Unavailable, true));
+    assert_eq!(world.time.now(), BUDGET);
+    world.answers.replace([parameter(&name, &pem)]);
+    for _ in 0..2 {
+        assert!(world.sign(&name, Algorithm::EdDsa).is_ok());
+    }
+    // What says that somebody is not let in stays a denial, at once.
+    for code in ["UnrecognizedClientException", "InvalidSignatureException", "AccessDeniedException"] {
+        let world = World::new([refusal(code), parameter(&name, &pem)]);
+        assert_eq!(world.sign(&name, Algorithm::EdDsa).unwrap_err().kind, FaultKind::Denied, "{code}");
+        assert_eq!(world.answers.calls().len(), 1, "{code}");
+    }
+}
+
+#[test]
 fn patience_ends_before_five_seconds_with_the_last_fault() {
     let (name, _) = key(Algorithm::EdDsa);
     let world = World::new((0..500).map(|_| refusal("ThrottlingException")));
