@@ -15,60 +15,186 @@ use crate::traveller::{Traveller, Violation};
 
 /// How long a signed URL of ours is good for at least, less than what it says.
 const URL: Duration = Duration::from_secs(25);
+/// What a form takes at most, in bytes.
+const LONGEST: usize = 4_096;
+/// What all parts but the last have, in bytes: as little as S3 takes.
+const PART: usize = 5 << 20;
+/// How many files of more than one part one traveller makes: all of them are compared again and again.
+const LARGE: usize = 2;
+
+/// A file that was just made.
+struct Made {
+    /// Where it stands in the ledger.
+    at: usize,
+    id: String,
+    /// What its bytes are sent with.
+    upload: Value,
+}
 
 impl Traveller {
     pub(crate) async fn create(&mut self, tenant: &'static str) -> Result<(), Violation> {
         let Some(token) = self.token(tenant).await? else { return Ok(()) };
-        let length = self.dice.below(400);
-        let content = format!("{CANARY}{}\n", self.dice.word(length)).into_bytes();
+        let content = self.content(400);
         let body = json!({"name": "soak.txt", "content_type": "text/plain", "size": content.len(), "mode": "put",
             "sha256": STANDARD.encode(digest(&SHA256, &content))});
         self.made(&token, content, &body).await.map(drop)
     }
 
-    /// Makes a file and asks for it before anything was sent; where it stands in the ledger.
-    async fn made(&mut self, token: &Token, content: Vec<u8>, body: &Value) -> Result<Option<usize>, Violation> {
+    /// What a file holds, of this length and a little more at most.
+    fn content(&mut self, most: usize) -> Vec<u8> {
+        let length = self.dice.below(most);
+        format!("{CANARY}{}\n", self.dice.word(length)).into_bytes()
+    }
+
+    /// Makes a file and asks for it before anything was sent.
+    async fn made(&mut self, token: &Token, content: Vec<u8>, body: &Value) -> Result<Option<Made>, Violation> {
         let (judged, got) =
             self.ask("a new file", ("POST", "/files"), Some(&token.value), Some(body), &["201"]).await?;
-        let plan = got.answer().map(local::journey::Answer::json).unwrap_or_default();
+        let mut plan = got.answer().map(local::journey::Answer::json).unwrap_or_default();
         let id = plan["id"].as_str().unwrap_or_default().to_owned();
         if judged == Judged::Fault {
             return Ok(None);
         }
-        let upload = if plan["upload"]["url"].is_string() { plan["upload"].clone() } else { Value::Null };
+        let upload = plan["upload"].take();
+        // Only a signed PUT may be sent again later, and takes its bytes once.
+        let put = if upload["headers"].is_object() { upload.clone() } else { Value::Null };
         let (tenant, signed) = (token.tenant, Instant::now());
-        let file =
-            File { id: id.clone(), tenant, content, upload, signed, put: Wish::No, readable: false, audited: false };
+        let file = File {
+            id: id.clone(),
+            tenant,
+            content,
+            upload: put,
+            signed,
+            put: Wish::No,
+            readable: false,
+            audited: false,
+        };
         self.ledger.files.push(file);
         let early = format!("/files/{id}/content");
         self.ask("a file before its upload", ("GET", &early), Some(&token.value), None, &["409 file_not_ready"])
             .await?;
-        Ok(Some(self.ledger.files.len() - 1))
+        Ok(Some(Made { at: self.ledger.files.len() - 1, id, upload }))
     }
 
-    /// A file that goes up in parts (of which one of this size is all there is), and is one when its owner says so.
+    /// A file of a size that nobody said, sent as a page's form does.
+    pub(super) async fn in_a_form(&mut self, tenant: &'static str) -> Result<(), Violation> {
+        let Some(token) = self.token(tenant).await? else { return Ok(()) };
+        let content = self.content(400);
+        let body = json!({"name": "soak.txt", "content_type": "text/plain", "max_size": LONGEST, "mode": "post"});
+        let Some(Made { at, upload, .. }) = self.made(&token, content.clone(), &body).await? else { return Ok(()) };
+        if self.dice.percent(30) {
+            let long = vec![b'x'; LONGEST + 1];
+            self.send_form("a form with more than may be", &upload, &long, &["400 EntityTooLarge"]).await?;
+        }
+        if let Some(file) = self.ledger.files.get_mut(at) {
+            file.put = Wish::Asked;
+        }
+        if self.send_form("a form", &upload, &content, &["204"]).await? == Judged::Right
+            && let Some(file) = self.ledger.files.get_mut(at)
+        {
+            file.put = Wish::Done(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Sends bytes to the bucket as the fields of a form say.
+    async fn send_form(
+        &mut self,
+        what: &str,
+        upload: &Value,
+        content: &[u8],
+        right: &[&str],
+    ) -> Result<Judged, Violation> {
+        const HEADERS: &[(&str, &str)] = &[("content-type", "multipart/form-data; boundary=soak")];
+        let mut body = Vec::new();
+        for (name, value) in upload["fields"].as_object().into_iter().flatten() {
+            let (name, value) = (name.as_str(), value.as_str().unwrap_or_default());
+            let part = format!("--soak\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+            body.extend_from_slice(part.as_bytes());
+        }
+        body.extend_from_slice(b"--soak\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\n");
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n--soak--\r\n");
+        let url = upload["url"].as_str().unwrap_or_default();
+        let (judged, _) = self.signed(what, ("POST", url), HEADERS, &body, right).await?;
+        Ok(judged)
+    }
+
+    /// A file that goes up in parts, most of one part and a few of two, and is one when its owner says so.
     pub(super) async fn in_parts(&mut self, tenant: &'static str) -> Result<(), Violation> {
         let Some(token) = self.token(tenant).await? else { return Ok(()) };
-        let length = self.dice.below(400);
-        let content = format!("{CANARY}{}\n", self.dice.word(length)).into_bytes();
-        let body =
-            json!({"name": "soak.txt", "content_type": "text/plain", "size": content.len(), "mode": "multipart"});
-        let part = json!({"part": 1, "size": content.len(), "sha256": STANDARD.encode(digest(&SHA256, &content))});
-        let Some(at) = self.made(&token, content.clone(), &body).await? else { return Ok(()) };
-        let Some(id) = self.ledger.files.get(at).map(|file| file.id.clone()) else { return Ok(()) };
+        let mut content = self.content(400);
+        let large = self.ledger.files.iter().filter(|one| one.content.len() > PART).count();
+        if large < LARGE && self.dice.percent(8) {
+            content = content.iter().copied().cycle().take(PART + content.len()).collect();
+        }
+        let body = json!({"name": "soak.txt", "content_type": "text/plain", "size": content.len(), "mode": "multipart",
+                "part_size": PART});
+        let Some(Made { at, id, .. }) = self.made(&token, content.clone(), &body).await? else { return Ok(()) };
+        let pieces: Vec<&[u8]> = content.chunks(PART).collect();
+        let list = (1u32..).zip(&pieces).map(|(part, piece)| {
+            json!({"part": part, "size": piece.len(), "sha256": STANDARD.encode(digest(&SHA256, piece))})
+        });
+        let asked = json!({"parts": list.collect::<Vec<_>>()});
         let (parts, complete) = (format!("/files/{id}/parts"), format!("/files/{id}/complete"));
-        let asked = json!({"parts": [part]});
         let (judged, got) =
-            self.ask("a part's URL", ("POST", &parts), Some(&token.value), Some(&asked), &["200"]).await?;
+            self.ask("URLs of parts", ("POST", &parts), Some(&token.value), Some(&asked), &["200"]).await?;
         if judged == Judged::Fault {
             return Ok(());
         }
-        self.ask("a file whose part is missing", ("POST", &complete), Some(&token.value), None, &["409 parts_missing"])
-            .await?;
-        let plan = got.answer().map(|answer| answer.json()["parts"][0].clone()).unwrap_or_default();
-        if self.send_as_planned("a part", &plan, &content, &["200"]).await? == Judged::Fault {
-            return Ok(());
+        self.ask(
+            "a file whose parts are missing",
+            ("POST", &complete),
+            Some(&token.value),
+            None,
+            &["409 parts_missing"],
+        )
+        .await?;
+        let plan = got.answer().map(local::journey::Answer::json).unwrap_or_default();
+        let mut sent = self.send_parts(&plan, &pieces).await?;
+        if sent.len() < pieces.len() {
+            // Who goes on is told what is there, and sends the rest.
+            let mut more = asked;
+            more["resume"] = json!(true);
+            let (judged, got) = self
+                .ask("the parts that are left", ("POST", &parts), Some(&token.value), Some(&more), &["200"])
+                .await?;
+            if judged == Judged::Fault {
+                return Ok(());
+            }
+            let plan = got.answer().map(local::journey::Answer::json).unwrap_or_default();
+            let there: Vec<u64> = plan["uploaded"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+            let old = self.phase.weather.has(&["s3", "*"], &["stale", "cut"]);
+            if let Some(lost) = sent.iter().find(|part| !there.contains(part) && !old) {
+                return Err(self.violation("a part that was acknowledged", format!("part {lost} is not there: {plan}")));
+            }
+            sent.extend(there.iter().filter(|part| !sent.contains(part)).copied().collect::<Vec<_>>());
+            sent.extend(self.send_parts(&plan, &pieces).await?);
+            sent.sort_unstable();
+            sent.dedup();
+            if sent.len() < pieces.len() {
+                return Ok(());
+            }
         }
+        self.complete(at, &complete, &token).await
+    }
+
+    /// Sends the parts that a plan has URLs for; those that were taken.
+    async fn send_parts(&mut self, plan: &Value, pieces: &[&[u8]]) -> Result<Vec<u64>, Violation> {
+        let mut sent = Vec::new();
+        for one in plan["parts"].as_array().into_iter().flatten() {
+            let part = one["part"].as_u64().unwrap_or_default();
+            let piece = part.checked_sub(1).and_then(|at| pieces.get(usize::try_from(at).ok()?));
+            let Some(piece) = piece else { return Err(self.violation("URLs of parts", format!("part {part}"))) };
+            if self.send_as_planned("a part", one, piece, &["200"]).await? == Judged::Right {
+                sent.push(part);
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Says that all parts of a file were sent.
+    async fn complete(&mut self, at: usize, path: &str, token: &Token) -> Result<(), Violation> {
         if let Some(file) = self.ledger.files.get_mut(at) {
             file.put = Wish::Asked;
         }
@@ -76,7 +202,7 @@ impl Traveller {
         let partial = self.phase.weather.has(&["s3", "*"], &["stale", "cut"]);
         let right: &[&str] = if partial { &["200", "409 parts_missing"] } else { &["200"] };
         for _ in 0..3 {
-            let (_, got) = self.ask("a whole file", ("POST", &complete), Some(&token.value), None, right).await?;
+            let (_, got) = self.ask("a whole file", ("POST", path), Some(&token.value), None, right).await?;
             if got.outcome() == "200" {
                 if let Some(file) = self.ledger.files.get_mut(at) {
                     file.put = Wish::Done(Instant::now());

@@ -2,6 +2,7 @@
 
 mod fields;
 mod files;
+mod operators;
 mod people;
 mod tokens;
 
@@ -40,6 +41,9 @@ const DEEDS: &[(&str, usize)] = &[
     ("stolen", 4),
     ("reuse", 2),
     ("ended session", 2),
+    ("form", 3),
+    ("keys", 2),
+    ("erase", 2),
 ];
 /// What a token that is not taken is answered.
 pub(crate) const REFUSED: &str = "401 unauthorized";
@@ -91,6 +95,9 @@ impl Traveller {
             "stolen" => self.stolen().await,
             "reuse" => self.reuse().await,
             "ended session" => self.ended_session().await,
+            "form" => self.in_a_form(tenant).await,
+            "keys" => self.keys(tenant).await,
+            "erase" => self.erase(tenant).await,
             _ => self.gate(tenant).await,
         }
     }
