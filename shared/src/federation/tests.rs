@@ -371,6 +371,14 @@ fn the_assertion_of_one_platform_is_none_of_anothers() {
         let good = platform.sign(&platform.header(), &platform.claims());
         assert_eq!(verify(&good, &other, &platform.keys(), GATE, NOW).unwrap_err(), Reason::WrongIssuer);
     }
+    // What says that it is a SPIFFE workload's is looked up as one, and another platform's signature makes it nobody's.
+    for (sub, reason) in
+        [("spiffe://prod.example/a", Reason::WrongIssuer), ("spiffe://repo:a/b:ref:refs/heads/main", Reason::BadClaims)]
+    {
+        for platform in [Platform::sts(), Platform::github(), Platform::kubernetes()] {
+            assert_eq!(platform.with(&json!({"sub": sub})).unwrap_err(), reason, "{sub}");
+        }
+    }
     let access = json!({"id": "a", "kind": "cloudflare-access", "issuer": STS, "audience": "0".repeat(64),
         "algorithms": ["RS256"], "jwks_url": "https://keys.example/"});
     let generic = json!({"id": "g", "kind": "generic", "issuer": STS, "audience": GATE, "algorithms": ["ES384"],

@@ -31,15 +31,20 @@ pub enum Claimed<'a> {
 /// both.
 pub fn claimed(token: &str) -> Result<Claimed<'_>, Reason> {
     let parsed = Compact::tolerating(token, &TOLERATED)?;
-    let subject = parsed.claims.get("sub").and_then(Value::as_str).filter(|subject| subject.starts_with(SPIFFE));
-    if let Some(subject) = subject {
-        return domain_of(subject).map(|domain| Claimed::Issuer(domain.to_owned())).ok_or(Reason::BadClaims);
-    }
-    let issuer = text(&parsed.claims, "iss")?;
+    let issuer = whose(&parsed.claims)?;
     Ok(match ClientId::parse(issuer) {
         Ok(client) => Claimed::Client(client, Assertion::read(parsed)),
         Err(_) => Claimed::Issuer(issuer.to_owned()),
     })
+}
+
+/// Whose it claims to be, for whoever looks its keys up and for whoever verifies it: what says that it is a SPIFFE workload's is nobody
+/// else's, whatever its `iss`.
+fn whose(claims: &Map<String, Value>) -> Result<&str, Reason> {
+    match claims.get("sub").and_then(Value::as_str).filter(|subject| subject.starts_with(SPIFFE)) {
+        Some(subject) => domain_of(subject).ok_or(Reason::BadClaims),
+        None => text(claims, "iss"),
+    }
 }
 
 /// A workload that proved itself. There is no other way to get one than [`verify`].
@@ -96,11 +101,7 @@ pub fn verify(
         return Err(Reason::WrongType);
     }
     let claims = &parsed.claims;
-    let named = match profile.kind() {
-        IssuerKind::Spiffe => domain_of(text(claims, "sub")?).ok_or(Reason::BadClaims)?,
-        _ => text(claims, "iss")?,
-    };
-    if named != profile.issuer() {
+    if whose(claims)? != profile.issuer() {
         return Err(Reason::WrongIssuer);
     }
     let key = parsed.verify(keys.of(terms.usage))?;
