@@ -86,8 +86,15 @@ impl Traveller {
                 let code = answer.pointer("/error/code").and_then(Value::as_str).unwrap_or_default().to_owned();
                 (format!("{answer}"), KMS.contains(&code.as_str()).then(|| format!("act {code}")))
             }
-            // No answer came from the database, or the process was killed: the act may be sent again (docs/operations/data-keys.md).
-            Err(error) => (error.to_string(), Some("act failed".to_owned())),
+            // No answer came from the database, or in a storm the process was killed or throttled: the act may be sent again
+            // (docs/operations/data-keys.md). A fault of our own is none of these.
+            Err(error) => {
+                let told = error.to_string();
+                let first = told.lines().next().unwrap_or_default();
+                let again = first.contains("ServiceUnavailable") || self.phase.weather.storms();
+                let may_be = again && !first.contains("InternalError");
+                (told, may_be.then(|| "act failed".to_owned()))
+            }
         };
         match fault {
             Some(fault) if may_fail => {
